@@ -1,1 +1,30 @@
-fn main() {}
+//! One program, several roles: command line, daemon, container supervisor, container init, and
+//! OCI runtime. The role is chosen by the name the program was started under, or by its first
+//! argument. The supervisor and the init are chosen before anything is set up, because their
+//! start is part of every container's start.
+
+mod init;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or(&program).to_owned();
+    let args: Vec<OsString> = args.collect();
+    if name == "docker-init" {
+        return init::main(args);
+    }
+    match args.first().and_then(|verb| verb.to_str()) {
+        Some("init") => init::main(args.into_iter().skip(1).collect()),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes one line to stderr. Nothing can be done when that fails.
+pub(crate) fn complain(message: &str) {
+    writeln!(std::io::stderr().lock(), "{message}").ok();
+}

@@ -14,4 +14,5 @@ pub mod path;
 pub mod process;
 pub mod pty;
 pub mod seccomp;
+pub mod signal;
 pub mod spawn;
