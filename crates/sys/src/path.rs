@@ -1,1 +1,248 @@
-//! path.
+//! Paths inside a root that somebody else controls.
+//!
+//! Every function resolves with `openat2` and `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`
+//! against a descriptor of the root, so neither `..`, nor an absolute or magic link, nor a
+//! link that is swapped during the call, can name anything outside.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::io::Read as _;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// How often a resolution that the kernel could not prove safe, because something was
+/// renamed at the same moment, is tried again.
+const ATTEMPTS: usize = 128;
+
+fn resolve(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let mut attempt = 0;
+    loop {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | resolve;
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, how) {
+            Err(Errno::AGAIN | Errno::INTR) if attempt < ATTEMPTS => attempt += 1,
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
+/// Opens `path` as seen from `root`. Links inside the root are followed, unless `flags` has
+/// `NOFOLLOW` for the last component. The descriptor is close-on-exec.
+pub fn open_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    resolve(root.as_fd(), path.as_ref(), flags, mode, ResolveFlags::empty())
+}
+
+/// As [`open_in_root`], but a link anywhere in the path is an error (`ELOOP`).
+pub fn open_in_root_no_links(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlags,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    resolve(root.as_fd(), path.as_ref(), flags, mode, ResolveFlags::NO_SYMLINKS)
+}
+
+/// Opens a root: a directory of the host, by a path that the engine itself chose.
+pub fn open_root(path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path.as_ref(), flags, Mode::empty()).map_err(io::Error::from)
+}
+
+/// Opens again, with other flags, what a descriptor (as one of `O_PATH`) stands for.
+pub fn reopen(fd: impl AsFd, flags: OFlags) -> io::Result<OwnedFd> {
+    let name = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::open(name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
+}
+
+/// A path made relative, without `.` and with `..` applied to the text (as Docker does
+/// before it looks at a file system); never leaves the root. Empty for the root itself.
+pub fn clean(path: impl AsRef<Path>) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.as_ref().components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+/// The directory that holds the last component of `path`, and that component. The parent's
+/// links are followed inside the root, the last component is not looked at.
+///
+/// Fails with `InvalidInput` for the root itself.
+pub fn parent_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+) -> io::Result<(OwnedFd, OsString)> {
+    let path = clean(path);
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root has no parent"));
+    };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    Ok((open_in_root(root, parent, flags, Mode::empty())?, name.to_owned()))
+}
+
+/// Makes the directories of `path` that are missing, with `mode`, and opens the last one
+/// (`O_PATH`). Links to directories inside the root are followed; a dangling link is
+/// `NotFound`, anything else that is not a directory `NotADirectory`.
+pub fn mkdir_all_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    mode: Mode,
+) -> io::Result<OwnedFd> {
+    let (root, path) = (root.as_fd(), path.as_ref());
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    match open_in_root(root, path, flags, Mode::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
+    }
+    let mut done = PathBuf::new();
+    let mut current = open_in_root(root, "", flags, Mode::empty())?;
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => {
+                done.push(name);
+                current = match open_in_root(root, &done, flags, Mode::empty()) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        match rustix::fs::mkdirat(&current, name, mode) {
+                            Ok(()) | Err(Errno::EXIST) => {}
+                            Err(error) => return Err(error.into()),
+                        }
+                        open_in_root(root, &done, flags, Mode::empty())?
+                    }
+                    result => result?,
+                };
+            }
+            Component::ParentDir => {
+                done.push("..");
+                current = open_in_root(root, &done, flags, Mode::empty())?;
+            }
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(current)
+}
+
+/// Reads a file of a root that a stranger made, such as `/etc/passwd`.
+///
+/// Links are followed inside the root. What is found must be a regular file: it is looked at
+/// before it is opened, so a FIFO does not block and a device is not touched. `None` if it
+/// is larger than `limit` bytes, by its size or by what it turns out to hold.
+pub fn read_regular_file_in_root(
+    root: impl AsFd,
+    path: impl AsRef<Path>,
+    limit: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let found = open_in_root(root, path, OFlags::PATH, Mode::empty())?;
+    let stat = rustix::fs::fstat(&found)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if u64::try_from(stat.st_size).is_ok_and(|size| size > limit) {
+        return Ok(None);
+    }
+    let file = reopen(&found, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let mut bytes = Vec::new();
+    std::fs::File::from(file).take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    let fits = u64::try_from(bytes.len()).is_ok_and(|size| size <= limit);
+    Ok(fits.then_some(bytes))
+}
+
+/// Removes `name` in `parent` with everything beneath it. Links are removed, not followed;
+/// depth costs memory, not stack. What does not exist is no error.
+pub fn remove_all_at(parent: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<()> {
+    let (parent, name) = (parent.as_fd(), name.as_ref());
+    if name.is_empty() || name == "." || name == ".." || name.as_bytes().contains(&b'/') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the name of an entry"));
+    }
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    // A stack of open directories would run out of descriptors in a deep tree, so only names
+    // are kept and `..` is never used: each level is reached anew from the top of a window.
+    let mut pending: Vec<Vec<OsString>> = vec![vec![name.to_owned()]];
+    while let Some(route) = pending.last().cloned() {
+        let (directory, holder) = match descend(parent, &route) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => {
+                pending.pop();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut deeper = Vec::new();
+        let mut entries = rustix::fs::Dir::read_from(&directory)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            let bytes = entry.file_name().to_bytes();
+            if bytes == b"." || bytes == b".." {
+                continue;
+            }
+            let child = OsStr::from_bytes(bytes);
+            if entry.file_type() != FileType::Directory {
+                match rustix::fs::unlinkat(&directory, child, AtFlags::empty()) {
+                    Ok(()) | Err(Errno::NOENT) => continue,
+                    Err(Errno::ISDIR | Errno::PERM) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match rustix::fs::unlinkat(&directory, child, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                    let mut below = route.clone();
+                    below.push(child.to_owned());
+                    deeper.push(below);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if deeper.is_empty() {
+            let last = route.last().map_or(name, OsString::as_os_str);
+            match rustix::fs::unlinkat(&holder, last, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {
+                    pending.pop();
+                }
+                // Something was put in meanwhile: look again.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            pending.append(&mut deeper);
+        }
+    }
+    Ok(())
+}
+
+/// Opens the directory at the end of `route` and the one that holds it, without links.
+fn descend(parent: BorrowedFd<'_>, route: &[OsString]) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut holder = rustix::io::fcntl_dupfd_cloexec(parent, 3)?;
+    let (last, above) = route.split_last().ok_or(Errno::NOENT)?;
+    for name in above {
+        holder = rustix::fs::openat(&holder, name, flags | OFlags::PATH, Mode::empty())?;
+    }
+    let directory = rustix::fs::openat(&holder, last, flags | OFlags::RDONLY, Mode::empty())?;
+    Ok((directory, holder))
+}
