@@ -1,0 +1,336 @@
+//! An engine for one test, and the commands that drive it.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+use crate::http::{self, Response};
+
+/// Which engine a test drives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A private Silo daemon.
+    Silo,
+    /// A Docker Engine that already runs.
+    Docker,
+}
+
+/// A running engine. Dropping it removes every container of the test and stops the daemon.
+#[derive(Debug)]
+pub struct Engine {
+    kind: Kind,
+    socket: PathBuf,
+    directory: TempDir,
+    daemon: Option<Child>,
+    prefix: String,
+}
+
+/// What a command left: exit code, standard output, standard error.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The exit code.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+impl Engine {
+    /// An engine with a `busybox` image.
+    pub fn start() -> Self {
+        let engine = Self::start_empty();
+        engine.load_busybox();
+        engine
+    }
+
+    /// An engine without images of its own.
+    pub fn start_empty() -> Self {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("{}x{number}", std::process::id());
+        let directory = tempfile::Builder::new()
+            .prefix("silo-test-")
+            .tempdir()
+            .expect("a directory for the test");
+        let prefix = format!("t{unique}");
+        if std::env::var("SILO_TEST_ENGINE").is_ok_and(|engine| engine == "docker") {
+            let host = std::env::var("SILO_TEST_DOCKER_HOST")
+                .unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+            let socket = host.strip_prefix("unix://").expect("a unix:// host").into();
+            return Self { kind: Kind::Docker, socket, directory, daemon: None, prefix };
+        }
+        let socket = directory.path().join("silo.sock");
+        let mut engine = Self { kind: Kind::Silo, socket, directory, daemon: None, prefix };
+        engine.start_daemon();
+        engine
+    }
+
+    /// Starts the daemon on the test's directories and waits until it serves.
+    pub fn start_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs already");
+        let bridge = format!("s{}", self.prefix);
+        let (mut ready, writer) = std::io::pipe().expect("a pipe");
+        let log = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("daemon.log"))
+            .expect("the daemon's log");
+        let log: std::fs::File = log.into_parts().0;
+        let child = Command::new(silo_binary())
+            .arg("daemon")
+            .arg("--root")
+            .arg(self.data_root())
+            .arg("--run-root")
+            .arg(self.directory.path().join("run"))
+            .arg("--host")
+            .arg(format!("unix://{}", self.socket.display()))
+            .args(["--bridge", &bridge])
+            // The daemon writes a byte to its standard output once its sockets listen.
+            .arg("--ready-on-stdout")
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(log)
+            .spawn()
+            .expect("start silo daemon");
+        self.daemon = Some(child);
+        let mut byte = [0];
+        if ready.read(&mut byte).expect("read readiness") == 0 {
+            panic!("the daemon did not start:\n{}", self.daemon_log());
+        }
+    }
+
+    /// Which engine this is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The unix socket of the API.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The data root of a Silo engine.
+    pub fn data_root(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A directory for the test's own files.
+    pub fn scratch(&self) -> PathBuf {
+        let scratch = self.directory.path().join("scratch");
+        fs_err::create_dir_all(&scratch).expect("a scratch directory");
+        scratch
+    }
+
+    /// A name that no other test uses.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    /// What the daemon wrote to its log.
+    pub fn daemon_log(&self) -> String {
+        fs_err::read_to_string(self.directory.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// The process id of a Silo daemon.
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon of our own").id()
+    }
+
+    /// Kills the daemon with SIGKILL; its containers go on.
+    pub fn kill_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().expect("kill the daemon");
+            daemon.wait().expect("reap the daemon");
+        }
+    }
+
+    /// A `docker` command that speaks to this engine.
+    pub fn docker_command(&self) -> Command {
+        let program = std::env::var_os("SILO_TEST_DOCKER_CLI").unwrap_or_else(|| "docker".into());
+        let mut command = Command::new(program);
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
+            .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
+            .env_remove("DOCKER_CONTEXT")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// A `silo` command that speaks to this engine.
+    pub fn silo_command(&self) -> Command {
+        let mut command = Command::new(silo_binary());
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
+            .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `docker` and returns whatever comes of it.
+    pub fn docker<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome {
+        self.docker_command().args(arguments).output().expect("run docker").into()
+    }
+
+    /// Runs `silo` and returns whatever comes of it.
+    pub fn silo<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Outcome {
+        self.silo_command().args(arguments).output().expect("run silo").into()
+    }
+
+    /// Runs `docker`, which must succeed; returns its standard output without outer blanks.
+    #[track_caller]
+    pub fn ok<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {
+        let outcome = self.docker(arguments);
+        assert_eq!(
+            outcome.code,
+            0,
+            "docker {arguments:?}\nstdout: {}\nstderr: {}\ndaemon: {}",
+            outcome.stdout,
+            outcome.stderr,
+            self.daemon_log()
+        );
+        outcome.stdout.trim().to_owned()
+    }
+
+    /// Runs `docker`, which must fail with `code`; returns its standard error.
+    #[track_caller]
+    pub fn fails<S: AsRef<OsStr> + std::fmt::Debug>(&self, code: i32, arguments: &[S]) -> String {
+        let outcome = self.docker(arguments);
+        assert_eq!(
+            outcome.code, code,
+            "docker {arguments:?}\nstdout: {}\nstderr: {}",
+            outcome.stdout, outcome.stderr
+        );
+        outcome.stderr.trim().to_owned()
+    }
+
+    /// Runs `docker` with bytes on its standard input.
+    #[track_caller]
+    pub fn docker_with_input<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Outcome {
+        let mut child = self
+            .docker_command()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run docker");
+        let mut stdin = child.stdin.take().expect("standard input");
+        let input = input.to_vec();
+        // A process that ends early closes its input; that is its right.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("wait for docker");
+        writer.join().expect("writer");
+        output.into()
+    }
+
+    /// `docker inspect` of one object.
+    #[track_caller]
+    pub fn inspect(&self, name: &str) -> serde_json::Value {
+        let text = self.ok(&["inspect", name]);
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON from inspect");
+        value[0].clone()
+    }
+
+    /// A raw HTTP request; `body` is JSON or empty.
+    pub fn http(&self, method: &str, target: &str, body: &str) -> Response {
+        http::request(&self.socket, method, target, body)
+    }
+
+    /// Makes `busybox:latest` from the packaged static busybox.
+    pub fn load_busybox(&self) {
+        if self.kind == Kind::Docker && self.docker(&["image", "inspect", "busybox"]).code == 0 {
+            return;
+        }
+        let tree = self.scratch().join("busybox");
+        busybox_tree(&tree);
+        let tar = Command::new("tar")
+            .args(["--sort=name", "--mtime=@1700000000", "--owner=0", "--group=0", "-C"])
+            .arg(&tree)
+            .args(["-c", "."])
+            .output()
+            .expect("run tar");
+        let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let outcome = self.docker_with_input(
+            &["import", "-c", "CMD [\"sh\"]", "-c", &format!("ENV {path}"), "-", "busybox:latest"],
+            &tar.stdout,
+        );
+        assert_eq!(outcome.code, 0, "import: {}\n{}", outcome.stderr, self.daemon_log());
+    }
+}
+
+/// A root file system with every applet of busybox.
+pub fn busybox_tree(tree: &Path) {
+    for folder in ["bin", "etc", "tmp", "root", "var", "home"] {
+        fs_err::create_dir_all(tree.join(folder)).expect("a folder");
+    }
+    fs_err::copy("/bin/busybox", tree.join("bin/busybox")).expect("busybox-static is installed");
+    let list = Command::new("/bin/busybox").arg("--list").output().expect("run busybox");
+    for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
+        let link = tree.join("bin").join(applet);
+        if fs_err::symlink_metadata(&link).is_err() {
+            std::os::unix::fs::symlink("busybox", link).expect("a link");
+        }
+    }
+    let write = |file: &str, text: &str| fs_err::write(tree.join(file), text).expect("a file");
+    write(
+        "etc/passwd",
+        "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n",
+    );
+    write("etc/group", "root:x:0:\ndaemon:x:1:\nuser:x:1000:\nextra:x:2000:user\n");
+}
+
+fn silo_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("SILO") {
+        return path.into();
+    }
+    // Next to the test binary: target/<host>/debug/deps/product-<hash>.
+    let test = std::env::current_exe().expect("the path of the test");
+    test.ancestors().nth(2).expect("a target directory").join("silo")
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let list = self.docker(&["ps", "-aq", "--filter", &format!("name={}", self.prefix)]);
+        let mut ids: Vec<&str> = list.stdout.split_whitespace().collect();
+        let everything;
+        if self.kind == Kind::Silo {
+            everything = self.docker(&["ps", "-aq"]).stdout;
+            ids = everything.split_whitespace().collect();
+        }
+        if !ids.is_empty() {
+            let mut arguments = vec!["rm", "-fv"];
+            arguments.extend(ids);
+            self.docker(&arguments);
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let pid = i32::try_from(daemon.id()).ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                // The daemon may be gone already when the test killed it.
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+            let _status = daemon.wait();
+            let _output = Command::new(silo_binary())
+                .args(["daemon", "--remove-network", "--bridge", &format!("s{}", self.prefix)])
+                .output();
+        }
+        if std::thread::panicking() {
+            eprintln!("daemon log:\n{}", self.daemon_log());
+        }
+    }
+}

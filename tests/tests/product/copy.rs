@@ -1,0 +1,89 @@
+//! `docker cp` both ways.
+
+use std::os::unix::fs::symlink;
+
+use silo_tests::Engine;
+
+#[test]
+fn files_and_folders_both_ways() {
+    let engine = Engine::start();
+    let name = engine.name("cp");
+    engine.ok(&["create", "--name", &name, "busybox", "sleep", "100"]);
+    let folder = engine.scratch().join("cp");
+    fs_err::create_dir_all(folder.join("sub")).expect("a folder");
+    fs_err::write(folder.join("a"), "a\n").expect("a file");
+    fs_err::write(folder.join("sub/b"), "b\n").expect("a file");
+    symlink("a", folder.join("link")).expect("a link");
+    let path = folder.to_str().expect("UTF-8");
+    for running in [false, true] {
+        if running {
+            engine.ok(&["start", &name]);
+        }
+        engine.ok(&["cp", path, &format!("{name}:/dst{running}")]);
+        let out = engine.scratch().join(format!("out{running}"));
+        engine.ok(&["cp", &format!("{name}:/dst{running}"), out.to_str().expect("UTF-8")]);
+        assert_eq!(fs_err::read_to_string(out.join("sub/b")).expect("b"), "b\n");
+        assert_eq!(fs_err::read_link(out.join("link")).expect("link").to_str(), Some("a"));
+        engine.ok(&["cp", &format!("{path}/a"), &format!("{name}:/tmp/renamed{running}")]);
+        let single = engine.scratch().join("single");
+        engine.ok(&[
+            "cp",
+            &format!("{name}:/tmp/renamed{running}"),
+            single.to_str().expect("UTF-8"),
+        ]);
+        assert_eq!(fs_err::read_to_string(&single).expect("single"), "a\n");
+    }
+    assert_eq!(engine.ok(&["exec", &name, "cat", "/dsttrue/link"]), "a");
+    let stderr = engine.fails(1, &["cp", &format!("{name}:/none"), path]);
+    assert!(stderr.contains("Could not find the file /none in container"), "{stderr}");
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn nothing_outside_the_container_is_touched() {
+    let engine = Engine::start();
+    let name = engine.name("cp");
+    let outside = engine.scratch().join("outside");
+    fs_err::create_dir_all(&outside).expect("a folder");
+    fs_err::write(outside.join("secret"), "secret\n").expect("a file");
+    let path = outside.to_str().expect("UTF-8");
+    engine.ok(&[
+        "run", "-d", "--name", &name, "busybox", "sh", "-c",
+        &format!("ln -s {path} /abs; ln -s ../../../../../../../..{path} /rel; ln -s /proc/1/root /magic; echo ready; sleep 100"),
+    ]);
+    while !engine.ok(&["logs", &name]).contains("ready") {}
+    let file = engine.scratch().join("file");
+    fs_err::write(&file, "evil\n").expect("a file");
+    for link in ["abs", "rel"] {
+        let into = engine.docker(&[
+            "cp",
+            file.to_str().expect("UTF-8"),
+            &format!("{name}:/{link}/secret"),
+        ]);
+        assert_eq!(
+            fs_err::read_to_string(outside.join("secret")).expect("secret"),
+            "secret\n",
+            "{into:?}"
+        );
+        let out = engine.docker(&["cp", &format!("{name}:/{link}/secret"), "-"]);
+        assert!(!out.stdout.contains("secret\n"), "{out:?}");
+    }
+    assert_eq!(fs_err::read_dir(&outside).expect("the folder").count(), 1);
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn archive_heads_and_errors() {
+    let engine = Engine::start();
+    let name = engine.name("cp");
+    engine.ok(&["create", "--name", &name, "busybox"]);
+    let head = engine.http("HEAD", &format!("/containers/{name}/archive?path=/etc/passwd"), "");
+    assert_eq!(head.status, 200);
+    assert!(head.head.to_lowercase().contains("x-docker-container-path-stat"), "{}", head.head);
+    let missing = engine.http("GET", &format!("/containers/{name}/archive?path=/none"), "");
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.message(), format!("Could not find the file /none in container {name}"));
+    let none = engine.http("GET", &format!("/containers/{name}/archive"), "");
+    assert_eq!(none.status, 400);
+    engine.ok(&["rm", &name]);
+}

@@ -1,0 +1,17 @@
+//! Drives a whole engine through the real `docker` CLI and its API, a module a feature.
+//!
+//! Every test but those that name a difference passes on a real Docker Engine as well.
+
+mod copy;
+mod errors;
+mod events;
+mod exec;
+mod images;
+mod inspect;
+mod lifecycle;
+mod limits;
+mod logs;
+mod network;
+mod run;
+mod streams;
+mod volumes;

@@ -1,0 +1,197 @@
+//! The default network, its modes, and published ports.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+
+use silo_tests::Engine;
+
+/// Fetches from a server that may not listen yet.
+fn fetch(address: &str) -> String {
+    loop {
+        let Ok(mut stream) = TcpStream::connect(address) else { continue };
+        if stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").is_err() {
+            continue;
+        }
+        let mut answer = String::new();
+        match stream.read_to_string(&mut answer) {
+            Ok(_) if !answer.is_empty() => return answer,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn published_ports_answer() {
+    let engine = Engine::start();
+    let name = engine.name("web");
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "-p",
+        "127.0.0.1::80",
+        "-p",
+        "8080",
+        "busybox",
+        "sh",
+        "-c",
+        "mkdir /www; echo the page > /www/page; httpd -h /www -p 80; httpd -f -h /www -p 8080",
+    ]);
+    let address = engine.ok(&["port", &name, "80/tcp"]);
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    assert!(fetch(&address).ends_with("the page\n"));
+    let any = engine.ok(&["port", &name, "8080/tcp"]);
+    let any = any.lines().next().expect("a line");
+    let port = any.rsplit(':').next().expect("a port");
+    assert!(any.starts_with("0.0.0.0:"), "{any}");
+    assert!(fetch(&format!("127.0.0.1:{port}")).ends_with("the page\n"));
+    let inspect = engine.inspect(&name);
+    let ip =
+        inspect["NetworkSettings"]["Networks"]["bridge"]["IPAddress"].as_str().expect("an address");
+    assert!(fetch(&format!("{ip}:8080")).ends_with("the page\n"));
+    let gateway =
+        inspect["NetworkSettings"]["Networks"]["bridge"]["Gateway"].as_str().expect("a gateway");
+    assert!(fetch(&format!("{gateway}:{port}")).ends_with("the page\n"));
+    // From another container: directly, and by the published port on the host's address.
+    let page =
+        engine.ok(&["run", "--rm", "busybox", "wget", "-qO-", &format!("http://{ip}:8080/page")]);
+    assert_eq!(page, "the page");
+    let page = engine.ok(&[
+        "run",
+        "--rm",
+        "busybox",
+        "wget",
+        "-qO-",
+        &format!("http://{gateway}:{port}/page"),
+    ]);
+    assert_eq!(page, "the page");
+    let other = engine.name("other");
+    let stderr = engine
+        .fails(125, &["run", "--name", &other, "-p", &format!("{port}:80"), "busybox", "true"]);
+    assert!(stderr.contains("port is already allocated"), "{stderr}");
+    engine.ok(&["rm", "-f", &name, &other]);
+}
+
+#[test]
+fn a_port_of_the_host_is_not_taken() {
+    let engine = Engine::start();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let port = listener.local_addr().expect("an address").port();
+    let name = engine.name("busy");
+    let stderr = engine.fails(
+        125,
+        &["run", "--name", &name, "-p", &format!("127.0.0.1:{port}:80"), "busybox", "true"],
+    );
+    assert!(stderr.contains("address already in use"), "{stderr}");
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn udp_is_published() {
+    let engine = Engine::start();
+    let name = engine.name("udp");
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "-p",
+        "127.0.0.1::9/udp",
+        "busybox",
+        "nc",
+        "-u",
+        "-l",
+        "-p",
+        "9",
+        "-e",
+        "cat",
+    ]);
+    let address = engine.ok(&["port", &name, "9/udp"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect(&address).expect("connect");
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout");
+    let mut answer = [0; 16];
+    loop {
+        // Refused until the server in the container listens.
+        if socket.send(b"ping").is_err() {
+            continue;
+        }
+        if let Ok(length) = socket.recv(&mut answer) {
+            assert_eq!(&answer[..length], b"ping");
+            break;
+        }
+    }
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn modes_none_host_and_container() {
+    let engine = Engine::start();
+    let links = engine.ok(&["run", "--rm", "--network", "none", "busybox", "ls", "/sys/class/net"]);
+    assert_eq!(links, "lo");
+    let host = engine.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        "host",
+        "busybox",
+        "readlink",
+        "/proc/self/ns/net",
+    ]);
+    let ours = fs_err::read_link("/proc/self/ns/net").expect("our namespace");
+    assert_eq!(host, ours.to_string_lossy());
+    let name = engine.name("shared");
+    engine.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "100"]);
+    let theirs = engine.ok(&["exec", &name, "readlink", "/proc/self/ns/net"]);
+    let joined = engine.ok(&[
+        "run",
+        "--rm",
+        "--network",
+        &format!("container:{name}"),
+        "busybox",
+        "readlink",
+        "/proc/self/ns/net",
+    ]);
+    assert_eq!(theirs, joined);
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn name_files() {
+    let engine = Engine::start();
+    let hosts = engine.ok(&[
+        "run",
+        "--rm",
+        "--hostname",
+        "box",
+        "--add-host",
+        "other:10.1.2.3",
+        "busybox",
+        "cat",
+        "/etc/hosts",
+    ]);
+    assert!(hosts.contains("127.0.0.1\tlocalhost"), "{hosts}");
+    assert!(hosts.contains("10.1.2.3\tother"), "{hosts}");
+    assert!(hosts.lines().any(|line| line.ends_with("\tbox")), "{hosts}");
+    let resolv = engine.ok(&[
+        "run",
+        "--rm",
+        "--dns",
+        "10.9.8.7",
+        "--dns-search",
+        "example.test",
+        "--dns-option",
+        "ndots:3",
+        "busybox",
+        "cat",
+        "/etc/resolv.conf",
+    ]);
+    for line in ["nameserver 10.9.8.7", "search example.test", "options ndots:3"] {
+        assert!(resolv.lines().any(|got| got == line), "{line} in {resolv}");
+    }
+    let networks = engine.ok(&["network", "ls", "--format", "{{.Name}} {{.Driver}}"]);
+    for line in ["bridge bridge", "host host", "none null"] {
+        assert!(networks.contains(line), "{networks}");
+    }
+}

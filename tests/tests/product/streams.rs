@@ -1,0 +1,124 @@
+//! Attached streams: terminals, half-close, detaching, raw hijacks.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use silo_tests::Engine;
+
+fn hijack(
+    engine: &Engine,
+    target: &str,
+    upgrade: bool,
+    body: &str,
+) -> (String, UnixStream, Vec<u8>) {
+    let mut stream = UnixStream::connect(engine.socket()).expect("connect");
+    let extra = if upgrade { "Connection: Upgrade\r\nUpgrade: tcp\r\n" } else { "" };
+    write!(
+        stream,
+        "POST {target} HTTP/1.1\r\nHost: e\r\n{extra}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("send");
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_eq!(stream.read(&mut byte).expect("receive"), 1, "the head ended early");
+        head.push(byte[0]);
+    }
+    (String::from_utf8(head).expect("a head"), stream, Vec::new())
+}
+
+#[test]
+fn attach_with_and_without_upgrade() {
+    let engine = Engine::start();
+    for upgrade in [true, false] {
+        let name = engine.name(&format!("hijack{upgrade}"));
+        engine.ok(&["create", "-i", "--name", &name, "busybox", "sh", "-c", "wc -c; echo err >&2"]);
+        let (head, mut stream, _) = hijack(
+            &engine,
+            &format!("/v1.41/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1"),
+            upgrade,
+            "",
+        );
+        let status = if upgrade { "HTTP/1.1 101" } else { "HTTP/1.1 200" };
+        assert!(head.starts_with(status), "{head}");
+        assert!(head.contains("application/vnd.docker.raw-stream"), "{head}");
+        engine.ok(&["start", &name]);
+        stream.write_all(&[b'z'; 70_000]).expect("send");
+        stream.shutdown(std::net::Shutdown::Write).expect("half-close");
+        let mut frames = Vec::new();
+        stream.read_to_end(&mut frames).expect("receive");
+        assert_eq!(frames, b"\x01\0\0\0\0\0\0\x0670000\n\x02\0\0\0\0\0\0\x04err\n", "{upgrade}");
+        engine.ok(&["rm", "-f", &name]);
+    }
+}
+
+#[test]
+fn exec_terminal_is_raw() {
+    let engine = Engine::start();
+    let name = engine.name("tty");
+    engine.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "100"]);
+    let body =
+        r#"{"Cmd":["sh","-c","tty; stty size"],"Tty":true,"AttachStdout":true,"AttachStdin":true}"#;
+    let created = engine.http("POST", &format!("/containers/{name}/exec"), body).json();
+    let id = created["Id"].as_str().expect("an id");
+    let (head, mut stream, _) =
+        hijack(&engine, &format!("/exec/{id}/start"), true, r#"{"Tty":true,"Detach":false}"#);
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("receive");
+    assert!(text.starts_with("/dev/pts/"), "{text:?}");
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn detach_keys_leave_the_container_running() {
+    let engine = Engine::start();
+    let name = engine.name("detach");
+    engine.ok(&["run", "-dit", "--name", &name, "busybox", "cat"]);
+    let (_, mut stream, _) = hijack(
+        &engine,
+        &format!(
+            "/v1.41/containers/{name}/attach?stream=1&stdin=1&stdout=1&stderr=1&detachKeys=ctrl-x,x"
+        ),
+        true,
+        "",
+    );
+    stream.write_all(b"hello\n").expect("send");
+    let mut seen = Vec::new();
+    let mut byte = [0];
+    // The terminal echoes the line, and cat prints it.
+    while seen.windows(5).filter(|part| part == b"hello").count() < 2 {
+        assert_eq!(stream.read(&mut byte).expect("receive"), 1);
+        seen.push(byte[0]);
+    }
+    stream.write_all(b"\x18x").expect("send");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the stream ends");
+    assert_eq!(engine.inspect(&name)["State"]["Running"], true);
+    let resized = engine.http("POST", &format!("/containers/{name}/resize?h=33&w=99"), "");
+    assert_eq!(resized.status, 200);
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
+fn many_bytes_pass_unchanged() {
+    let engine = Engine::start();
+    let input: Vec<u8> = (0..2_000_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let mut child = engine
+        .docker_command()
+        .args(["run", "--rm", "-i", "busybox", "md5sum"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("run docker");
+    child.stdin.take().expect("stdin").write_all(&input).expect("send");
+    let sum = child.wait_with_output().expect("wait").stdout;
+    let mut local = std::process::Command::new("md5sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("run md5sum");
+    local.stdin.take().expect("stdin").write_all(&input).expect("send");
+    assert_eq!(sum, local.wait_with_output().expect("wait").stdout);
+}

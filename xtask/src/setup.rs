@@ -1,0 +1,72 @@
+//! Installs what the demo, the tests and the benchmarks need from Debian.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Which packages to install.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Packages {
+    /// What the demo needs.
+    Demo,
+    /// What the tests and benchmarks need as well: other engines to compare with, and tools
+    /// that look at the kernel from outside.
+    All,
+}
+
+/// Each package with a file that shows it is there.
+const DEMO: [(&str, &str); 3] = [
+    ("gcc", "/usr/bin/gcc"),
+    ("libc6-dev", "/usr/include/stdio.h"),
+    ("busybox-static", "/bin/busybox"),
+];
+
+const TEST: [(&str, &str); 16] = [
+    ("docker.io", "/usr/sbin/dockerd"),
+    ("runc", "/usr/sbin/runc"),
+    ("crun", "/usr/bin/crun"),
+    ("podman", "/usr/bin/podman"),
+    ("containerd", "/usr/bin/containerd"),
+    ("skopeo", "/usr/bin/skopeo"),
+    ("iproute2", "/usr/sbin/ip"),
+    ("iptables", "/usr/sbin/iptables"),
+    ("nftables", "/usr/sbin/nft"),
+    ("attr", "/usr/bin/getfattr"),
+    ("tmux", "/usr/bin/tmux"),
+    ("curl", "/usr/bin/curl"),
+    ("socat", "/usr/bin/socat"),
+    ("hyperfine", "/usr/bin/hyperfine"),
+    ("python3", "/usr/bin/python3"),
+    ("netcat-openbsd", "/usr/bin/nc.openbsd"),
+];
+
+/// Installs the packages whose file is missing; does nothing when all are there.
+pub fn run(packages: Packages) -> Result<()> {
+    let wanted = DEMO.iter().chain(if packages == Packages::All { &TEST[..] } else { &[] });
+    let missing: Vec<&str> =
+        wanted.filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let uid = Command::new("id").arg("-u").output().context("id -u")?;
+    if uid.stdout != b"0\n" {
+        bail!("packages are missing; as root: apt-get install {}", missing.join(" "));
+    }
+    eprintln!("+ apt-get install {}", missing.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        // Engines that start themselves on installation would meddle with the network.
+        crate::check(
+            command
+                .args(["-qq", "-o", "Dpkg::Use-Pty=0"])
+                .args(arguments)
+                .env("DEBIAN_FRONTEND", "noninteractive")
+                .env("RUNLEVEL", "1"),
+        )
+    };
+    apt(&["update"])?;
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(missing);
+    apt(&arguments)
+}

@@ -1,0 +1,74 @@
+//! Everything that must hold before a change lands.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{build_silo, check, root, rules, setup, sh};
+
+/// Formatting, lints, rules and tests; further arguments go to the test runner.
+pub fn run(arguments: &[String]) -> Result<()> {
+    setup::run(setup::Packages::All)?;
+    sh("cargo", &["fmt", "--all", "--check"])?;
+    rules::run()?;
+    sh("cargo", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?;
+    let silo = build_silo(false)?;
+    let skips = root().join("target/skipped-tests");
+    if skips.exists() {
+        fs_err::remove_file(&skips)?;
+    }
+    let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
+    let mut command = Command::new("cargo");
+    if nextest.is_ok_and(|output| output.status.success()) {
+        command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+        command
+            .args(["--profile", if std::env::var_os("CI").is_some() { "ci" } else { "default" }]);
+    } else {
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    }
+    let result = check(
+        command
+            .args(arguments)
+            .env("SILO", &silo)
+            .env("SILO_TEST_SKIPS", &skips)
+            .current_dir(root()),
+    );
+    // A test that cannot run on this host says why in the file, and is counted here.
+    if skips.exists() {
+        let text = fs_err::read_to_string(&skips)?;
+        eprintln!("{} tests did not run on this host:", text.lines().count());
+        eprint!("{text}");
+    }
+    let left = leftovers()?;
+    result?;
+    if !left.is_empty() {
+        bail!("the tests left behind:\n{}", left.join("\n"));
+    }
+    Ok(())
+}
+
+/// Mounts, links, cgroups and processes of test engines that are still there.
+fn leftovers() -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for line in fs_err::read_to_string("/proc/self/mountinfo")?.lines() {
+        if line.contains("silo-test") {
+            left.push(format!("mount {line}"));
+        }
+    }
+    for entry in fs_err::read_dir("/sys/class/net")? {
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with("st") {
+            left.push(format!("link {}", name.display()));
+        }
+    }
+    for entry in fs_err::read_dir("/proc")? {
+        let path = entry?.path();
+        // A process may end while it is looked at; that is what should happen.
+        if let Ok(command) = fs_err::read(path.join("cmdline"))
+            && String::from_utf8_lossy(&command).contains("silo-test")
+        {
+            left.push(format!("process {}", path.display()));
+        }
+    }
+    Ok(left)
+}
