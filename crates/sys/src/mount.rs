@@ -1,1 +1,443 @@
-//! mount.
+//! Mounts as descriptors: fsopen(2), fsmount(2), open_tree(2), mount_setattr(2), move_mount(2).
+//!
+//! A mount that these functions make is *detached*: no mount namespace has it and no path
+//! leads to it until it is attached with [`attach`]; it goes away with its last descriptor.
+#![expect(unsafe_code, reason = "mount_setattr(2) is not in rustix")]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+/// The longest value that fsconfig(2) takes as a string, without its end.
+const STRING_MAX: usize = 255;
+
+/// How a mount passes on mounts that are made in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// To and from nowhere.
+    Private,
+    /// To and from its peers.
+    Shared,
+    /// From its former peers only.
+    Slave,
+    /// As private, and it cannot be bound.
+    Unbindable,
+}
+
+/// The attributes of a mount (not of its file system).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountAttr {
+    /// Attributes to set.
+    pub set: MountAttrFlags,
+    /// Attributes to clear; applied before those to set.
+    pub clear: MountAttrFlags,
+    /// The propagation, left as it is when absent.
+    pub propagation: Option<Propagation>,
+}
+
+impl Default for MountAttr {
+    fn default() -> Self {
+        Self { set: MountAttrFlags::empty(), clear: MountAttrFlags::empty(), propagation: None }
+    }
+}
+
+impl MountAttr {
+    /// Whether nothing would change.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn raw_set_attr(
+    at: BorrowedFd<'_>,
+    path: &CStr,
+    flags: i32,
+    attr: &libc::mount_attr,
+) -> io::Result<()> {
+    // SAFETY: `path` ends with NUL, `attr` is a live structure of the size that is passed, and
+    // the call neither writes to it nor keeps either pointer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn to_raw(attr: MountAttr, userns: u64) -> libc::mount_attr {
+    // The access-time attributes are an enumeration in a mask: to set one, clear the mask.
+    let atime = MountAttrFlags::MOUNT_ATTR__ATIME;
+    let mut clear = attr.clear;
+    if attr.set.intersects(atime) || attr.clear.intersects(atime) {
+        clear |= atime;
+    }
+    let propagation = match attr.propagation {
+        None => 0,
+        Some(Propagation::Private) => libc::MS_PRIVATE,
+        Some(Propagation::Shared) => libc::MS_SHARED,
+        Some(Propagation::Slave) => libc::MS_SLAVE,
+        Some(Propagation::Unbindable) => libc::MS_UNBINDABLE,
+    };
+    libc::mount_attr {
+        attr_set: u64::from(attr.set.bits()),
+        attr_clr: u64::from(clear.bits()),
+        propagation,
+        userns_fd: userns,
+    }
+}
+
+/// Changes the attributes of the mount that `fd` refers to, and with `recursive` of all mounts
+/// beneath it: all of them or none.
+pub fn set_attr(fd: impl AsFd, attr: MountAttr, recursive: bool) -> io::Result<()> {
+    if attr.is_empty() {
+        return Ok(());
+    }
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    raw_set_attr(fd.as_fd(), c"", flags, &to_raw(attr, 0))
+}
+
+/// Changes the propagation of the whole tree of mounts that the caller sees.
+pub fn set_propagation_of_all(propagation: Propagation) -> io::Result<()> {
+    let attr = MountAttr { propagation: Some(propagation), ..MountAttr::default() };
+    raw_set_attr(CWD, c"/", libc::AT_RECURSIVE, &to_raw(attr, 0))
+}
+
+/// Maps the owners of files in a detached mount as the user namespace `userns` does.
+pub fn set_idmap(fd: impl AsFd, userns: impl AsFd, recursive: bool) -> io::Result<()> {
+    let attr = MountAttr { set: MountAttrFlags::MOUNT_ATTR_IDMAP, ..MountAttr::default() };
+    let userns = u64::try_from(userns.as_fd().as_raw_fd())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    raw_set_attr(fd.as_fd(), c"", flags, &to_raw(attr, userns))
+}
+
+/// A detached copy of the mount at `path`, beginning at `path`; with `recursive` also of the
+/// mounts beneath. Follows links.
+pub fn bind_clone(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd> {
+    open_tree(CWD, path.as_ref(), recursive, OpenTreeFlags::empty())
+}
+
+/// As [`bind_clone`], of what `fd` refers to.
+pub fn bind_clone_fd(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
+    open_tree(fd.as_fd(), Path::new(""), recursive, OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+fn open_tree(
+    at: BorrowedFd<'_>,
+    path: &Path,
+    recursive: bool,
+    flags: OpenTreeFlags,
+) -> io::Result<OwnedFd> {
+    let mut flags = flags | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(rustix::mount::open_tree(at, path, flags)?)
+}
+
+/// Attaches a detached mount at exactly what `target` refers to.
+pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", target, c"", flags)?)
+}
+
+/// As [`attach`], at a path.
+pub fn attach_at(mount: impl AsFd, target: impl AsRef<Path>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(mount, c"", CWD, target.as_ref(), flags)?)
+}
+
+/// One setting of a new file system.
+#[derive(Debug, Clone, Copy)]
+pub enum Setting<'a> {
+    /// A word alone.
+    Flag(&'a str),
+    /// A name and a value of at most 255 bytes.
+    String(&'a str, &'a str),
+}
+
+/// A new file system of the given type, mounted nowhere.
+///
+/// The kernel's own explanation, where it gives one, becomes the error's text.
+pub fn new_filesystem(
+    kind: &str,
+    source: Option<&Path>,
+    settings: &[Setting<'_>],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configure = || -> Result<(), Errno> {
+        if let Some(source) = source {
+            rustix::mount::fsconfig_set_string(&context, c"source", source)?;
+        }
+        for setting in settings {
+            match *setting {
+                Setting::Flag(name) => rustix::mount::fsconfig_set_flag(&context, name)?,
+                Setting::String(name, value) => {
+                    rustix::mount::fsconfig_set_string(&context, name, value)?;
+                }
+            }
+        }
+        rustix::mount::fsconfig_create(&context)
+    };
+    configure().map_err(|error| explain(&context, error))?;
+    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// The error number with what the kernel wrote into the context's log.
+fn explain(context: &OwnedFd, error: Errno) -> io::Error {
+    let mut text = String::new();
+    let mut buffer = [0; 512];
+    // A read gives one message and fails when there is none left.
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        if length == 0 || text.len() > 4096 {
+            break;
+        }
+        let line = String::from_utf8_lossy(&buffer[..length]);
+        let line = line.strip_prefix("e ").unwrap_or(&line).trim_end();
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(line);
+    }
+    let plain = io::Error::from(error);
+    if text.is_empty() { plain } else { io::Error::new(plain.kind(), format!("{plain} ({text})")) }
+}
+
+/// A detached overlay of the directories `lowers`, the topmost first, with the writable layer
+/// `upper` and its work directory, or read-only without them. `options` are further settings,
+/// such as `("index", Some("off"))` or `("userxattr", None)`.
+///
+/// With Linux before 6.8, whose fsconfig(2) takes no list of many layers, the overlay is made in
+/// a process of its own in a mount namespace of its own; a caller with several threads must not
+/// be the one to need that, and gets [`io::ErrorKind::Unsupported`].
+pub fn overlay(
+    lowers: &[&Path],
+    upper_work: Option<(&Path, &Path)>,
+    options: &[(&str, Option<&str>)],
+) -> io::Result<OwnedFd> {
+    match overlay_by_context(lowers, upper_work, options) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::TOOBIG)
+            if !appends_layers(lowers.first().copied()) =>
+        {
+            overlay_by_mount(lowers, upper_work, options)
+        }
+        Err(error) => Err(error.into()),
+        Ok(mount) => Ok(mount),
+    }
+}
+
+/// Whether the kernel takes one layer after the other.
+fn appends_layers(layer: Option<&Path>) -> bool {
+    let (Some(layer), Ok(context)) =
+        (layer, rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC))
+    else {
+        return true;
+    };
+    set_layer(&context, c"lowerdir+", layer).is_ok()
+}
+
+/// Names a layer to the context, through a descriptor if its path is too long.
+fn set_layer(context: &OwnedFd, key: &CStr, path: &Path) -> Result<(), Errno> {
+    if path.as_os_str().len() <= STRING_MAX {
+        return rustix::mount::fsconfig_set_string(context, key, path);
+    }
+    let layer = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::mount::fsconfig_set_fd(context, key, &layer) {
+        Err(Errno::INVAL) => {
+            let name = format!("/proc/self/fd/{}", layer.as_raw_fd());
+            rustix::mount::fsconfig_set_string(context, key, name)
+        }
+        result => result,
+    }
+}
+
+fn overlay_by_context(
+    lowers: &[&Path],
+    upper_work: Option<(&Path, &Path)>,
+    options: &[(&str, Option<&str>)],
+) -> Result<OwnedFd, Errno> {
+    let context = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, c"source", c"overlay")?;
+    for lower in lowers {
+        set_layer(&context, c"lowerdir+", lower)?;
+    }
+    if let Some((upper, work)) = upper_work {
+        set_layer(&context, c"upperdir", upper)?;
+        set_layer(&context, c"workdir", work)?;
+    }
+    for (name, value) in options {
+        match value {
+            Some(value) => rustix::mount::fsconfig_set_string(&context, *name, *value)?,
+            None => rustix::mount::fsconfig_set_flag(&context, *name)?,
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+/// The overlay by mount(2): its options fit a page since every directory is named by a
+/// descriptor. A child makes it in its own namespace and sends a detached copy.
+fn overlay_by_mount(
+    lowers: &[&Path],
+    upper_work: Option<(&Path, &Path)>,
+    options: &[(&str, Option<&str>)],
+) -> io::Result<OwnedFd> {
+    let mut held = Vec::new();
+    let mut name = |path: &Path| -> io::Result<String> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        held.push(fd);
+        Ok(format!("/proc/self/fd/{}", held[held.len() - 1].as_raw_fd()))
+    };
+    let names = lowers.iter().map(|lower| name(lower)).collect::<io::Result<Vec<_>>>()?;
+    let mut data = format!("lowerdir={}", names.join(":"));
+    if let Some((upper, work)) = upper_work {
+        data.push_str(&format!(",upperdir={},workdir={}", name(upper)?, name(work)?));
+    }
+    for (key, value) in options {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.push_str(&format!("={value}"));
+        }
+    }
+    let data = std::ffi::CString::new(data)?;
+    let (ours, theirs) = crate::fdpass::stream_pair()?;
+    let spawned = crate::process::fork(crate::process::NEW_MOUNT, None, || {
+        let make = || -> io::Result<()> {
+            set_propagation_of_all(Propagation::Private)?;
+            rustix::mount::mount(
+                c"overlay",
+                c"/",
+                c"overlay",
+                rustix::mount::MountFlags::empty(),
+                Some(data.as_c_str()),
+            )?;
+            // The new mount covers the root of the tree; `/..` leads to the topmost mount.
+            let top = rustix::fs::open(c"/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let copy = bind_clone_fd(&top, false)?;
+            crate::fdpass::send(&theirs, &[0; 4], &[copy.as_fd()])?;
+            Ok(())
+        };
+        if let Err(error) = make() {
+            let number = error.raw_os_error().unwrap_or(libc::EIO);
+            if crate::fdpass::send(&theirs, &number.to_ne_bytes(), &[]).is_err() {
+                return 1;
+            }
+        }
+        0
+    })?;
+    drop(theirs);
+    let (mut number, mut fds) = ([0; 4], Vec::new());
+    let received = crate::fdpass::receive(&ours, &mut number, &mut fds);
+    crate::process::wait(&spawned.pidfd)?;
+    received?;
+    fds.pop().ok_or_else(|| match i32::from_ne_bytes(number) {
+        0 => io::Error::from(io::ErrorKind::UnexpectedEof),
+        number => io::Error::from_raw_os_error(number),
+    })
+}
+
+/// Detaches what is mounted at `.` from the caller's mount namespace, with all beneath it.
+pub fn detach_cwd() -> io::Result<()> {
+    Ok(rustix::mount::unmount(c".", UnmountFlags::DETACH)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Layers {
+        directory: std::path::PathBuf,
+    }
+
+    impl Layers {
+        fn new(name: &str) -> Self {
+            let directory =
+                std::env::temp_dir().join(format!("silo-mount-{name}-{}", std::process::id()));
+            for part in ["a", "b", "upper", "work"] {
+                fs_create(&directory.join(part));
+            }
+            write(&directory.join("a/x"), "a");
+            write(&directory.join("b/x"), "b");
+            write(&directory.join("b/y"), "b");
+            Self { directory }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn fs_create(path: &Path) {
+        std::fs::create_dir_all(path).unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+    }
+
+    impl Drop for Layers {
+        #[expect(clippy::disallowed_methods, reason = "a test")]
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.directory).unwrap();
+        }
+    }
+
+    fn read(root: &OwnedFd, name: &str) -> String {
+        let file = rustix::fs::openat(root, name, OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut buffer = [0; 16];
+        let length = rustix::io::read(&file, &mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn overlay_stacks_topmost_first() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let layers = Layers::new("overlay");
+        let at = |name: &str| layers.directory.join(name);
+        let mount = overlay(
+            &[&at("a"), &at("b")],
+            Some((&at("upper"), &at("work"))),
+            &[("index", Some("off"))],
+        )
+        .unwrap();
+        assert_eq!(read(&mount, "x"), "a");
+        assert_eq!(read(&mount, "y"), "b");
+        rustix::fs::mkdirat(&mount, "new", Mode::RWXU).unwrap();
+        assert!(at("upper/new").is_dir());
+        let copy = bind_clone_fd(&mount, true);
+        let read_only =
+            MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        set_attr(&mount, read_only, true).unwrap();
+        assert_eq!(rustix::fs::mkdirat(&mount, "no", Mode::RWXU), Err(Errno::ROFS));
+        drop(copy);
+    }
+
+    #[test]
+    fn kernel_explains_wrong_settings() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let error = new_filesystem(
+            "tmpfs",
+            None,
+            &[Setting::String("nosuch", "1")],
+            MountAttrFlags::empty(),
+        )
+        .unwrap_err();
+        assert!(error.to_string().contains("nosuch"), "{error}");
+    }
+}
