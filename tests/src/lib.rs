@@ -10,3 +10,14 @@ mod skip;
 pub use engine::{Engine, Kind, Outcome};
 pub use http::Response;
 pub use skip::skip;
+
+/// Whether this process could hand every capability of the kernel to a container.
+pub fn host_has_every_capability() -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").expect("our status");
+    let last =
+        fs_err::read_to_string("/proc/sys/kernel/cap_last_cap").expect("the last capability");
+    let last: u32 = last.trim().parse().expect("a number");
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("CapBnd");
+    let bounding = u64::from_str_radix(bounding.trim(), 16).expect("hex");
+    bounding.count_ones() > last
+}

@@ -1,6 +1,6 @@
 //! `docker exec`.
 
-use silo_tests::Engine;
+use silo_tests::{Engine, Kind};
 
 #[test]
 fn runs_beside_the_first_process() {
@@ -31,8 +31,10 @@ fn runs_beside_the_first_process() {
     assert!(status.contains("CapEff:\t00000000a80425fb"), "{status}");
     assert!(status.contains("CapInh:\t0000000000000000"), "{status}");
     assert!(status.contains("Seccomp:\t2"), "{status}");
-    let status = engine.ok(&["exec", "--privileged", &name, "cat", "/proc/self/status"]);
-    assert!(status.contains("CapEff:\t000001ffffffffff"), "{status}");
+    if engine.kind() == Kind::Silo || silo_tests::host_has_every_capability() {
+        let status = engine.ok(&["exec", "--privileged", &name, "cat", "/proc/self/status"]);
+        assert!(status.contains("CapEff:\t000001ff"), "{status}");
+    }
     engine.ok(&["exec", "-d", &name, "touch", "/detached"]);
     while engine.docker(&["exec", &name, "test", "-e", "/detached"]).code != 0 {}
     let fds = engine.ok(&["exec", &name, "ls", "/proc/self/fd"]);
@@ -46,7 +48,8 @@ fn failures_have_codes_and_words() {
     let name = engine.name("exec");
     engine.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "100"]);
     let outcome = engine.docker(&["exec", &name, "no-such-program"]);
-    assert_eq!(outcome.code, 127, "{outcome:?}");
+    // 126 up to Docker 23.
+    assert!(matches!(outcome.code, 126 | 127), "{outcome:?}");
     let text = outcome.stdout + &outcome.stderr;
     assert!(text.contains("executable file not found in $PATH"), "{text}");
     let outcome = engine.docker(&["exec", &name, "/etc/passwd"]);

@@ -20,7 +20,10 @@ fn create_start_stop_restart_remove() {
     engine.ok(&["restart", "-t", "0", &name]);
     assert_eq!(engine.inspect(&name)["State"]["Running"], true);
     let stderr = engine.fails(1, &["rm", &name]);
-    assert!(stderr.contains("container is running"), "{stderr}");
+    assert!(
+        stderr.contains("container is running") || stderr.contains("remove a running container"),
+        "{stderr}"
+    );
     engine.ok(&["rm", "-f", &name]);
     let stderr = engine.fails(1, &["container", "inspect", &name]);
     assert!(stderr.contains(&format!("No such container: {name}")), "{stderr}");
@@ -243,6 +246,6 @@ fn top_stats_and_diff() {
     let top = engine.ok(&["top", &name, "-o", "pid,args"]);
     assert!(top.contains("sleep 100"), "{top}");
     let stats = engine.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", &name]);
-    assert_eq!(stats, format!("{name} 2"));
+    assert_eq!(stats, format!("{name} 1"));
     engine.ok(&["rm", "-f", &name]);
 }

@@ -1,6 +1,6 @@
 //! `docker run`: what the program sees, and what comes back from it.
 
-use silo_tests::Engine;
+use silo_tests::{Engine, Kind};
 
 #[test]
 fn output_and_exit_code_come_back() {
@@ -93,19 +93,21 @@ fn isolation_is_whole() {
         " /etc/hosts ",
         " /etc/hostname ",
         " /etc/resolv.conf ",
-        " /proc/kcore ",
+        " /proc/keys ",
         " /proc/sys ",
     ] {
         assert!(mounts.contains(target), "{target} in {mounts}");
     }
     let devices = engine.ok(&["run", "--rm", "busybox", "ls", "/dev"]);
     let mut devices: Vec<&str> = devices.split_whitespace().collect();
+    // A link to /proc/kcore, where the kernel has that.
+    devices.retain(|name| *name != "core");
     devices.sort_unstable();
     assert_eq!(
         devices,
         [
-            "core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr",
-            "stdin", "stdout", "tty", "urandom", "zero"
+            "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin",
+            "stdout", "tty", "urandom", "zero"
         ]
     );
     let status = engine.ok(&["run", "--rm", "busybox", "cat", "/proc/self/status"]);
@@ -134,7 +136,6 @@ fn capabilities_and_privileges_are_as_asked() {
     assert_eq!(caps(&["--cap-drop", "ALL"]), 0);
     assert_eq!(caps(&["--cap-drop", "ALL", "--cap-add", "NET_RAW"]), 1 << 13);
     assert_eq!(caps(&["--cap-add", "SYS_TIME"]), 0xa804_25fb | 1 << 25);
-    assert!(caps(&["--privileged"]).count_ones() >= 38);
     assert_eq!(caps(&["-u", "1000"]), 0);
     let nnp = engine.ok(&[
         "run",
@@ -160,7 +161,11 @@ fn capabilities_and_privileges_are_as_asked() {
     assert_eq!(seccomp, "Seccomp:\t0");
     let mount = engine.docker(&["run", "--rm", "busybox", "mount", "-t", "tmpfs", "x", "/tmp"]);
     assert_ne!(mount.code, 0);
-    engine.ok(&["run", "--rm", "--privileged", "busybox", "mount", "-t", "tmpfs", "x", "/tmp"]);
+    // Docker refuses to run privileged containers where it lacks a capability itself.
+    if engine.kind() == Kind::Silo || silo_tests::host_has_every_capability() {
+        assert!(caps(&["--privileged"]).count_ones() >= 38);
+        engine.ok(&["run", "--rm", "--privileged", "busybox", "mount", "-t", "tmpfs", "x", "/tmp"]);
+    }
 }
 
 #[test]
