@@ -1,0 +1,122 @@
+//! Compression of streams, found out by their first bytes.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+
+use crate::Error;
+use crate::pipe::{self, PipeReader};
+
+/// How many bytes [`Compression::sniff`] wants to see.
+pub const SNIFF: usize = 6;
+/// Size of the pieces in which streams move between threads.
+const PIECE: usize = 256 << 10;
+
+/// A compression format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// None.
+    None,
+    /// Gzip (RFC 1952), of one or several members.
+    Gzip,
+    /// Zstandard (RFC 8878), of one or several frames.
+    Zstd,
+    /// Bzip2, which is recognised but not read.
+    Bzip2,
+    /// Xz, which is recognised but not read.
+    Xz,
+}
+
+impl Compression {
+    /// Tells the format from the first bytes of a stream.
+    pub fn sniff(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A skippable frame, as seekable zstd files may begin with.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'B', b'Z', b'h', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Reads what `input` holds uncompressed, in the calling thread.
+pub fn decoder<'a>(
+    compression: Compression,
+    input: impl BufRead + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>, Error> {
+    match compression {
+        Compression::None => Ok(Box::new(input)),
+        Compression::Gzip => Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input))),
+        Compression::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(Error::Read)?;
+            Ok(Box::new(decoder))
+        }
+        Compression::Bzip2 => Err(Error::Compression("bzip2")),
+        Compression::Xz => Err(Error::Compression("xz")),
+    }
+}
+
+/// Finds out a stream's compression by its first bytes without losing them.
+pub fn detect<R: Read>(
+    mut input: R,
+) -> io::Result<(Compression, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+    let mut start = vec![0; SNIFF];
+    let mut filled = 0;
+    while filled < start.len() {
+        match input.read(&mut start[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    start.truncate(filled);
+    Ok((Compression::sniff(&start), io::Cursor::new(start).chain(input)))
+}
+
+/// Uncompresses in a thread of its own, so that the consumer works meanwhile. What is not
+/// compressed comes through the same way, read ahead.
+pub fn decode_in_thread(
+    compression: Compression,
+    input: impl Read + Send + 'static,
+) -> Result<PipeReader, Error> {
+    let mut source = decoder(compression, BufReader::with_capacity(PIECE, input))?;
+    let (mut writer, reader) = pipe::pipe();
+    let work = move || match pump(&mut source, &mut writer) {
+        Ok(()) => writer.finish(),
+        Err(error) => writer.fail(error),
+    };
+    std::thread::Builder::new().name("decompress".into()).spawn(work).map_err(Error::Read)?;
+    Ok(reader)
+}
+
+fn pump(source: &mut impl Read, writer: &mut pipe::PipeWriter) -> io::Result<()> {
+    loop {
+        let mut piece = writer.piece();
+        piece.resize(PIECE, 0);
+        let mut filled = 0;
+        while filled < PIECE {
+            match source.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    piece.truncate(filled);
+                    writer.send(piece)?;
+                    return Err(error);
+                }
+            }
+        }
+        piece.truncate(filled);
+        if piece.is_empty() {
+            return Ok(());
+        }
+        writer.send(piece)?;
+    }
+}
+
+/// A gzip encoder at the level that Docker uses.
+pub fn gzip(output: impl Write) -> impl Write {
+    flate2::write::GzEncoder::new(output, flate2::Compression::default())
+}
