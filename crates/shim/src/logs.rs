@@ -1,18 +1,22 @@
 //! Container logs: what drivers write and how it is read back.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
 
-use crate::config::LogConfig;
 use crate::protocol::LogMark;
 
+mod files;
+mod json;
+mod local;
 mod options;
+mod reader;
+mod rotate;
+pub(crate) mod writer;
 
-pub use options::{AttributeSource, OptionError, attributes, validate};
+pub use options::{AttributeSource, OptionError, Options, attributes, initialize, validate};
+pub use reader::read;
 
 /// Which stream a line was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,19 +81,4 @@ pub struct ReadOptions {
     pub follow: bool,
     /// Only records before this place, as an attached client got it.
     pub before: Option<LogMark>,
-}
-
-/// Reads a log in a task of its own. The channel holds records as they are read and closes at
-/// the end: that of the files, or, when following, that of the files after `ended` is complete
-/// (the container has exited). Dropping the receiver stops the task.
-///
-/// Records that cannot be understood, as a power cut leaves them, are left out.
-pub fn read(
-    log: &LogConfig,
-    options: ReadOptions,
-    ended: impl Future<Output = ()> + Send + 'static,
-) -> mpsc::Receiver<Result<LogLine, LogError>> {
-    let (sender, receiver) = mpsc::channel(64);
-    drop((log.clone(), options, ended, sender));
-    receiver
 }
