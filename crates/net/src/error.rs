@@ -89,6 +89,9 @@ pub enum NetError {
     /// The interface of a sandbox is no more.
     #[error("interface {0} is gone")]
     LinkGone(String),
+    /// What kept the pool from making a sandbox; everyone who waited for one gets it.
+    #[error(transparent)]
+    Shared(std::sync::Arc<NetError>),
     /// The network was shut down.
     #[error("the network is shut down")]
     Closed,
@@ -115,6 +118,7 @@ impl Kind for NetError {
             Self::AddressInUse => ErrorKind::Forbidden,
             Self::LinkGone(_) => ErrorKind::NotFound,
             Self::Closed => ErrorKind::Unavailable,
+            Self::Shared(error) => error.kind(),
             // dockerd answers 500 to every failure of a port or an address pool.
             _ => ErrorKind::Internal,
         }

@@ -34,11 +34,23 @@
 #![warn(missing_docs)]
 
 mod config;
+mod conntrack;
+mod diagnose;
 mod error;
 pub mod files;
+mod ipam;
 mod network;
+mod nft;
+mod nl;
+mod pool;
 mod port;
+mod ports;
+mod relay;
+mod rt;
+mod rules;
 mod sandbox;
+mod sysctl;
+mod watch;
 
 pub use config::{Endpoint, Mac, NetworkConfig, NetworkStats, SandboxRequest};
 pub use error::NetError;
