@@ -13,13 +13,22 @@
 #![warn(missing_docs)]
 
 mod controller;
+mod devices;
 mod error;
 mod files;
+mod freeze;
 mod group;
 mod hierarchy;
+mod limits;
+mod oom;
 mod path;
+mod remove;
+mod stats;
+mod wait;
 
 pub use controller::{Controller, Controllers};
 pub use error::Error;
 pub use group::{Cgroup, Cgroups, Entrance, Mode};
+pub use oom::OomEvents;
 pub use path::{CgroupPath, DEFAULT_PARENT};
+pub use stats::{BlkioEntry, BlkioStats, CpuStats, HugetlbStats, MemoryStats, PidsStats, Stats};
