@@ -1,1 +1,62 @@
-//! Silo store.
+//! Content, layers, snapshots and garbage collection.
+//!
+//! # On disk
+//!
+//! ```text
+//! content/                  an OCI image layout
+//!   oci-layout, index.json  the images: one descriptor a manifest, config digest as annotation
+//!   blobs/sha256/<hex>      configurations, manifests, and layers that arrived compressed
+//!   ingest/                 blobs that are being written; emptied at open
+//! layers/<chain id>/        one unpacked layer
+//!   fs/                     a lower directory of overlay mounts, whiteouts in overlay's form
+//!   layer.json              [`Layer`]
+//!   recipe.zst              how to make the layer's tar again from fs/, bit for bit; absent
+//!                           if the compressed blob is kept
+//!   kept/                   files that later entries of the same tar replaced
+//! layers/.new-*             layers being unpacked; removed at open
+//! snapshots/<name>/         upper/, work/, and the link `chain`: the chain id of what is beneath
+//! snapshots/.base/          lowest directory of every root: mount points
+//! trash/                    what is being removed in the background; emptied at open
+//! ```
+//!
+//! A layer's tar is `fs` and `recipe.zst` together, so content is never held twice without
+//! need. A chain id names a layer with all that is beneath it, but what is in `fs` depends on
+//! the layer's own tar only, so a layer is unpacked while it streams in, before anything is
+//! known about its parents, and is named when the image's configuration arrives.
+//!
+//! # Safety
+//!
+//! Layers come from strangers. Extraction works on descriptors and resolves every path inside
+//! the layer's own directory; a hard link to anything outside it is refused. Directories
+//! above `fs` and `upper` are mode 0700, so a set-user-id file of a layer is out of reach of
+//! the host's users (CVE-2021-41091).
+//!
+//! # Crash safety
+//!
+//! Everything is written aside, flushed, and renamed into place. [`Store::open`] removes what
+//! was not finished. One process at a time has a store open.
+//!
+//! # Garbage
+//!
+//! [`Store::collect`] removes layers and blobs that no given image, no snapshot and no
+//! [`Lease`] of a running operation needs. It may run at any moment.
+#![warn(missing_docs)]
+
+mod collect;
+mod error;
+mod extract;
+mod image;
+mod layer;
+mod lease;
+mod recipe;
+mod snapshot;
+mod store;
+mod types;
+mod writers;
+
+pub use error::Error;
+pub use lease::Lease;
+pub use store::Store;
+pub use types::{
+    Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,
+};

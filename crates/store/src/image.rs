@@ -1,0 +1,177 @@
+//! Image records: `content/index.json` lists the manifests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use silo_oci::image::{
+    Descriptor, ImageConfig, Index, MAX_DOCUMENT, Manifest, digest, media, to_bytes,
+};
+use silo_types::Digest;
+
+use crate::lease::lock;
+use crate::store::{State, write_atomically};
+use crate::{Error, Image, Layer, Lease, Store};
+
+/// Annotation of a manifest in the index: the image's id.
+const ID: &str = "io.silo.image.id";
+
+/// An image whose layers are in place, to be recorded.
+#[derive(Debug)]
+pub(crate) struct NewImage {
+    pub(crate) config_bytes: Vec<u8>,
+    pub(crate) config: ImageConfig,
+    /// The manifest that arrived, if what it names can be given out again.
+    pub(crate) manifest: Option<(Vec<u8>, String)>,
+}
+
+impl Store {
+    pub(crate) fn read_images(&self) -> Result<BTreeMap<Digest, Image>, Error> {
+        let path = self.path("content/index.json");
+        let bytes = match fs_err::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(BTreeMap::new());
+            }
+            result => result.map_err(Error::io("read", &path))?,
+        };
+        // Our own file: bounded by our disk, not by what strangers may send.
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
+        let mut images = BTreeMap::new();
+        for manifest in index.manifests {
+            let Some(id) = manifest.annotations.get(ID).and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            let config = self.read_config(&id)?;
+            let state = lock(&self.inner.state);
+            match image(id, manifest, config, &state) {
+                Ok(image) => drop(images.insert(id, image)),
+                Err(error) => tracing::warn!(image = %id, %error, "an image is incomplete"),
+            }
+        }
+        Ok(images)
+    }
+
+    fn read_config(&self, id: &Digest) -> Result<ImageConfig, Error> {
+        let bytes = self.read_blob(id, MAX_DOCUMENT as u64)?;
+        ImageConfig::parse(&bytes)
+            .map_err(|source| Error::Document { what: format!("image {id}"), source })
+    }
+
+    fn write_index(&self, state: &State) -> Result<(), Error> {
+        let index = Index {
+            schema_version: 2,
+            media_type: media::OCI_INDEX.to_owned(),
+            manifests: state.images.values().map(|image| image.manifest.clone()).collect(),
+            annotations: BTreeMap::new(),
+        };
+        write_atomically(&self.path("content/index.json"), &to_bytes(&index))
+    }
+
+    /// All images, in the order of their ids.
+    pub fn images(&self) -> Result<Vec<Image>, Error> {
+        Ok(lock(&self.inner.state).images.values().cloned().collect())
+    }
+
+    /// One image.
+    pub fn image(&self, id: &Digest) -> Result<Image, Error> {
+        lock(&self.inner.state).images.get(id).cloned().ok_or(Error::NoImage(*id))
+    }
+
+    /// Forgets an image. Its blobs and layers stay until they are collected.
+    pub fn remove_image(&self, id: &Digest) -> Result<(), Error> {
+        let mut state = lock(&self.inner.state);
+        let image = state.images.remove(id).ok_or(Error::NoImage(*id))?;
+        if let Err(error) = self.write_index(&state) {
+            state.images.insert(*id, image);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Forgets several images at once.
+    pub(crate) fn forget(&self, state: &mut State, ids: &[Digest]) -> Result<(), Error> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        for id in ids {
+            state.images.remove(id);
+        }
+        self.write_index(state)
+    }
+
+    /// Records images whose layers are in place.
+    pub(crate) fn record_images(
+        &self,
+        images: Vec<NewImage>,
+        lease: &Lease,
+    ) -> Result<Vec<Image>, Error> {
+        let mut descriptors = Vec::new();
+        for new in images {
+            let id = digest(&new.config_bytes);
+            lease.hold(id);
+            self.put_blob(&new.config_bytes)?;
+            let chain = new.config.chain_ids();
+            let layers = chain.iter().map(|chain| self.layer(chain));
+            let layers = layers.collect::<Result<Vec<_>, _>>()?;
+            let (bytes, media_type) = new.manifest.unwrap_or_else(|| {
+                let manifest = synthesize(id, new.config_bytes.len() as u64, &layers);
+                (to_bytes(&manifest), media::OCI_MANIFEST.to_owned())
+            });
+            lease.hold(digest(&bytes));
+            let manifest = self.put_blob(&bytes)?;
+            let mut descriptor = Descriptor::new(&media_type, manifest, bytes.len() as u64);
+            descriptor.platform = Some(new.config.platform());
+            descriptor.annotations.insert(ID.to_owned(), id.to_string());
+            descriptors.push((id, descriptor, new.config));
+        }
+        let mut state = lock(&self.inner.state);
+        let mut recorded = Vec::new();
+        let mut changed = false;
+        for (id, descriptor, config) in descriptors {
+            let image = image(id, descriptor, config, &state)?;
+            // The first manifest of an image stays: others may have been told its digest.
+            let image = state.images.entry(id).or_insert_with(|| {
+                changed = true;
+                image
+            });
+            recorded.push(image.clone());
+        }
+        if changed {
+            self.write_index(&state)?;
+        }
+        Ok(recorded)
+    }
+}
+
+/// The record of an image all of whose layers are known.
+fn image(
+    id: Digest,
+    manifest: Descriptor,
+    config: ImageConfig,
+    state: &State,
+) -> Result<Image, Error> {
+    let chain = config.chain_ids();
+    let size =
+        |chain| state.layers.get(chain).map(|layer| layer.size).ok_or(Error::NoLayer(*chain));
+    let layer_sizes = chain.iter().map(size).collect::<Result<_, _>>()?;
+    Ok(Image { id, manifest, config: Arc::new(config), chain, layer_sizes })
+}
+
+/// The manifest of an image that came without one: its layers as they can be made again.
+fn synthesize(id: Digest, size: u64, layers: &[Arc<Layer>]) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: media::OCI_MANIFEST.to_owned(),
+        artifact_type: String::new(),
+        config: Descriptor::new(media::OCI_CONFIG, id, size),
+        layers: layers
+            .iter()
+            .map(|layer| match &layer.blob {
+                Some(blob) => blob.clone(),
+                None => Descriptor::new(media::OCI_LAYER, layer.diff_id, layer.tar_size),
+            })
+            .collect(),
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
+}
