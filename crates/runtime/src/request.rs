@@ -1,25 +1,15 @@
 //! What callers ask for, and what they get.
 
-use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
+use silo_cgroup::Cgroup;
 use silo_oci::runtime::{LinuxSeccomp, Process, Spec};
 use silo_seccomp::Program;
 use silo_sys::pty::Size;
 
 use crate::gate::Gate;
-
-/// The cgroup that a process is put into.
-pub trait Placement {
-    /// The directory of a cgroup of version 2 that holds everything, so that the process can
-    /// begin its life there; `None` if it has to be moved by [`Placement::add`].
-    fn directory(&self) -> Option<BorrowedFd<'_>>;
-
-    /// Moves a process into the cgroup, in every hierarchy.
-    fn add(&self, pid: Pid) -> io::Result<()>;
-}
 
 /// The root file system of a container.
 #[derive(Debug)]
@@ -70,6 +60,7 @@ pub enum GateKind {
 }
 
 /// A container to make.
+#[derive(Debug)]
 pub struct CreateRequest<'a> {
     /// Its id, for hooks, the keyring and errors.
     pub id: &'a str,
@@ -88,7 +79,7 @@ pub struct CreateRequest<'a> {
     /// How many descriptors from 3 on the program inherits.
     pub preserve_fds: u32,
     /// Its cgroup; the caller's own without.
-    pub cgroup: Option<&'a dyn Placement>,
+    pub cgroup: Option<&'a Cgroup>,
     /// The system call filter, already compiled; the configuration's is compiled when absent.
     pub filter: Option<Program>,
     /// Where it waits for its start.
@@ -134,6 +125,7 @@ pub struct Created {
 }
 
 /// A process to start in a running container.
+#[derive(Debug)]
 pub struct ExecRequest<'a> {
     /// The container's first process.
     pub pidfd: BorrowedFd<'a>,
@@ -150,7 +142,7 @@ pub struct ExecRequest<'a> {
     /// How many descriptors from 3 on the process inherits.
     pub preserve_fds: u32,
     /// The container's cgroup.
-    pub cgroup: Option<&'a dyn Placement>,
+    pub cgroup: Option<&'a Cgroup>,
     /// The container's state, for a listener of the filter.
     pub state: Option<&'a silo_oci::runtime::State>,
     /// Whether the process keeps the caller's session keyring.

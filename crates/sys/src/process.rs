@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -56,8 +57,14 @@ pub struct Forked {
     pub pidfd: OwnedFd,
 }
 
+/// Set in a process that [`fork`] made, which began with one thread; no child of ours makes more.
+static ALONE: AtomicBool = AtomicBool::new(false);
+
 /// Whether the calling process has no other thread.
 pub fn is_single_threaded() -> io::Result<bool> {
+    if ALONE.load(Ordering::Relaxed) {
+        return Ok(true);
+    }
     // The directory has one link for each thread, its own two aside.
     Ok(rustix::fs::stat(c"/proc/self/task")?.st_nlink == 3)
 }
@@ -99,6 +106,7 @@ pub fn fork(
     // stack; the process has one thread, so no lock in the copy is held by a missing thread.
     let result = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut arguments), size) };
     if result == 0 {
+        ALONE.store(true, Ordering::Relaxed);
         let status = child();
         // SAFETY: ends the process without running what the parent registered for its own end.
         unsafe { libc::_exit(i32::from(status)) }
