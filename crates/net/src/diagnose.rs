@@ -61,7 +61,9 @@ pub(crate) fn diagnose(inner: &Inner) -> Result<Vec<Finding>, NetError> {
     if nft.has_inet_table("firewalld").map_err(NetError::netlink("find firewalld"))? {
         find(
             "firewalld is active and rejects forwarded packets of interfaces without a zone".into(),
-            format!("firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"),
+            format!(
+                "firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload"
+            ),
         );
     }
     Ok(findings)

@@ -51,6 +51,9 @@ pub(crate) struct Inner {
     pub(crate) home: OwnedFd,
     /// Wakes the thread that watches the kernel's notifications, to end it.
     pub(crate) stop: OwnedFd,
+    /// Held while the network starts: interfaces that nobody knows may be swept only as long as
+    /// the pool makes none.
+    starting: Mutex<()>,
     pub(crate) pool: Mutex<Pool>,
     pub(crate) pool_changed: Condvar,
     ports: Mutex<Ports>,
@@ -91,6 +94,7 @@ impl Network {
             bridge: bridge.index,
             home,
             stop,
+            starting: Mutex::new(()),
             pool: Mutex::new(Pool::new(&config)),
             pool_changed: Condvar::new(),
             ports: Mutex::default(),
@@ -131,14 +135,24 @@ impl Network {
     /// The sandboxes come back in the order given; an endpoint whose interface is gone, or whose
     /// address is not the network's, gives an error of its own.
     pub fn adopt(&self, living: Vec<Endpoint>) -> Result<Vec<Result<Sandbox, NetError>>, NetError> {
+        let starting = lock(&self.inner.starting);
+        self.adopt_locked(living, &starting)
+    }
+
+    fn adopt_locked(
+        &self,
+        living: Vec<Endpoint>,
+        _starting: &MutexGuard<'_, ()>,
+    ) -> Result<Vec<Result<Sandbox, NetError>>, NetError> {
         let inner = &self.inner;
+        let started = lock(&inner.pool).started;
         let links = lock(&inner.route).links().map_err(NetError::netlink("list interfaces"))?;
         let adopted: Vec<_> =
             living.into_iter().map(|endpoint| inner.adopt_one(endpoint, &links)).collect();
         let known: Vec<u32> = lock(&inner.addresses).by_link.keys().copied().collect();
         let leftovers: Vec<u32> = links
             .iter()
-            .filter(|link| link.master == Some(inner.bridge) && link.kind == "veth")
+            .filter(|link| !started && link.master == Some(inner.bridge) && link.kind == "veth")
             .map(|link| link.index)
             .filter(|index| !known.contains(index))
             .collect();
@@ -156,7 +170,11 @@ impl Network {
         if lock(&self.inner.pool).started {
             return Ok(());
         }
-        self.adopt(Vec::new()).map(drop)
+        let starting = lock(&self.inner.starting);
+        if lock(&self.inner.pool).started {
+            return Ok(());
+        }
+        self.adopt_locked(Vec::new(), &starting).map(drop)
     }
 
     /// A fresh sandbox, usually from the pool (microseconds); waits for the pool if it is empty.
@@ -230,10 +248,12 @@ impl Network {
         if held.is_empty() {
             return Ok(());
         }
-        if let Some(relay) = &*lock(&inner.relay) {
-            for Held { binding, .. } in held.iter().filter(|h| h.binding.host_ip.is_ipv6()) {
-                relay.remove(*binding);
-            }
+        let relayed: Vec<_> =
+            held.iter().map(|h| h.binding).filter(|b| b.host_ip.is_ipv6()).collect();
+        if !relayed.is_empty()
+            && let Some(relay) = &*lock(&inner.relay)
+        {
+            relay.remove(relayed);
         }
         // The elements go first, then, with `held`, the sockets.
         inner.change(false, &published(sandbox.ip, &held))

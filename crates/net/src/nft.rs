@@ -3,7 +3,9 @@
 
 use std::io;
 
-use crate::nl::{APPEND, Attributes, CREATE, DUMP, Messages, REQUEST, Socket, attribute, read_string};
+use crate::nl::{
+    APPEND, Attributes, CREATE, DUMP, Messages, REQUEST, Socket, attribute, read_string,
+};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
@@ -356,10 +358,22 @@ impl Transaction {
                 a.be32(6, data.0).be32(7, data.1);
             }
             a.be32(10, id);
+            if key.0 == TYPE_IFNAME {
+                // For `nft list`: names are in host order (NFTNL_UDATA_SET_KEYBYTEORDER).
+                a.bytes(13, &[0, 4, 1, 0, 0, 0]);
+            }
         });
     }
 
-    fn element(&mut self, kind: u16, flags: u16, table: &str, set: &str, key: &[u8], data: Option<&[u8]>) {
+    fn element(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        table: &str,
+        set: &str,
+        key: &[u8],
+        data: Option<&[u8]>,
+    ) {
         self.add(kind, flags, |a| {
             a.string(1, table).string(2, set).nest(3, |a| {
                 a.nest(ELEMENT, |a| {

@@ -114,11 +114,7 @@ impl Attributes<'_> {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(crate) fn nest(
-        &mut self,
-        kind: u16,
-        body: impl FnOnce(&mut Attributes<'_>),
-    ) -> &mut Self {
+    pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Attributes<'_>)) -> &mut Self {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes[start + 2..start + 4].copy_from_slice(&(kind | NESTED).to_ne_bytes());
@@ -227,11 +223,7 @@ impl Socket {
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
         // The kernel answers at once; a limit keeps a lost answer from hanging the engine.
         let limit = Some(Duration::from_secs(20));
-        rustix::net::sockopt::set_socket_timeout(
-            &fd,
-            rustix::net::sockopt::Timeout::Recv,
-            limit,
-        )?;
+        rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Recv, limit)?;
         Ok(Self { fd, seq: 1, buffer: vec![0; 64 << 10] })
     }
 

@@ -151,10 +151,8 @@ pub(crate) fn fill(inner: &Arc<Inner>) {
             return;
         }
         let Some(want) = pool.wants() else {
-            let (guard, wait) = inner
-                .pool_changed
-                .wait_timeout(pool, CALM)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (guard, wait) =
+                inner.pool_changed.wait_timeout(pool, CALM).unwrap_or_else(PoisonError::into_inner);
             pool = guard;
             if wait.timed_out() && pool.ready.len() > pool.min {
                 pool.target = pool.min;
@@ -230,6 +228,10 @@ fn make_pair(inner: &Inner, ip: Ipv4Addr) -> Result<Sandbox, NetError> {
     let mut inside = Route::open().map_err(NetError::netlink("open rtnetlink in a sandbox"))?;
     // Before there is an interface, so that none ever has an IPv6 address.
     sysctl::set_if_present("ipv6/conf/all/disable_ipv6", "1")?;
+    // The host may tell a container that it reaches a published port's address by a neighbour
+    // on the bridge, where the packet in fact went; there is nobody of that address.
+    sysctl::set("ipv4/conf/all/accept_redirects", "0")?;
+    sysctl::set("ipv4/conf/default/accept_redirects", "0")?;
 
     let mac = Mac::from_ipv4(ip);
     let mut outside = lock(&inner.route);
@@ -246,9 +248,9 @@ fn make_pair(inner: &Inner, ip: Ipv4Addr) -> Result<Sandbox, NetError> {
         let index = link.ok_or_else(|| NetError::LinkGone(name.clone()))?.index;
         break (name, index);
     };
-    if !inner.config.icc {
-        outside.isolate_port(host).map_err(NetError::netlink("isolate a bridge port"))?;
-    }
+    outside
+        .set_port(host, !inner.config.icc)
+        .map_err(NetError::netlink("configure a bridge port"))?;
     drop(outside);
 
     let prefix = inner.subnet.prefix_len();

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ struct Flow {
 struct Commands {
     add: Vec<(PortBinding, SocketAddrV4, OwnedFd)>,
     remove: Vec<PortBinding>,
+    /// Told when all of this is done.
+    done: Vec<Sender<()>>,
     stop: bool,
 }
 
@@ -71,8 +74,17 @@ impl Relay {
         self.command(|c| c.add.push((binding, target, socket)));
     }
 
-    pub(crate) fn remove(&self, binding: PortBinding) {
-        self.command(|c| c.remove.push(binding));
+    /// Closes the sockets of `bindings`, before it returns.
+    pub(crate) fn remove(&self, bindings: Vec<PortBinding>) {
+        let (done, wait) = channel();
+        self.command(|c| {
+            c.remove.extend(bindings);
+            c.done.push(done);
+        });
+        // The relay never blocks but in its poll. An error means that it is gone, with its sockets.
+        if wait.recv().is_err() {
+            tracing::error!("the relay thread is gone");
+        }
     }
 }
 
@@ -100,7 +112,7 @@ fn run(commands: &Mutex<Commands>, wake: &OwnedFd) {
     let open = Arc::new(AtomicUsize::new(0));
     let mut served = Served::new();
     loop {
-        let Commands { add, remove, stop } =
+        let Commands { add, remove, done, stop } =
             std::mem::take(&mut *commands.lock().unwrap_or_else(PoisonError::into_inner));
         if stop {
             return;
@@ -115,6 +127,11 @@ fn run(commands: &Mutex<Commands>, wake: &OwnedFd) {
         }
         for binding in remove {
             served.remove(&binding);
+        }
+        for done in done {
+            // Whoever asked may have given up.
+            let told = done.send(());
+            debug_assert!(told.is_ok());
         }
         wait(&served, wake, &open);
         for (target, listener) in served.values_mut() {

@@ -34,11 +34,16 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_AF_SPEC: u16 = 26;
+const AF_INET6: u16 = 10;
+const INET6_ADDR_GEN_MODE: u16 = 8;
+const ADDR_GEN_NONE: u8 = 1;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const BR_FORWARD_DELAY: u16 = 1;
 const BR_STP_STATE: u16 = 5;
+const BRPORT_HAIRPIN: u16 = 4;
 const BRPORT_ISOLATED: u16 = 33;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -270,18 +275,18 @@ impl Route {
         mac: Mac,
     ) -> io::Result<()> {
         let mut request = Messages::new();
-        let fixed = ifinfo(0, 0, IFF_UP, IFF_UP);
+        let down = ifinfo(0, 0, 0, 0);
         // The kernel makes a queue per processor if not told otherwise; one is enough.
         let one_queue = |a: &mut crate::nl::Attributes<'_>| {
             a.u32(IFLA_NUM_TX_QUEUES, 1).u32(IFLA_NUM_RX_QUEUES, 1);
         };
-        request.add(NEWLINK, REQUEST | CREATE | EXCL, &fixed, |a| {
-            a.string(IFLA_IFNAME, host).u32(IFLA_MTU, config.mtu).u32(IFLA_MASTER, bridge);
+        request.add(NEWLINK, REQUEST | CREATE | EXCL, &down, |a| {
+            a.string(IFLA_IFNAME, host).u32(IFLA_MTU, config.mtu);
             one_queue(a);
             a.nest(IFLA_LINKINFO, |a| {
                 a.string(INFO_KIND, "veth").nest(INFO_DATA, |a| {
                     a.nest(VETH_INFO_PEER, |a| {
-                        a.raw(&ifinfo(0, 0, 0, 0)).string(IFLA_IFNAME, "eth0").u32(IFLA_MTU, config.mtu);
+                        a.raw(&down).string(IFLA_IFNAME, "eth0").u32(IFLA_MTU, config.mtu);
                         a.bytes(IFLA_ADDRESS, &mac.0);
                         a.bytes(IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes());
                         one_queue(a);
@@ -289,15 +294,33 @@ impl Route {
                 });
             });
         });
-        self.0.run(request)
+        self.0.run(request)?;
+        let mut request = Messages::new();
+        // A bridge port needs no IPv6 address, nor the packets by which the kernel tests it.
+        request.add(SETLINK, REQUEST, &down, |a| {
+            a.string(IFLA_IFNAME, host).nest(IFLA_AF_SPEC, |a| {
+                a.nest(AF_INET6, |a| {
+                    a.u8(INET6_ADDR_GEN_MODE, ADDR_GEN_NONE);
+                });
+            });
+        });
+        request.add(SETLINK, REQUEST, &ifinfo(0, 0, IFF_UP, IFF_UP), |a| {
+            a.string(IFLA_IFNAME, host).u32(IFLA_MASTER, bridge);
+        });
+        let mut results = self.0.each(request)?;
+        // Without IPv6 in the kernel the first fails, and does not matter.
+        results.pop().unwrap_or(Ok(()))
     }
 
-    /// Keeps a bridge port from exchanging frames with other isolated ports.
-    pub(crate) fn isolate_port(&mut self, index: u32) -> io::Result<()> {
+    /// Lets a bridge port send frames back where they came from, which the bridge must do when a
+    /// container reaches its own published port and bridged packets pass the packet filter
+    /// (`bridge-nf-call-iptables`). With `isolated` the port exchanges no frames with other
+    /// isolated ports.
+    pub(crate) fn set_port(&mut self, index: u32, isolated: bool) -> io::Result<()> {
         let mut request = Messages::new();
         request.add(SETLINK, REQUEST, &ifinfo(AF_BRIDGE, index, 0, 0), |a| {
             a.nest(IFLA_PROTINFO, |a| {
-                a.u8(BRPORT_ISOLATED, 1);
+                a.u8(BRPORT_HAIRPIN, 1).u8(BRPORT_ISOLATED, u8::from(isolated));
             });
         });
         self.0.run(request)

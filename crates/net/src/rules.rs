@@ -7,8 +7,8 @@ use ipnet::Ipv4Net;
 
 use crate::config::NetworkConfig;
 use crate::nft::{
-    CT_ESTABLISHED_RELATED, CT_STATUS_DNAT, Ct, Hook, Nft, TYPE_IFNAME, TYPE_IPV4, TYPE_PORT, TYPE_PROTO,
-    Transaction, Verdict, concat,
+    CT_ESTABLISHED_RELATED, CT_STATUS_DNAT, Ct, Hook, Nft, TYPE_IFNAME, TYPE_IPV4, TYPE_PORT,
+    TYPE_PROTO, Transaction, Verdict, concat,
 };
 use crate::port::PortBinding;
 
@@ -116,9 +116,7 @@ pub(crate) fn rewrite(
     }
 
     t.add_rule(table, "forward", |r| {
-        r.to(bridge)
-            .connection(Ct::State, CT_ESTABLISHED_RELATED)
-            .verdict(Verdict::Accept);
+        r.to(bridge).connection(Ct::State, CT_ESTABLISHED_RELATED).verdict(Verdict::Accept);
     });
     t.add_rule(table, "forward", |r| {
         r.to(bridge).connection(Ct::Status, CT_STATUS_DNAT).verdict(Verdict::Accept);
@@ -169,11 +167,7 @@ pub(crate) fn add_foreign(t: &mut Transaction, table: &str, name: &str) {
 }
 
 /// Adds the elements of published ports to a transaction.
-fn add_elements(
-    t: &mut Transaction,
-    table: &str,
-    published: impl IntoIterator<Item = Published>,
-) {
+fn add_elements(t: &mut Transaction, table: &str, published: impl IntoIterator<Item = Published>) {
     for (map, key, data) in published.into_iter().filter_map(|p| p.element()) {
         t.add_element(table, map, &key, Some(&data));
     }

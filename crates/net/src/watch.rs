@@ -117,13 +117,11 @@ impl Watcher {
         let own = self.own;
         let complete = self.filter.0.notifications(|message| {
             let attributes = message.payload.get(nft::FIXED..).unwrap_or_default();
-            let named = |kind, name| {
-                attribute(attributes, kind).map(read_string).as_deref() == Some(name)
-            };
+            let named =
+                |kind, name| attribute(attributes, kind).map(read_string).as_deref() == Some(name);
             match message.kind {
                 nft::DELTABLE => {
-                    news.table_gone |=
-                        message.port != own && named(1, inner.config.table.as_str());
+                    news.table_gone |= message.port != own && named(1, inner.config.table.as_str());
                 }
                 nft::NEWCHAIN => {
                     news.docker_user |= named(1, rules::FILTER) && named(3, rules::DOCKER_USER);
