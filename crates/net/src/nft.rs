@@ -11,16 +11,16 @@ const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NEWTABLE: u16 = SUBSYSTEM;
-const GETTABLE: u16 = SUBSYSTEM | 1;
-pub(crate) const DELTABLE: u16 = SUBSYSTEM | 2;
-pub(crate) const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const GETCHAIN: u16 = SUBSYSTEM | 4;
-const NEWRULE: u16 = SUBSYSTEM | 6;
-const GETRULE: u16 = SUBSYSTEM | 7;
-const DELRULE: u16 = SUBSYSTEM | 8;
-const NEWSET: u16 = SUBSYSTEM | 9;
-const NEWSETELEM: u16 = SUBSYSTEM | 12;
-const DELSETELEM: u16 = SUBSYSTEM | 14;
+const GETTABLE: u16 = SUBSYSTEM | 0x1;
+pub(crate) const DELTABLE: u16 = SUBSYSTEM | 0x2;
+pub(crate) const NEWCHAIN: u16 = SUBSYSTEM | 0x3;
+const GETCHAIN: u16 = SUBSYSTEM | 0x4;
+const NEWRULE: u16 = SUBSYSTEM | 0x6;
+const GETRULE: u16 = SUBSYSTEM | 0x7;
+const DELRULE: u16 = SUBSYSTEM | 0x8;
+const NEWSET: u16 = SUBSYSTEM | 0x9;
+const NEWSETELEM: u16 = SUBSYSTEM | 0xc;
+const DELSETELEM: u16 = SUBSYSTEM | 0xe;
 /// `NFNLGRP_NFTABLES`: notifications of every change.
 pub(crate) const GROUP: u32 = 7;
 
@@ -139,7 +139,7 @@ impl Rule<'_, '_> {
     }
 
     /// `oifname @set`.
-    pub(crate) fn to_one_of(&mut self, set: &str) -> &mut Self {
+    pub(crate) fn out_of(&mut self, set: &str) -> &mut Self {
         self.meta(Meta::OutName, R0).push("lookup", |a| {
             a.string(1, set).be32(2, R0);
         })
@@ -186,7 +186,7 @@ impl Rule<'_, '_> {
     }
 
     /// `fib daddr type local`.
-    pub(crate) fn to_local_address(&mut self) -> &mut Self {
+    pub(crate) fn local_target(&mut self) -> &mut Self {
         const RESULT_ADDRTYPE: u32 = 3;
         const FLAG_DADDR: u32 = 2;
         const LOCAL: u32 = 2;

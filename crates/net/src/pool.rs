@@ -19,7 +19,7 @@ use crate::sandbox::{Isolated, Sandbox};
 use crate::{NetError, sysctl};
 
 /// After this long without a take, the pool shrinks to its size at rest.
-const CALM: Duration = Duration::from_secs(60);
+const CALM: Duration = Duration::from_mins(1);
 
 /// Ready sandboxes, and how many of them are wanted.
 #[derive(Debug)]

@@ -244,7 +244,7 @@ mod tests {
         in_private_netns(|| {
             let mut ports = Ports::default();
             let tcp = PortMapping::new(80, Protocol::Tcp, 8080);
-            let first = ports.reserve(&[tcp.clone()], false).unwrap();
+            let first = ports.reserve(std::slice::from_ref(&tcp), false).unwrap();
             assert_eq!(
                 ports.reserve(&[tcp.clone().on(LOOPBACK)], false).unwrap_err().to_string(),
                 "Bind for 127.0.0.1:8080 failed: port is already allocated"
@@ -267,11 +267,11 @@ mod tests {
             let foreign = std::net::TcpListener::bind("0.0.0.0:9000").unwrap();
             let fixed = PortMapping::new(80, Protocol::Tcp, 9000);
             assert_eq!(
-                ports.reserve(&[fixed.clone()], false).unwrap_err().to_string(),
+                ports.reserve(std::slice::from_ref(&fixed), false).unwrap_err().to_string(),
                 "failed to bind host port 0.0.0.0:9000/tcp: address already in use"
             );
             let range = PortMapping { host_port_end: 9001, ..fixed.clone() };
-            let held = ports.reserve(&[range.clone()], false).unwrap();
+            let held = ports.reserve(std::slice::from_ref(&range), false).unwrap();
             assert_eq!(held[0].binding.host_port, 9001);
             assert!(std::net::TcpListener::bind("0.0.0.0:9001").is_err());
             assert!(ports.reserve(&[range], false).is_err());

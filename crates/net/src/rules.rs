@@ -98,7 +98,7 @@ pub(crate) fn rewrite(
             r.load_target(true).map(ADDRESS_PORTS).dnat();
         });
         t.add_rule(table, chain, |r| {
-            r.to_local_address().load_target(false).map(PORTS).dnat();
+            r.local_target().load_target(false).map(PORTS).dnat();
         });
     }
 
@@ -133,18 +133,18 @@ pub(crate) fn rewrite(
     // `allow_in_docker_user`); its own containers stay as private as they were.
     t.add_rule(table, "forward", |r| {
         r.from(bridge)
-            .to_one_of(FOREIGN)
+            .out_of(FOREIGN)
             .connection(Ct::State, CT_ESTABLISHED_RELATED)
             .verdict(Verdict::Accept);
     });
     t.add_rule(table, "forward", |r| {
         r.from(bridge)
-            .to_one_of(FOREIGN)
+            .out_of(FOREIGN)
             .connection(Ct::Status, CT_STATUS_DNAT)
             .verdict(Verdict::Accept);
     });
     t.add_rule(table, "forward", |r| {
-        r.from(bridge).to_one_of(FOREIGN).verdict(Verdict::Drop);
+        r.from(bridge).out_of(FOREIGN).verdict(Verdict::Drop);
     });
     for name in foreign {
         add_foreign(&mut t, table, name);

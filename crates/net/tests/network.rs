@@ -2,6 +2,8 @@
 //! Everything hangs on descriptors of namespaces, so nothing remains, whatever fails.
 //! Needs root, and `ip` and `nft` for the parts that are not Silo's.
 
+#![expect(clippy::unwrap_used, reason = "tests fail by panic")]
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
