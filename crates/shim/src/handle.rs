@@ -97,7 +97,8 @@ impl Kind for ShimError {
 }
 
 /// A client's side of attached streams: frames of output to read (see the crate's description),
-/// raw input to write, `shutdown` of the write side as the end of input.
+/// raw input to write, `shutdown` of the write side as the end of input. The end of output is
+/// the end of the stream, or `ConnectionReset` if there was input that nobody will read.
 pub type AttachStream = UnixStream;
 
 /// An attached client.
@@ -133,6 +134,7 @@ struct Shared {
     subscribers: Vec<mpsc::UnboundedSender<Event>>,
     /// Events that came before anybody subscribed.
     backlog: Vec<Event>,
+    released: bool,
     lost: bool,
 }
 
@@ -172,14 +174,16 @@ impl Shim {
         let stream = UnixStream::from_std(ours).map_err(failed)?;
         let mut lines = BufReader::new(stream);
         let created = first_reply(&mut lines, &id).await;
-        let reap = AsyncFd::with_interest(child.pidfd, Interest::READABLE);
+        let reap = readable(child.pidfd);
         let reap = async move {
             // A child of ours stays a zombie until it is waited for.
             if let Ok(pidfd) = reap {
                 drop(pidfd.readable().await);
                 let options = rustix::process::WaitIdOptions::EXITED;
                 let which = rustix::process::WaitId::PidFd(pidfd.get_ref().as_fd());
-                drop(rustix::process::waitid(which, options));
+                if let Err(error) = rustix::process::waitid(which, options) {
+                    tracing::warn!(%error, "wait for a shim");
+                }
             }
         };
         match created {
@@ -283,7 +287,7 @@ impl Shim {
 
     /// Starts a process and returns its process id as the host sees it.
     pub async fn exec(&self, spec: ExecSpec) -> Result<i32, ShimError> {
-        match self.call(Call::Exec(Box::new(spec)), None).await? {
+        match self.call(Call::Exec { spec: Box::new(spec), client: false }, None).await? {
             Reply::Started { pid, .. } => Ok(pid),
             _ => Err(self.wrong("exec")),
         }
@@ -292,7 +296,8 @@ impl Shim {
     /// Starts a process with a client attached from its first byte, as `spec.attach` says.
     pub async fn exec_attached(&self, spec: ExecSpec) -> Result<(i32, AttachStream), ShimError> {
         let (ours, theirs) = self.pair()?;
-        match self.call(Call::Exec(Box::new(spec)), Some(theirs)).await? {
+        let call = Call::Exec { spec: Box::new(spec), client: true };
+        match self.call(call, Some(theirs)).await? {
             Reply::Started { pid, .. } => Ok((pid, ours)),
             _ => Err(self.wrong("exec")),
         }
@@ -378,6 +383,12 @@ impl Shim {
         }
         receiver.await.map_err(|_| lost())?.map_err(ShimError::Refused)
     }
+}
+
+/// Watches a descriptor for something to read.
+#[expect(deprecated, reason = "an owned descriptor keeps its number, as the newer one wants")]
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
@@ -466,12 +477,16 @@ async fn read_messages(
             Err(error) => tracing::warn!(container = %id, %error, "shim sent an unknown message"),
         }
     }
+    if !lock(&shared).released {
+        publish(&shared, &Event::Released);
+    }
     publish(&shared, &Event::Lost);
     lock(&shared).waiting.clear();
 }
 
 fn publish(shared: &Mutex<Shared>, event: &Event) {
     let mut shared = lock(shared);
+    shared.released |= *event == Event::Released;
     if *event == Event::Lost {
         shared.lost = true;
     } else if shared.subscribers.is_empty() {

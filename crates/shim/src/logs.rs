@@ -13,6 +13,8 @@ mod local;
 mod options;
 mod reader;
 mod rotate;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 pub use options::{AttributeSource, OptionError, Options, attributes, initialize, validate};

@@ -53,8 +53,13 @@ pub enum Call {
         #[serde(default)]
         all: bool,
     },
-    /// Start another process. The descriptor, if any, becomes its attached client.
-    Exec(Box<ExecSpec>),
+    /// Start another process.
+    Exec {
+        /// What to start.
+        spec: Box<ExecSpec>,
+        /// Whether a descriptor comes along, which becomes its attached client.
+        client: bool,
+    },
     /// Set a terminal's size.
     Resize {
         /// Whose terminal.
@@ -81,7 +86,7 @@ pub enum Call {
         /// The new configuration.
         log: LogConfig,
     },
-    /// End the shim of a container that was never started; kills the container.
+    /// Kill the container, whatever its state.
     Shutdown,
 }
 
@@ -256,6 +261,14 @@ pub enum Event {
     },
     /// The kernel killed something of the container for want of memory.
     Oom,
+    /// Something went wrong that the container does not notice, such as a log that cannot be
+    /// written.
+    Warning(String),
+    /// After the `Exited` of the first process: the control group is gone and the run
+    /// directory is empty, so that the container can be started again or removed. The shim
+    /// itself may stay until clients have taken their output. If the shim dies before it says
+    /// so, the daemon's side does, and then remains are possible.
+    Released,
     /// Never sent: the daemon's side reports it when the connection ends. The shim has left
     /// (after an `Exited` of the first process), or it died and took the container along.
     Lost,

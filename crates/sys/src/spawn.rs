@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::process::{Pid, PidfdFlags};
@@ -86,6 +86,26 @@ pub fn spawn(
     // Nobody else waits for this child, so the number cannot have been used again.
     let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     Ok(Spawned { pid, pidfd })
+}
+
+/// Takes over descriptor `number`, which the program was started with, and makes it
+/// close-on-exec. Fails with `NotFound` when there is none.
+///
+/// Whatever this program opened itself is close-on-exec and so is never taken for inherited.
+#[expect(unsafe_code, reason = "a number becomes a descriptor")]
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    use rustix::io::FdFlags;
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    // SAFETY: fcntl takes a number; whether it is open is what the call tells.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(missing());
+    }
+    // SAFETY: it is open, and nothing in this process owns it: all that Rust code opens is
+    // close-on-exec, and so is every descriptor that was taken before.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
 }
 
 fn pointers(strings: &[CString]) -> Vec<*mut libc::c_char> {

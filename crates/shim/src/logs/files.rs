@@ -19,12 +19,18 @@ use crate::protocol::LogMark;
 /// One file of a log.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    file: File,
-    gzip: bool,
-    pub(super) inode: u64,
+    content: Content,
+    /// The inode number that the file has, or had before it was compressed.
+    pub(super) identity: Option<u64>,
     /// Bytes that belong to the log; more than there are means as many as there will be.
     limit: u64,
     pub(super) modified: Option<SystemTime>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Plain(File),
+    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
 }
 
 impl LogFile {
@@ -35,11 +41,19 @@ impl LogFile {
         };
         let metadata = file.metadata()?;
         let modified = metadata.modified().ok();
-        Ok(Some(Self { file, gzip, inode: metadata.ino(), limit: u64::MAX, modified }))
+        let (content, identity) = if gzip {
+            let decoder = MultiGzDecoder::new(BufReader::new(file));
+            let comment = decoder.header().and_then(|header| header.comment());
+            let identity = comment.and_then(|text| str::from_utf8(text).ok()?.parse().ok());
+            (Content::Gzip(Box::new(decoder)), identity)
+        } else {
+            (Content::Plain(file), Some(metadata.ino()))
+        };
+        Ok(Some(Self { content, identity, limit: u64::MAX, modified }))
     }
 
     /// The `number`th file behind `path`, 0 being the current one, plain or compressed.
-    pub(super) fn numbered(path: &Path, number: u32) -> io::Result<Option<Self>> {
+    fn numbered(path: &Path, number: u32) -> io::Result<Option<Self>> {
         if number == 0 {
             return Self::open(path, false);
         }
@@ -54,32 +68,37 @@ impl LogFile {
         self.records_from(driver, 0)
     }
 
-    fn records_from(mut self, driver: LogDriver, start: u64) -> io::Result<Records> {
-        let input = if self.gzip {
-            Input::Gzip(Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(self.file)))))
-        } else {
-            self.file.seek(SeekFrom::Start(start))?;
-            let rest = self.file.take(self.limit.saturating_sub(start));
-            Input::Plain(BufReader::with_capacity(32 << 10, rest))
+    fn records_from(self, driver: LogDriver, start: u64) -> io::Result<Records> {
+        let input = match self.content {
+            Content::Gzip(decoder) => Input::Gzip(BufReader::new(decoder)),
+            Content::Plain(mut file) => {
+                file.seek(SeekFrom::Start(start))?;
+                let rest = file.take(self.limit.saturating_sub(start));
+                Input::Plain(BufReader::with_capacity(32 << 10, rest))
+            }
         };
-        Ok(Records { input, driver, partial: Vec::new(), inode: self.inode })
+        Ok(Records { input, driver, partial: Vec::new(), identity: self.identity })
     }
 
-    /// Where the last `wanted` records start and how many they are, at most `wanted`. Only for
-    /// a plain file.
-    fn tail_start(&self, driver: LogDriver, wanted: usize) -> io::Result<(u64, usize)> {
-        let end = self.file.metadata()?.len().min(self.limit);
+    /// Where the last `wanted` records start and how many they are, at most `wanted`. `None`
+    /// for a compressed file, which cannot be read backwards.
+    fn tail_start(&self, driver: LogDriver, wanted: usize) -> io::Result<Option<(u64, usize)>> {
+        let Content::Plain(file) = &self.content else { return Ok(None) };
+        let end = file.metadata()?.len().min(self.limit);
+        if wanted == 0 {
+            return Ok(Some((end, 0)));
+        }
         if driver == LogDriver::Local {
             let (mut start, mut found) = (end, 0);
             while found < wanted && start > 0 {
-                match record_before(self.file.file(), start)? {
+                match record_before(file.file(), start)? {
                     Some(previous) => start = previous,
                     // Behind damage nothing can be found backwards.
                     None => break,
                 }
                 found += 1;
             }
-            return Ok((start, found));
+            return Ok(Some((start, found)));
         }
         let mut block = vec![0; 32 << 10];
         let (mut position, mut found) = (end, 0);
@@ -87,7 +106,7 @@ impl LogFile {
             let length = position.min(block.len() as u64);
             position -= length;
             let part = &mut block[..usize::try_from(length).unwrap_or(0)];
-            self.file.file().read_exact_at(part, position)?;
+            file.file().read_exact_at(part, position)?;
             for (index, _) in part.iter().enumerate().rev().filter(|&(_, &byte)| byte == b'\n') {
                 let after = position + index as u64 + 1;
                 // The newline at the very end ends the last record and starts none.
@@ -96,12 +115,12 @@ impl LogFile {
                 }
                 found += 1;
                 if found == wanted {
-                    return Ok((after, found));
+                    return Ok(Some((after, found)));
                 }
             }
         }
         // The first record starts without a newline before it.
-        Ok((0, found + usize::from(end > 0)))
+        Ok(Some((0, found + usize::from(end > 0))))
     }
 }
 
@@ -109,30 +128,40 @@ impl LogFile {
 /// writer replaces them meanwhile.
 pub(super) fn open_all(path: &Path) -> io::Result<Vec<LogFile>> {
     loop {
-        let mut files = VecDeque::new();
+        let mut files: VecDeque<LogFile> = VecDeque::new();
+        let mut gaps = 0;
         for number in 0.. {
             match LogFile::numbered(path, number)? {
+                // The writer renames the oldest first, so one may be met twice but none missed.
+                Some(file)
+                    if file.identity.is_some()
+                        && files.front().is_some_and(|last| last.identity == file.identity) => {}
                 Some(file) => files.push_front(file),
-                // In the middle of a rotation there may be no current file.
-                None if number == 0 => {}
+                // While it renames, one number is free.
+                None if gaps == 0 => gaps += 1,
                 None => break,
             }
         }
-        let current = files.back().map(|file| file.inode);
-        let now = match fs_err::metadata(path) {
-            Ok(metadata) => Some(metadata.ino()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
+        let current = files.back().and_then(|file| file.identity);
+        let now = inode(path)?;
         if now.is_none() || now == current {
             return Ok(files.into());
         }
     }
 }
 
-/// Leaves of `files` what lies before `mark`. Everything, if its file has been compressed since.
+/// The inode number of the current file.
+pub(super) fn inode(path: &Path) -> io::Result<Option<u64>> {
+    match fs_err::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Leaves of `files` what lies before `mark`.
 pub(super) fn limit(files: &mut Vec<LogFile>, mark: LogMark) {
-    let position = files.iter().position(|file| !file.gzip && file.inode == mark.inode);
+    let position = files.iter().position(|file| file.identity == Some(mark.inode));
     if let Some(position) = position {
         files.truncate(position + 1);
         files[position].limit = mark.offset;
@@ -160,7 +189,7 @@ pub(super) fn tail(
         if missing == 0 && !parts.is_empty() {
             break;
         }
-        if file.gzip {
+        let Some((start, found)) = file.tail_start(driver, missing)? else {
             let mut last = VecDeque::new();
             let mut records = file.records(driver)?;
             while let Some(line) = records.next()? {
@@ -171,11 +200,10 @@ pub(super) fn tail(
             }
             missing -= last.len();
             parts.push_front(Part::Lines(last));
-        } else {
-            let (start, found) = file.tail_start(driver, missing)?;
-            missing -= found;
-            parts.push_front(Part::Records(file.records_from(driver, start)?));
-        }
+            continue;
+        };
+        missing -= found;
+        parts.push_front(Part::Records(file.records_from(driver, start)?));
     }
     Ok(parts)
 }
@@ -187,13 +215,13 @@ pub(super) struct Records {
     driver: LogDriver,
     /// What has been read of a record that is not complete yet.
     partial: Vec<u8>,
-    pub(super) inode: u64,
+    pub(super) identity: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Input {
     Plain(BufReader<Take<File>>),
-    Gzip(Box<BufReader<MultiGzDecoder<BufReader<File>>>>),
+    Gzip(BufReader<Box<MultiGzDecoder<BufReader<File>>>>),
 }
 
 impl Records {

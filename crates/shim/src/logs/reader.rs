@@ -9,11 +9,10 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use rustix::fs::inotify;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::files::{self, LogFile, Part, Records};
+use super::files::{self, Part, Records};
 use super::{LogError, LogLine, ReadOptions};
 use crate::config::{LogConfig, LogDriver};
 
@@ -66,7 +65,6 @@ async fn run(
         until,
         parts: VecDeque::new(),
         current: None,
-        rotations: 0,
         finished: false,
     };
     let to = sender.clone();
@@ -95,8 +93,6 @@ async fn run(
             () = sender.closed() => return Ok(()),
             changed = watch.changed() => changed?,
         }
-        // What happened until now is read below in any case.
-        reader.rotations = watch.take()?;
         let to = sender.clone();
         reader = blocking(move || {
             reader.forward(&to)?;
@@ -122,8 +118,6 @@ struct Reader {
     parts: VecDeque<Part>,
     /// The newest file that has been opened.
     current: Option<Records>,
-    /// How many files have been started since the newest one was opened.
-    rotations: u32,
     /// Whether nothing that comes can be wanted.
     finished: bool,
 }
@@ -181,25 +175,26 @@ impl Reader {
 
     fn follow_rotation(&mut self, to: &Sender) -> io::Result<()> {
         loop {
-            let newest = LogFile::numbered(&self.path, 0)?;
-            let Some(newest) = newest else { return Ok(()) };
-            if self.finished || self.current.as_ref().is_some_and(|c| c.inode == newest.inode) {
+            let ours = self.current.as_ref().and_then(|current| current.identity);
+            let newest = files::inode(&self.path)?;
+            if self.finished || newest.is_none() || newest == ours {
                 return Ok(());
             }
             // The writer has left our file for good, perhaps after we last read it.
             if let Some(mut current) = self.current.take() {
                 self.drain(&mut current, to)?;
             }
-            let missed = self.rotations.saturating_sub(1);
-            self.rotations = 0;
-            for number in (1..=missed).rev() {
-                if let Some(file) = LogFile::numbered(&self.path, number)? {
-                    self.drain(&mut file.records(self.driver)?, to)?;
-                }
+            let files = files::open_all(&self.path)?;
+            // If ours is gone altogether, all that are left are newer.
+            let known = files.iter().rposition(|file| ours.is_some() && file.identity == ours);
+            for file in files.into_iter().skip(known.map_or(0, |position| position + 1)) {
+                let mut records = file.records(self.driver)?;
+                self.drain(&mut records, to)?;
+                self.current = Some(records);
             }
-            let mut current = newest.records(self.driver)?;
-            self.drain(&mut current, to)?;
-            self.current = Some(current);
+            if self.current.is_none() {
+                return Ok(());
+            }
         }
     }
 
@@ -230,8 +225,6 @@ impl Reader {
 struct Watch {
     inotify: AsyncFd<OwnedFd>,
     name: Vec<u8>,
-    /// How often a current file was made since [`Self::take`].
-    rotations: u32,
 }
 
 impl Watch {
@@ -247,47 +240,35 @@ impl Watch {
                 | inotify::WatchFlags::MOVED_TO,
         )?;
         let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
-        Ok(Self { inotify: AsyncFd::with_interest(fd, Interest::READABLE)?, name, rotations: 0 })
+        Ok(Self { inotify: crate::handle::readable(fd)?, name })
     }
 
     /// Waits for a change of the current file.
     async fn changed(&mut self) -> io::Result<()> {
         loop {
             let mut guard = self.inotify.readable().await?;
-            let (changed, rotations) = read_events(self.inotify.get_ref(), &self.name)?;
-            self.rotations += rotations;
+            let changed = take_events(self.inotify.get_ref(), &self.name)?;
             guard.clear_ready();
             if changed {
                 return Ok(());
             }
         }
     }
-
-    /// Rotations since this was last asked.
-    fn take(&mut self) -> io::Result<u32> {
-        let (_, rotations) = read_events(self.inotify.get_ref(), &self.name)?;
-        Ok(std::mem::take(&mut self.rotations) + rotations)
-    }
 }
 
-/// Whether the file of that name changed, and how often it was made anew.
-fn read_events(fd: &OwnedFd, name: &[u8]) -> io::Result<(bool, u32)> {
+/// Whether the file of that name changed.
+fn take_events(fd: &OwnedFd, name: &[u8]) -> io::Result<bool> {
     let mut space = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(fd, &mut space);
-    let (mut changed, mut rotations) = (false, 0);
+    let mut changed = false;
     loop {
         match reader.next() {
-            Ok(event) if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) => {
-                changed = true;
-            }
             Ok(event) => {
-                if event.file_name().is_some_and(|file| file.to_bytes() == name) {
-                    changed = true;
-                    let made = inotify::ReadFlags::CREATE | inotify::ReadFlags::MOVED_TO;
-                    rotations += u32::from(event.events().intersects(made));
-                }
+                let overflow = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+                changed |=
+                    overflow || event.file_name().is_some_and(|file| file.to_bytes() == name);
             }
-            Err(rustix::io::Errno::AGAIN) => return Ok((changed, rotations)),
+            Err(rustix::io::Errno::AGAIN) => return Ok(changed),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

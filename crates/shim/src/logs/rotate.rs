@@ -2,15 +2,16 @@
 //! compressed ones have `.gz` at the end.
 //!
 //! A compressed file is written beside its place and renamed there before the plain one is
-//! removed, so a reader that looks for the plain one first always finds one that is whole.
+//! removed, so a reader that looks for the plain one first always finds one that is whole. The
+//! comment in its header is the plain file's inode number, by which readers know it again.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
 use flate2::write::GzEncoder;
+use flate2::{Compression, GzBuilder};
 use fs_err::File;
 use fs_err::os::unix::fs::OpenOptionsExt as _;
 
@@ -210,7 +211,8 @@ impl Compressor {
         options.create(true).truncate(true).write(true);
         options.mode(0o640);
         let output = options.open(temporary(plain))?;
-        let output = GzEncoder::new(output, Compression::fast());
+        let comment = input.metadata()?.ino().to_string();
+        let output = GzBuilder::new().comment(comment).write(output, Compression::fast());
         Ok(Some(Self { plain: plain.to_owned(), input, output }))
     }
 

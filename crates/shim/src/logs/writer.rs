@@ -68,11 +68,6 @@ impl LogWriter {
         self.sink.as_mut().map_or(Ok(()), |sink| sink.file.reopen())
     }
 
-    /// Whether anything is kept at all.
-    pub(crate) fn is_none(&self) -> bool {
-        self.sink.is_none()
-    }
-
     /// Where the log ends.
     pub(crate) fn mark(&self) -> Option<LogMark> {
         self.sink.as_ref().map(|sink| sink.file.mark())
