@@ -82,16 +82,21 @@ pub fn decode_in_thread(
     input: impl Read + Send + 'static,
 ) -> Result<PipeReader, Error> {
     let mut source = decoder(compression, BufReader::with_capacity(PIECE, input))?;
-    let (mut writer, reader) = pipe::pipe();
-    let work = move || match pump(&mut source, &mut writer) {
-        Ok(()) => writer.finish(),
-        Err(error) => writer.fail(error),
-    };
+    let (writer, reader) = pipe::pipe();
+    let work = move || pump(&mut source, writer);
     std::thread::Builder::new().name("decompress".into()).spawn(work).map_err(Error::Read)?;
     Ok(reader)
 }
 
-fn pump(source: &mut impl Read, writer: &mut pipe::PipeWriter) -> io::Result<()> {
+/// Moves all that `source` has into a pipe; a failure is for the reader of the pipe.
+pub fn pump(source: &mut impl Read, mut writer: pipe::PipeWriter) {
+    match pump_all(source, &mut writer) {
+        Ok(()) => writer.finish(),
+        Err(error) => writer.fail(error),
+    }
+}
+
+fn pump_all(source: &mut impl Read, writer: &mut pipe::PipeWriter) -> io::Result<()> {
     loop {
         let mut piece = writer.piece();
         piece.resize(PIECE, 0);

@@ -42,15 +42,21 @@
 //! [`Lease`] of a running operation needs. It may run at any moment.
 #![warn(missing_docs)]
 
+mod changes;
 mod collect;
 mod error;
 mod extract;
 mod image;
 mod layer;
 mod lease;
+mod load;
+mod make;
 mod recipe;
+mod resolve;
+mod save;
 mod snapshot;
 mod store;
+pub mod tree;
 mod types;
 mod writers;
 

@@ -1,0 +1,119 @@
+//! Images from a tar (`import`) and from a snapshot (`commit`).
+
+use std::io::{BufReader, Read};
+use std::os::fd::AsFd as _;
+
+use silo_archive::{Compression, compress, pipe};
+use silo_oci::image::ImageConfig;
+use silo_types::Digest;
+
+use crate::image::NewImage;
+use crate::layer::{self, NewLayer};
+use crate::load::join;
+use crate::{Error, Image, Lease, Store, tree};
+
+impl Store {
+    /// Makes an image of one layer from a tar stream, compressed or not. `config` is the
+    /// image's configuration but for its layer, which is filled in.
+    pub fn import(
+        &self,
+        input: impl Read + Send,
+        config: ImageConfig,
+    ) -> Result<(Image, Lease), Error> {
+        let stream = |error| Error::Stream("cannot read the archive", error);
+        let (compression, input) = compress::detect(input).map_err(stream)?;
+        let input = BufReader::with_capacity(256 << 10, input);
+        let target = self.new_layer_path();
+        let new = if compression == Compression::None {
+            layer::unpack(&target, input, true)?
+        } else {
+            let mut source =
+                compress::decoder(compression, input).map_err(Error::archive("the archive"))?;
+            let (writer, reader) = pipe::pipe();
+            std::thread::scope(|scope| {
+                scope.spawn(move || compress::pump(&mut source, writer));
+                layer::unpack(&target, reader, true)
+            })?
+        };
+        self.add_layer(new, None, config)
+    }
+
+    /// Makes an image of a snapshot's changes on top of what it stands on. `config` is the
+    /// whole configuration of the new image, history included, but for the layers' digests:
+    /// those of the chain beneath and of the new layer are filled in.
+    ///
+    /// The caller has paused what writes to the snapshot, if it cares for consistency.
+    pub fn commit(&self, snapshot: &str, config: ImageConfig) -> Result<(Image, Lease), Error> {
+        let snapshot = self.snapshot(snapshot)?;
+        let upper = silo_sys::path::open_root(&snapshot.upper)
+            .map_err(Error::io("open", &snapshot.upper))?;
+        let (mut writer, thread) = self.unpack_in_thread(Compression::None, true)?;
+        match tree::pack_layer(upper.as_fd(), &mut writer) {
+            Ok(()) => writer.finish(),
+            Err(Error::Stream(_, error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                drop(writer);
+            }
+            Err(error) => {
+                writer.fail(std::io::Error::other("the source failed"));
+                // It fails because of this, which is the better reason.
+                drop(join(thread));
+                return Err(error);
+            }
+        }
+        self.add_layer(join(thread)?, snapshot.chain, config)
+    }
+
+    fn add_layer(
+        &self,
+        new: NewLayer,
+        parent: Option<Digest>,
+        mut config: ImageConfig,
+    ) -> Result<(Image, Lease), Error> {
+        let lease = self.lease();
+        let chain = silo_oci::image::chain_id(parent.as_ref(), &new.diff_id);
+        lease.hold(chain);
+        let mut diff_ids = vec![new.diff_id];
+        let mut next = parent;
+        while let Some(below) = next {
+            lease.hold(below);
+            let layer = self.layer(&below)?;
+            diff_ids.push(layer.diff_id);
+            next = layer.parent;
+        }
+        diff_ids.reverse();
+        config.rootfs.kind = "layers".to_owned();
+        config.rootfs.diff_ids = diff_ids;
+        self.flush()?;
+        self.place_layer(new, parent.as_ref())?;
+        let config_bytes = config.to_bytes();
+        let new = NewImage { config_bytes, config, manifest: None };
+        let mut images = self.record_images(vec![new], &lease)?;
+        images.pop().map(|image| (image, lease)).ok_or(Error::NoLayer(chain))
+    }
+
+    /// Makes another image of the same layers: `config` is its configuration but for the
+    /// layers, which are those of `chain`.
+    pub fn derive(
+        &self,
+        chain: Option<Digest>,
+        mut config: ImageConfig,
+    ) -> Result<(Image, Lease), Error> {
+        let lease = self.lease();
+        let mut diff_ids = Vec::new();
+        let mut next = chain;
+        while let Some(below) = next {
+            lease.hold(below);
+            let layer = self.layer(&below)?;
+            diff_ids.push(layer.diff_id);
+            next = layer.parent;
+        }
+        diff_ids.reverse();
+        config.rootfs.kind = "layers".to_owned();
+        config.rootfs.diff_ids = diff_ids;
+        let config_bytes = config.to_bytes();
+        let id = silo_oci::image::digest(&config_bytes);
+        let new = NewImage { config_bytes, config, manifest: None };
+        let mut images = self.record_images(vec![new], &lease)?;
+        images.pop().map(|image| (image, lease)).ok_or(Error::NoImage(id))
+    }
+}

@@ -1,0 +1,198 @@
+//! Saving images: one tar that is an OCI layout and a Docker archive at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+
+use serde::Serialize;
+use silo_archive::{Entry, EntryKind, Writer};
+use silo_oci::image::{Descriptor, Index, MAX_DOCUMENT, Manifest, media, to_bytes};
+use silo_types::Digest;
+
+use crate::{Error, Image, SaveImage, Store};
+
+/// An image of `manifest.json`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Item {
+    config: String,
+    repo_tags: Vec<String>,
+    layers: Vec<String>,
+}
+
+/// Where a blob of the archive comes from.
+enum Source {
+    /// `content/`.
+    Blob,
+    /// The tar of the layer of this chain id.
+    Layer(Digest),
+}
+
+impl Store {
+    /// Writes images with their names. Layers that several of them have are written once.
+    pub fn save(&self, images: &[SaveImage], output: impl Write) -> Result<(), Error> {
+        let lease = self.lease();
+        let mut blobs: BTreeMap<Digest, (u64, Source)> = BTreeMap::new();
+        let mut items = Vec::new();
+        let mut manifests = Vec::new();
+        let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for wanted in images {
+            let image = self.image(&wanted.id)?;
+            for held in image.chain.iter().chain([&image.id, &image.manifest.digest]) {
+                lease.hold(*held);
+            }
+            let names: Vec<String> = wanted.names.iter().map(|name| familiar(name)).collect();
+            let layers = self.collect_blobs(&image, &lease, &mut blobs)?;
+            for name in &names {
+                if let Some((repository, tag)) = name.rsplit_once(':')
+                    && let Some(top) = layers.last()
+                {
+                    let tags = repositories.entry(repository.to_owned()).or_default();
+                    tags.insert(tag.to_owned(), top.hex());
+                }
+            }
+            manifests.append(&mut descriptors(&image, &names));
+            if seen.insert(image.id) {
+                let config = blob_name(&image.id);
+                let layers = layers.iter().map(blob_name).collect();
+                items.push(Item { config, repo_tags: names, layers });
+            } else if let Some(item) =
+                items.iter_mut().find(|item| item.config == blob_name(&image.id))
+            {
+                let new = names.into_iter().filter(|name| !item.repo_tags.contains(name));
+                let new: Vec<String> = new.collect();
+                item.repo_tags.extend(new);
+            }
+        }
+        let index = Index {
+            schema_version: 2,
+            media_type: media::OCI_INDEX.to_owned(),
+            manifests,
+            annotations: BTreeMap::new(),
+        };
+        let output = io::BufWriter::with_capacity(256 << 10, output);
+        let mut writer = Writer::new(output);
+        for directory in ["blobs/", "blobs/sha256/"] {
+            let entry = Entry::new(EntryKind::Directory, directory, 0o755);
+            writer.append_empty(&entry).map_err(written)?;
+        }
+        for (digest, (size, source)) in &blobs {
+            self.write_blob(&mut writer, digest, *size, source)?;
+        }
+        document(&mut writer, "index.json", &to_bytes(&index))?;
+        document(&mut writer, "manifest.json", &to_bytes(&items))?;
+        document(&mut writer, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if !repositories.is_empty() {
+            document(&mut writer, "repositories", &to_bytes(&repositories))?;
+        }
+        let mut output = writer.finish().map_err(written)?;
+        output.flush().map_err(|error| Error::Stream("cannot write the archive", error))
+    }
+
+    /// Adds an image's blobs; gives those of its layers, lowest first.
+    fn collect_blobs(
+        &self,
+        image: &Image,
+        lease: &crate::Lease,
+        blobs: &mut BTreeMap<Digest, (u64, Source)>,
+    ) -> Result<Vec<Digest>, Error> {
+        let bytes = self.read_blob(&image.manifest.digest, MAX_DOCUMENT as u64)?;
+        let manifest = Manifest::parse(&bytes).map_err(|source| Error::Document {
+            what: format!("manifest {}", image.manifest.digest),
+            source,
+        })?;
+        blobs.insert(image.manifest.digest, (bytes.len() as u64, Source::Blob));
+        let config = self.read_blob(&image.id, MAX_DOCUMENT as u64)?;
+        blobs.insert(image.id, (config.len() as u64, Source::Blob));
+        let mut layers = Vec::new();
+        for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
+            let layer = self.layer(chain)?;
+            lease.hold(descriptor.digest);
+            let found = if descriptor.digest == layer.diff_id {
+                (layer.tar_size, Source::Layer(*chain))
+            } else {
+                let file = self.open_blob(&descriptor.digest)?;
+                let path = self.blob_path(&descriptor.digest);
+                let metadata = file.metadata().map_err(Error::io("look at", path))?;
+                (metadata.len(), Source::Blob)
+            };
+            blobs.insert(descriptor.digest, found);
+            layers.push(descriptor.digest);
+        }
+        Ok(layers)
+    }
+
+    fn write_blob<W: Write>(
+        &self,
+        writer: &mut Writer<W>,
+        digest: &Digest,
+        size: u64,
+        source: &Source,
+    ) -> Result<(), Error> {
+        let mut entry = Entry::new(EntryKind::Regular, blob_name(digest), 0o644);
+        entry.size = size;
+        entry.stored = size;
+        match source {
+            Source::Blob => {
+                let mut file = self.open_blob(digest)?;
+                writer.append(&entry, &mut file).map_err(written)
+            }
+            Source::Layer(chain) => {
+                writer.append_header(&entry).map_err(written)?;
+                self.write_layer_tar(chain, writer.output())?;
+                writer.pad(size).map_err(written)
+            }
+        }
+    }
+}
+
+/// The manifest's descriptor, once for each name.
+fn descriptors(image: &Image, names: &[String]) -> Vec<Descriptor> {
+    let mut plain = image.manifest.clone();
+    plain.annotations.clear();
+    if names.is_empty() {
+        return vec![plain];
+    }
+    let named = names.iter().map(|name| {
+        let mut descriptor = plain.clone();
+        let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+        let annotations = &mut descriptor.annotations;
+        annotations.insert("io.containerd.image.name".into(), full(name));
+        annotations.insert("org.opencontainers.image.ref.name".into(), tag.to_owned());
+        descriptor
+    });
+    named.collect()
+}
+
+/// `docker.io/library/busybox:latest` -> `busybox:latest`.
+fn familiar(name: &str) -> String {
+    let short = name.strip_prefix("docker.io/").unwrap_or(name);
+    short.strip_prefix("library/").unwrap_or(short).to_owned()
+}
+
+/// The opposite of [`familiar`].
+fn full(name: &str) -> String {
+    match name.split_once('/') {
+        None => format!("docker.io/library/{name}"),
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
+        Some(_) => format!("docker.io/{name}"),
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn written(source: silo_archive::Error) -> Error {
+    match source {
+        silo_archive::Error::Write(error) => Error::Stream("cannot write the archive", error),
+        source => Error::Archive { what: "the archive to be saved".into(), source },
+    }
+}
+
+fn document<W: Write>(writer: &mut Writer<W>, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let mut entry = Entry::new(EntryKind::Regular, name, 0o644);
+    entry.size = bytes.len() as u64;
+    entry.stored = entry.size;
+    writer.append(&entry, &mut &bytes[..]).map_err(written)
+}

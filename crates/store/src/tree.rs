@@ -1,0 +1,405 @@
+//! Trees as tar streams, and tar streams into trees: `docker cp` and `docker export`.
+//!
+//! The tree may be that of a running container, whose programs rename and link while it is
+//! read. Every step is by a name in a directory that is held open, without following links.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use silo_archive::pipe;
+use silo_archive::{Compression, Entry, EntryKind, Reader, Time, Writer, compress, whiteout};
+
+use crate::Error;
+use crate::extract::{self, Rules};
+
+/// The deepest tree that is read.
+const MAX_DEPTH: usize = 1024;
+/// The largest value of an extended attribute.
+const MAX_XATTR: usize = 64 << 10;
+
+/// How [`unpack_into`] treats what is there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UnpackOptions {
+    /// Refuse to replace a directory by something else, or something else by a directory.
+    pub no_overwrite_dir_non_dir: bool,
+    /// Give everything to this user and group; `None` keeps the archive's.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Unpacks a tar stream, compressed or not, into the directory `directory` of `root`, which
+/// must exist. Links in the path are followed inside `root` only, and so is every path of
+/// the stream.
+pub fn unpack_into(
+    root: impl AsFd,
+    directory: &Path,
+    input: impl Read + Send,
+    options: UnpackOptions,
+) -> Result<(), Error> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let target = silo_sys::path::open_in_root(root, directory, flags, Mode::empty())
+        .map_err(|error| pack_error(directory.as_os_str().as_bytes(), "open", error))?;
+    let rules = Rules {
+        no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
+        owner: options.owner,
+        ..Rules::default()
+    };
+    let stream = |error| Error::Stream("cannot read the archive", error);
+    let (compression, input) = compress::detect(input).map_err(stream)?;
+    let input = BufReader::with_capacity(256 << 10, input);
+    if compression == Compression::None {
+        let mut reader = Reader::new(input);
+        extract::extract_all(target.as_fd(), &mut reader, rules)?;
+        reader.finish().map_err(Error::archive("the archive"))?;
+        return Ok(());
+    }
+    let mut source =
+        compress::decoder(compression, input).map_err(Error::archive("the archive"))?;
+    let (writer, reader) = pipe::pipe();
+    std::thread::scope(|scope| {
+        scope.spawn(move || compress::pump(&mut source, writer));
+        let mut reader = Reader::new(reader);
+        extract::extract_all(target.as_fd(), &mut reader, rules)?;
+        reader.finish().map_err(Error::archive("the archive"))?;
+        Ok(())
+    })
+}
+
+/// Writes what is at `path` of `root`, and all beneath it, as a tar whose entries begin with
+/// `name`. A link as last component of `path` is written as a link.
+pub fn pack(root: impl AsFd, path: &Path, name: &[u8], output: impl Write) -> Result<(), Error> {
+    let root = root.as_fd();
+    let mut packer = Packer::new(output, false);
+    let clean = silo_sys::path::clean(path);
+    let (parent, last) = if clean.as_os_str().is_empty() {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let root = silo_sys::path::open_in_root(root, "", flags, Mode::empty())
+            .map_err(|error| pack_error(b"/", "open", error))?;
+        (root, OsString::from("."))
+    } else {
+        silo_sys::path::parent_in_root(root, &clean)
+            .map_err(|error| pack_error(clean.as_os_str().as_bytes(), "open", error))?
+    };
+    packer.walk(parent.as_fd(), &last, name)?;
+    packer.finish()
+}
+
+/// Writes a whole root as a tar without an entry for the root itself, as `docker export`.
+pub fn export(root: impl AsFd, output: impl Write) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let directory = silo_sys::path::open_in_root(root, "", flags, Mode::empty())
+        .map_err(|error| pack_error(b"/", "open", error))?;
+    let mut packer = Packer::new(output, false);
+    packer.children(&directory, b"", 0)?;
+    packer.finish()
+}
+
+/// Writes the upper directory of a snapshot as a layer's tar.
+pub(crate) fn pack_layer(upper: impl AsFd, output: impl Write) -> Result<(), Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let directory = silo_sys::path::open_in_root(upper, "", flags, Mode::empty())
+        .map_err(|error| pack_error(b"/", "open", error))?;
+    let mut packer = Packer::new(output, true);
+    packer.children(&directory, b"", 0)?;
+    packer.finish()
+}
+
+fn pack_error(path: &[u8], operation: &'static str, source: io::Error) -> Error {
+    Error::Pack { path: String::from_utf8_lossy(path).into_owned(), operation, source }
+}
+
+struct Packer<W: Write> {
+    writer: Writer<io::BufWriter<W>>,
+    /// The name under which a file with several names was written.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    /// Overlay's whiteouts become those of layers.
+    layer: bool,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> Packer<W> {
+    fn new(output: W, layer: bool) -> Self {
+        let output = io::BufWriter::with_capacity(256 << 10, output);
+        let (links, buffer) = (HashMap::new(), vec![0; 256 << 10]);
+        Self { writer: Writer::new(output), links, layer, buffer }
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        let mut output = self.writer.finish().map_err(archive)?;
+        output.flush().map_err(|error| Error::Stream("cannot write the archive", error))
+    }
+
+    /// Writes `name` of `parent` as `path`, and all beneath it.
+    fn walk(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> Result<(), Error> {
+        self.member(parent, name, path, 0)
+    }
+
+    fn member(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &[u8],
+        depth: usize,
+    ) -> Result<(), Error> {
+        let failed = |operation| move |error: Errno| pack_error(path, operation, error.into());
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let node = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            // Removed since its name was read.
+            Err(Errno::NOENT) if depth > 0 => return Ok(()),
+            result => result.map_err(failed("open"))?,
+        };
+        let stat = rustix::fs::fstat(&node).map_err(failed("look at"))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if self.layer && kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+            return self.whiteout(path);
+        }
+        let Some(mut entry) = describe(&stat, path) else {
+            // Sockets have no place in a tar.
+            return Ok(());
+        };
+        entry.xattrs = xattrs(&node, parent, name, kind).map_err(failed("read attributes of"))?;
+        match kind {
+            FileType::Directory => {
+                if !entry.path.ends_with(b"/") {
+                    entry.path.push(b'/');
+                }
+                let opaque = self.layer && is_opaque(&node);
+                self.writer.append_empty(&entry).map_err(archive)?;
+                if opaque {
+                    self.marker(&[path, b"/", whiteout::OPAQUE].concat())?;
+                }
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                let directory = silo_sys::path::reopen(&node, flags)
+                    .map_err(|error| pack_error(path, "open", error))?;
+                self.children(&directory, path, depth)
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&node, "", Vec::new());
+                entry.link = target.map_err(failed("read the link"))?.into_bytes();
+                self.writer.append_empty(&entry).map_err(archive)
+            }
+            FileType::RegularFile => self.file(&node, entry, &stat),
+            _ => self.writer.append_empty(&entry).map_err(archive),
+        }
+    }
+
+    fn children(&mut self, directory: &OwnedFd, path: &[u8], depth: usize) -> Result<(), Error> {
+        let failed = |error: Errno| pack_error(path, "list", error.into());
+        if depth >= MAX_DEPTH {
+            return Err(pack_error(path, "list", Errno::LOOP.into()));
+        }
+        let mut names: Vec<OsString> = Vec::new();
+        let mut entries = rustix::fs::Dir::read_from(directory).map_err(failed)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        drop(entries);
+        names.sort();
+        for name in names {
+            let below = match path {
+                b"" => name.as_bytes().to_vec(),
+                _ if path.ends_with(b"/") => [path, name.as_bytes()].concat(),
+                _ => [path, b"/", name.as_bytes()].concat(),
+            };
+            self.member(directory.as_fd(), &name, &below, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, node: &OwnedFd, mut entry: Entry, stat: &Stat) -> Result<(), Error> {
+        if stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                entry.kind = EntryKind::HardLink;
+                entry.link.clone_from(first);
+                entry.xattrs.clear();
+                (entry.size, entry.stored) = (0, 0);
+                return self.writer.append_empty(&entry).map_err(archive);
+            }
+            self.links.insert(key, entry.path.clone());
+        }
+        let path = entry.path.clone();
+        let file = if entry.size == 0 {
+            None
+        } else {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let file = silo_sys::path::reopen(node, flags);
+            Some(file.map_err(|error| pack_error(&path, "open", error))?)
+        };
+        self.writer.append_header(&entry).map_err(archive)?;
+        let mut left = entry.size;
+        while let (Some(file), true) = (&file, left > 0) {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let count = match rustix::io::read(file, &mut self.buffer[..wanted]) {
+                Err(Errno::INTR) => continue,
+                result => result.map_err(|error| pack_error(&path, "read", error.into()))?,
+            };
+            // Cut short since its size was read: the rest is zeros.
+            if count == 0 {
+                self.buffer[..wanted].fill(0);
+            }
+            let count = if count == 0 { wanted } else { count };
+            let output = self.writer.output();
+            output
+                .write_all(&self.buffer[..count])
+                .map_err(|error| Error::Stream("cannot write the archive", error))?;
+            left -= count as u64;
+        }
+        self.writer.pad(entry.size).map_err(archive)
+    }
+
+    fn whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
+        let at = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        self.marker(&[&path[..at], whiteout::PREFIX, &path[at..]].concat())
+    }
+
+    fn marker(&mut self, path: &[u8]) -> Result<(), Error> {
+        let entry = Entry::new(EntryKind::Regular, path, 0);
+        self.writer.append_empty(&entry).map_err(archive)
+    }
+}
+
+fn archive(source: silo_archive::Error) -> Error {
+    match source {
+        silo_archive::Error::Write(error) => Error::Stream("cannot write the archive", error),
+        source => Error::Archive { what: "the tree as a tar".into(), source },
+    }
+}
+
+/// The header of a file; `None` for what tar does not have.
+fn describe(stat: &Stat, path: &[u8]) -> Option<Entry> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::Regular,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        FileType::CharacterDevice => EntryKind::CharDevice,
+        FileType::BlockDevice => EntryKind::BlockDevice,
+        FileType::Fifo => EntryKind::Fifo,
+        _ => return None,
+    };
+    let mut entry = Entry::new(kind, path, stat.st_mode & 0o7777);
+    (entry.uid, entry.gid) = (stat.st_uid, stat.st_gid);
+    // Whole seconds, as Docker writes them.
+    entry.mtime = Time { seconds: stat.st_mtime, nanos: 0 };
+    if kind == EntryKind::Regular {
+        entry.size = u64::try_from(stat.st_size).unwrap_or(0);
+        entry.stored = entry.size;
+    }
+    if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+        entry.major = rustix::fs::major(stat.st_rdev);
+        entry.minor = rustix::fs::minor(stat.st_rdev);
+    }
+    Some(entry)
+}
+
+/// The attributes of a file that belong into an archive, sorted.
+fn xattrs(
+    node: &OwnedFd,
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    kind: FileType,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    // A link cannot be reached through its descriptor; its name in the directory can.
+    let route = if kind == FileType::Symlink {
+        Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name)
+    } else {
+        format!("/proc/self/fd/{}", node.as_raw_fd()).into()
+    };
+    let is_link = kind == FileType::Symlink;
+    let mut list = vec![0; 1024];
+    let length = loop {
+        let result = if is_link {
+            rustix::fs::llistxattr(&route, &mut list[..])
+        } else {
+            rustix::fs::listxattr(&route, &mut list[..])
+        };
+        match result {
+            Err(Errno::RANGE) if list.len() < MAX_XATTR => list.resize(list.len() * 4, 0),
+            Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
+            result => break result?,
+        }
+    };
+    let mut found = Vec::new();
+    for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        // As Docker: capabilities and the user's own; the rest is of this host.
+        if name != b"security.capability" && !name.starts_with(b"user.") {
+            continue;
+        }
+        if name.starts_with(b"user.overlay.") || name.contains(&b'=') {
+            continue;
+        }
+        let mut value = vec![0; MAX_XATTR];
+        let result = if is_link {
+            rustix::fs::lgetxattr(&route, name, &mut value[..])
+        } else {
+            rustix::fs::getxattr(&route, name, &mut value[..])
+        };
+        match result {
+            Ok(length) => {
+                value.truncate(length);
+                found.push((name.to_vec(), value));
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether overlay hides what is beneath a directory.
+pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
+    let route = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let mut value = [0_u8; 1];
+    let mut is = |name: &str| {
+        rustix::fs::getxattr(&*route, name, &mut value[..])
+            .is_ok_and(|length| value[..length] == *b"y")
+    };
+    is("trusted.overlay.opaque") || is("user.overlay.opaque")
+}
+
+/// Bytes of the files in a tree, each file once.
+pub(crate) fn usage(root: &OwnedFd) -> io::Result<u64> {
+    let mut seen = std::collections::HashSet::new();
+    let mut total = 0_u64;
+    let mut pending: Vec<OsString> = vec![OsString::new()];
+    while let Some(path) = pending.pop() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory =
+            match silo_sys::path::open_in_root_no_links(root, &path, flags, Mode::empty()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                result => result?,
+            };
+        let mut entries = rustix::fs::Dir::read_from(&directory)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if entry.file_type() == FileType::Directory {
+                let mut below = path.clone();
+                below.push("/");
+                below.push(name);
+                pending.push(below);
+                continue;
+            }
+            let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            if stat.st_nlink <= 1 || seen.insert((stat.st_dev, stat.st_ino)) {
+                total += u64::try_from(stat.st_size).unwrap_or(0);
+            }
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,491 @@
+//! Load, save, commit and collect with real archives, in a private directory, as root.
+
+use std::collections::HashSet;
+use std::io::{Cursor, Read, Write};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use silo_archive::{Entry, EntryKind, Reader, Writer};
+use silo_oci::image::{Descriptor, History, ImageConfig, Index, Manifest, media, to_bytes};
+use silo_store::{ChangeKind, Error, SaveImage, Store};
+use silo_types::Digest;
+
+fn sha(bytes: &[u8]) -> Digest {
+    Digest::from_sha256(Sha256::digest(bytes).into())
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    (directory, store)
+}
+
+/// Builds tars member by member.
+struct Tar(Writer<Vec<u8>>);
+
+impl Tar {
+    fn new() -> Self {
+        Self(Writer::new(Vec::new()))
+    }
+    fn file(mut self, path: &str, data: &[u8]) -> Self {
+        let mut entry = Entry::new(EntryKind::Regular, path, 0o644);
+        entry.size = data.len() as u64;
+        self.0.append(&entry, &mut &data[..]).unwrap();
+        self
+    }
+    fn empty(mut self, kind: EntryKind, path: &str, link: &str) -> Self {
+        let mut entry = Entry::new(kind, path, 0o755);
+        entry.link = link.into();
+        self.0.append_empty(&entry).unwrap();
+        self
+    }
+    fn dir(self, path: &str) -> Self {
+        self.empty(EntryKind::Directory, path, "")
+    }
+    fn entry(mut self, entry: &Entry) -> Self {
+        self.0.append_empty(entry).unwrap();
+        self
+    }
+    fn done(self) -> Vec<u8> {
+        self.0.finish().unwrap()
+    }
+}
+
+fn config(layers: &[&[u8]]) -> Vec<u8> {
+    let mut config = ImageConfig { os: "linux".into(), ..ImageConfig::default() };
+    config.architecture = "amd64".into();
+    config.rootfs.diff_ids = layers.iter().map(|layer| sha(layer)).collect();
+    config.to_bytes()
+}
+
+/// What an old `docker save` writes: layers first, manifest last.
+fn docker_archive(layers: &[&[u8]], name: &str) -> Vec<u8> {
+    let config = config(layers);
+    let mut tar = Tar::new();
+    let mut paths = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        tar = tar.file(&format!("{index}/VERSION"), b"1.0");
+        tar = tar.file(&format!("{index}/layer.tar"), layer);
+        paths.push(format!("\"{index}/layer.tar\""));
+    }
+    let id = sha(&config).hex();
+    let manifest = format!(
+        r#"[{{"Config":"{id}.json","RepoTags":["{name}"],"Layers":[{}]}}]"#,
+        paths.join(",")
+    );
+    tar.file(&format!("{id}.json"), &config).file("manifest.json", manifest.as_bytes()).done()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An OCI layout in a tar, layers in gzip.
+fn oci_archive(layers: &[&[u8]], name: &str) -> (Vec<u8>, Digest) {
+    let config = config(layers);
+    let blobs: Vec<Vec<u8>> = layers.iter().map(|layer| gzip(layer)).collect();
+    let descriptor = |kind, bytes: &[u8]| Descriptor::new(kind, sha(bytes), bytes.len() as u64);
+    let manifest = to_bytes(&Manifest {
+        schema_version: 2,
+        media_type: media::OCI_MANIFEST.into(),
+        artifact_type: String::new(),
+        config: descriptor(media::OCI_CONFIG, &config),
+        layers: blobs.iter().map(|blob| descriptor(media::OCI_LAYER_GZIP, blob)).collect(),
+        subject: None,
+        annotations: Default::default(),
+    });
+    let mut top = descriptor(media::OCI_MANIFEST, &manifest);
+    top.annotations.insert("io.containerd.image.name".into(), name.into());
+    let index = to_bytes(&Index {
+        schema_version: 2,
+        media_type: String::new(),
+        manifests: vec![top],
+        annotations: Default::default(),
+    });
+    let mut tar = Tar::new();
+    for blob in blobs.iter().chain([&config, &manifest]) {
+        tar = tar.file(&format!("blobs/sha256/{}", sha(blob).hex()), blob);
+    }
+    tar = tar.file("index.json", &index).file("oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}");
+    (tar.done(), sha(&manifest))
+}
+
+fn load(store: &Store, bytes: &[u8]) -> Result<silo_store::Loaded, Error> {
+    store.load(Cursor::new(bytes.to_vec()), &mut |_| {})
+}
+
+fn save(store: &Store, id: Digest, name: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    store.save(&[SaveImage { id, names: vec![name.into()] }], &mut out).unwrap();
+    out
+}
+
+fn members(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut reader = Reader::new(tar);
+    let mut members = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let mut data = Vec::new();
+        reader.read_to_end(&mut data).unwrap();
+        members.push((String::from_utf8(entry.path).unwrap(), data));
+    }
+    members
+}
+
+fn two_layers() -> (Vec<u8>, Vec<u8>) {
+    let mut setuid = Entry::new(EntryKind::Regular, "bin/su", 0o4755);
+    (setuid.uid, setuid.gid) = (7, 8);
+    setuid.mtime.seconds = 1_000_000_000;
+    setuid.xattrs.push((b"user.note".to_vec(), b"a\0b".to_vec()));
+    let mut device = Entry::new(EntryKind::CharDevice, "dev/null", 0o666);
+    (device.major, device.minor) = (1, 3);
+    let mut etc = Entry::new(EntryKind::Directory, "etc/", 0o750);
+    etc.mtime.seconds = 1_234_567_890;
+    let lower = Tar::new()
+        .entry(&etc)
+        .dir("bin/")
+        .file("etc/a", b"one")
+        .file("etc/b", b"two")
+        .entry(&setuid)
+        .empty(EntryKind::HardLink, "etc/hard", "etc/a")
+        .empty(EntryKind::Symlink, "lib", "usr/lib")
+        .dir("dev")
+        .entry(&device)
+        .dir("gone")
+        .file("gone/x", b"x")
+        .done();
+    let big = vec![7; 3 << 20];
+    let upper = Tar::new()
+        .file("etc/.wh.a", b"")
+        .file("etc/b", b"three")
+        .file(".wh.gone", b"")
+        .file("etc/big", &big)
+        .file("opaque/.wh..wh..opq", b"")
+        .done();
+    (lower, upper)
+}
+
+#[test]
+fn docker_archive_round_trip() {
+    let (directory, store) = store();
+    let (lower, upper) = two_layers();
+    let archive = docker_archive(&[&lower, &upper], "a/b:c");
+    let loaded = load(&store, &archive).unwrap();
+    let image = &loaded.images[0];
+    assert_eq!(image.names, ["a/b:c"]);
+    let fs = store.layer_files(&image.image.chain[0]);
+    let su = fs.join("bin/su").metadata().unwrap();
+    assert_eq!((su.mode() & 0o7777, su.uid(), su.gid()), (0o4755, 7, 8));
+    assert_eq!(su.mtime(), 1_000_000_000);
+    assert_eq!(fs.join("etc").metadata().unwrap().mtime(), 1_234_567_890);
+    assert_eq!(fs.join("etc").metadata().unwrap().mode() & 0o7777, 0o750);
+    assert_eq!(
+        fs.join("etc/a").metadata().unwrap().ino(),
+        fs.join("etc/hard").metadata().unwrap().ino()
+    );
+    assert!(fs.join("dev/null").metadata().unwrap().file_type().is_char_device());
+    assert_eq!(fs.join("dev/null").metadata().unwrap().mode() & 0o777, 0o666);
+    let fs = store.layer_files(&image.image.chain[1]);
+    for gone in ["etc/a", "gone"] {
+        let stat = fs.join(gone).symlink_metadata().unwrap();
+        assert!(stat.file_type().is_char_device() && stat.rdev() == 0, "{gone}");
+    }
+    let mode = directory.path().join("layers").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    let saved = save(&store, image.id, "a/b:c");
+    let found = members(&saved);
+    for layer in [&lower, &upper] {
+        let name = format!("blobs/sha256/{}", sha(layer).hex());
+        assert!(found.iter().any(|(path, data)| *path == name && data == layer), "{name}");
+    }
+    assert!(found.iter().any(|(path, _)| path == "manifest.json"));
+
+    let (_other_directory, other) = self::store();
+    let again = load(&other, &saved).unwrap();
+    assert_eq!(again.images.len(), 1);
+    assert_eq!(again.images[0].id, image.id);
+    assert_eq!(again.images[0].names, ["a/b:c"]);
+    assert_eq!(again.images[0].image.manifest.digest, image.image.manifest.digest);
+    assert_eq!(save(&other, image.id, "a/b:c"), saved);
+}
+
+#[test]
+fn oci_archive_keeps_its_manifest_and_blobs() {
+    let (_directory, store) = store();
+    let (lower, upper) = two_layers();
+    let (archive, manifest) = oci_archive(&[&lower, &upper], "docker.io/library/x:1");
+    for bytes in [&archive, &gzip(&archive)] {
+        let loaded = load(&store, bytes).unwrap();
+        assert_eq!(loaded.images[0].names, ["docker.io/library/x:1"]);
+        assert_eq!(loaded.images[0].image.manifest.digest, manifest);
+        let saved = members(&save(&store, loaded.images[0].id, "x:1"));
+        let blob = format!("blobs/sha256/{}", sha(&gzip(&lower)).hex());
+        assert!(saved.iter().any(|(path, _)| *path == blob));
+        let mut tar = Vec::new();
+        store.write_layer_tar(&loaded.images[0].image.chain[1], &mut tar).unwrap();
+        assert!(tar == upper);
+    }
+}
+
+#[test]
+fn layers_are_shared_and_collected() {
+    let (directory, store) = store();
+    let (lower, upper) = two_layers();
+    let one = load(&store, &docker_archive(&[&lower], "one")).unwrap();
+    let two = load(&store, &docker_archive(&[&lower, &upper, &upper], "two")).unwrap();
+    let (one, two_id) = (one.images[0].id, two.images[0].id);
+    assert_eq!(store.layers().len(), 3);
+    // A lease keeps what is not tagged yet.
+    store.collect(&HashSet::from([one])).unwrap();
+    assert_eq!(store.layers().len(), 3);
+    let top = two.images[0].image.top();
+    drop(two);
+    store.snapshot_create("c", top).unwrap();
+    let collected = store.collect(&HashSet::from([one])).unwrap();
+    assert_eq!(collected.images, [two_id]);
+    assert!(collected.layers.is_empty());
+    store.snapshot_remove("c").unwrap();
+    let collected = store.collect(&HashSet::from([one])).unwrap();
+    assert_eq!(collected.layers.len(), 2);
+    assert!(store.image(&one).is_ok() && store.image(&two_id).is_err());
+    drop(store);
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.images().unwrap().len(), 1);
+    assert_eq!(store.layers().len(), 1);
+    assert!(matches!(Store::open(directory.path()), Err(Error::Busy(_))));
+    store.collect(&HashSet::new()).unwrap();
+    assert!(
+        std::fs::read_dir(directory.path().join("content/blobs/sha256")).unwrap().next().is_none()
+    );
+}
+
+#[test]
+fn replaced_entries_come_out_again() {
+    let (_directory, store) = store();
+    let layer = Tar::new()
+        .file("a", b"first")
+        .file("d/x", b"inside")
+        .file("a", b"second")
+        .empty(EntryKind::Symlink, "d", "/elsewhere")
+        .dir("d")
+        .file("d/x", b"outside")
+        .file("a", b"")
+        .done();
+    let loaded = load(&store, &docker_archive(&[&layer], "x:1")).unwrap();
+    let chain = loaded.images[0].image.chain[0];
+    let fs = store.layer_files(&chain);
+    assert_eq!(std::fs::read(fs.join("d/x")).unwrap(), b"outside");
+    assert_eq!(std::fs::read(fs.join("a")).unwrap(), b"");
+    let mut tar = Vec::new();
+    store.write_layer_tar(&chain, &mut tar).unwrap();
+    assert!(tar == layer);
+}
+
+#[test]
+fn nothing_is_written_outside_of_a_layer() {
+    let (directory, store) = store();
+    let outside = directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("host"), b"host").unwrap();
+    std::fs::set_permissions(outside.join("host"), PermissionsExt::from_mode(0o600)).unwrap();
+    let up = format!("{}{}", "../".repeat(20), outside.to_str().unwrap());
+    let absolute = outside.to_str().unwrap();
+    let host = format!("{absolute}/host");
+    let mut chmod = Entry::new(EntryKind::Regular, "link", 0o4777);
+    chmod.mtime.seconds = 1;
+    let accepted = [
+        Tar::new().empty(EntryKind::Symlink, "link", absolute).file("link/x", b"bad").done(),
+        Tar::new().empty(EntryKind::Symlink, "link", &up).file("link/x", b"bad").done(),
+        Tar::new().empty(EntryKind::Symlink, "link", &host).entry(&chmod).done(),
+        Tar::new()
+            .empty(EntryKind::Symlink, "link", absolute)
+            .dir("link/")
+            .file("link/host", b"bad")
+            .done(),
+        Tar::new().empty(EntryKind::Symlink, "d", absolute).file("d/.wh.host", b"").done(),
+        Tar::new().empty(EntryKind::Symlink, "d", absolute).file("d/.wh..wh..opq", b"").done(),
+        Tar::new()
+            .empty(EntryKind::Symlink, "a", "b")
+            .empty(EntryKind::Symlink, "b", "/proc/self/cwd/../..")
+            .done(),
+        Tar::new().file(&format!("/{absolute}/y"), b"inside").done(),
+    ];
+    for (index, layer) in accepted.iter().enumerate() {
+        // Either is fine, as long as nothing outside is touched.
+        drop(load(&store, &docker_archive(&[layer], "x:1")).map_err(|error| (index, error)));
+    }
+    let refused = [
+        Tar::new().file(&format!("{up}/x"), b"bad").done(),
+        Tar::new().file("a/../../x", b"bad").done(),
+        Tar::new().file(".wh...", b"").done(),
+        Tar::new().file(".wh.", b"").done(),
+        Tar::new().file("a/.wh..", b"").done(),
+        Tar::new().empty(EntryKind::HardLink, "h", &host).done(),
+        Tar::new().empty(EntryKind::HardLink, "h", &format!("{up}/host")).done(),
+        Tar::new().empty(EntryKind::HardLink, "h", "missing").done(),
+        Tar::new().empty(EntryKind::HardLink, "h", "h").done(),
+        Tar::new()
+            .empty(EntryKind::Symlink, "d", absolute)
+            .empty(EntryKind::HardLink, "h", "d/host")
+            .done(),
+        Tar::new().empty(EntryKind::CharDevice, "c", "").done(),
+        Tar::new().file(".", b"root").done(),
+        Tar::new().file(".wh.a", b"").empty(EntryKind::HardLink, "h", "a").done(),
+        Tar::new().file(&"a/".repeat(3000), b"").done(),
+    ];
+    for (index, layer) in refused.iter().enumerate() {
+        assert!(load(&store, &docker_archive(&[layer], "x:1")).is_err(), "{index}");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["host"]);
+    let stat = outside.join("host").metadata().unwrap();
+    assert_eq!((stat.mode() & 0o7777, stat.nlink()), (0o600, 1));
+    assert_eq!(std::fs::read(outside.join("host")).unwrap(), b"host");
+    let leftovers = std::fs::read_dir(directory.path().join("layers"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.'));
+    assert_eq!(leftovers.count(), 0);
+}
+
+#[test]
+fn overlay_attributes_of_a_layer_are_dropped() {
+    let (_directory, store) = store();
+    let mut entry = Entry::new(EntryKind::Directory, "d", 0o755);
+    entry.xattrs.push((b"trusted.overlay.redirect".to_vec(), b"/etc".to_vec()));
+    entry.xattrs.push((b"user.ok".to_vec(), b"1".to_vec()));
+    let layer = Tar::new().entry(&entry).done();
+    let loaded = load(&store, &docker_archive(&[&layer], "x:1")).unwrap();
+    let path = store.layer_files(&loaded.images[0].image.chain[0]).join("d");
+    let mut value = [0_u8; 16];
+    assert!(rustix::fs::getxattr(&path, "trusted.overlay.redirect", &mut value[..]).is_err());
+    assert_eq!(rustix::fs::getxattr(&path, "user.ok", &mut value[..]).unwrap(), 1);
+}
+
+#[test]
+fn broken_archives_are_refused_and_leave_nothing() {
+    let (directory, store) = store();
+    let (lower, upper) = two_layers();
+    let good = docker_archive(&[&lower, &upper], "x:1");
+    let swapped = {
+        let config = config(&[&upper]);
+        let id = sha(&config).hex();
+        let manifest = format!(r#"[{{"Config":"{id}.json","RepoTags":null,"Layers":["l"]}}]"#);
+        Tar::new()
+            .file("l", &lower)
+            .file(&format!("{id}.json"), &config)
+            .file("manifest.json", manifest.as_bytes())
+            .done()
+    };
+    let (oci, _) = oci_archive(&[&lower], "x");
+    let wrong_name = {
+        let mut bytes = oci.clone();
+        let at = bytes.windows(13).position(|w| w == b"blobs/sha256/").unwrap() + 13;
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        let mut sum: u64 = 0;
+        for (index, byte) in bytes[..512].iter().enumerate() {
+            sum += u64::from(if (148..156).contains(&index) { b' ' } else { *byte });
+        }
+        bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        bytes
+    };
+    let deep = b"[".repeat(100_000);
+    for (name, bytes) in [
+        ("empty", Vec::new()),
+        ("garbage", vec![0xa5; 4096]),
+        ("no manifest", Tar::new().file("a", b"b").done()),
+        ("truncated", good[..good.len() / 2].to_vec()),
+        ("truncated layer", good[..lower.len() / 2 + 1024].to_vec()),
+        ("wrong layer", swapped),
+        ("wrong blob name", wrong_name),
+        ("deep json", Tar::new().file("manifest.json", &deep).done()),
+        ("null manifest", Tar::new().file("manifest.json", b"[{}]").done()),
+        ("no images", Tar::new().file("manifest.json", b"[]").done()),
+        ("truncated gzip", gzip(&good)[..2000].to_vec()),
+        ("bzip2", b"BZh91AY".to_vec()),
+    ] {
+        assert!(load(&store, &bytes).is_err(), "{name}");
+    }
+    assert!(store.layers().is_empty() && store.images().unwrap().is_empty());
+    for directory in
+        ["layers", "content/ingest", "content/blobs/sha256"].map(|d| directory.path().join(d))
+    {
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "{directory:?}");
+    }
+}
+
+#[test]
+fn snapshots_changes_and_commit() {
+    let (_directory, store) = store();
+    let (lower, upper) = two_layers();
+    let loaded = load(&store, &docker_archive(&[&lower, &upper], "x:1")).unwrap();
+    let base = &loaded.images[0].image;
+    let snapshot = store.snapshot_create("c1", base.top()).unwrap();
+    assert!(matches!(store.snapshot_create("c1", None), Err(Error::SnapshotExists(_))));
+    assert!(matches!(store.snapshot_create("../x", None), Err(Error::InvalidName(_))));
+    assert!(store.changes("c1").unwrap().is_empty());
+    assert_eq!(snapshot.lowers.len(), 3);
+    assert!(snapshot.lowers[0].ends_with(format!("{}/fs", base.chain[1].hex())));
+
+    // As overlay would have it after: rm bin/su; echo > etc/b; mkdir new; touch new/f
+    let whiteout = |path: &Path| {
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0).unwrap();
+    };
+    let fs = &snapshot.upper;
+    std::fs::create_dir_all(fs.join("bin")).unwrap();
+    whiteout(&fs.join("bin/su"));
+    std::fs::create_dir(fs.join("etc")).unwrap();
+    std::fs::write(fs.join("etc/b"), b"changed").unwrap();
+    whiteout(&fs.join("etc/never-there"));
+    std::fs::create_dir(fs.join("new")).unwrap();
+    std::fs::write(fs.join("new/f"), b"f").unwrap();
+    std::fs::hard_link(fs.join("new/f"), fs.join("new/g")).unwrap();
+    let changes: Vec<(ChangeKind, String)> = store
+        .changes("c1")
+        .unwrap()
+        .into_iter()
+        .map(|change| (change.kind, change.path.to_str().unwrap().to_owned()))
+        .collect();
+    use ChangeKind::{Added, Deleted, Modified};
+    let want = [
+        (Modified, "/bin"),
+        (Deleted, "/bin/su"),
+        (Modified, "/etc"),
+        (Modified, "/etc/b"),
+        (Added, "/new"),
+        (Added, "/new/f"),
+        (Added, "/new/g"),
+    ];
+    assert_eq!(changes, want.map(|(kind, path)| (kind, path.to_owned())));
+    assert_eq!(store.snapshot_usage("c1").unwrap(), 8);
+
+    let mut config = (*base.config).clone();
+    config.history.push(History { created_by: "test".into(), ..History::default() });
+    let (image, lease) = store.commit("c1", config).unwrap();
+    assert_eq!(image.chain.len(), 3);
+    assert_eq!(image.config.rootfs.diff_ids[..2], base.config.rootfs.diff_ids[..]);
+    let top = store.layer_files(&image.chain[2]);
+    assert_eq!(std::fs::read(top.join("etc/b")).unwrap(), b"changed");
+    assert!(top.join("bin/su").symlink_metadata().unwrap().file_type().is_char_device());
+    assert_eq!(top.join("new/f").metadata().unwrap().nlink(), 2);
+    drop(lease);
+    save(&store, image.id, "committed:latest");
+}
+
+#[test]
+fn import_takes_any_compression() {
+    let (_directory, store) = store();
+    let tar = Tar::new().file("a", b"1").done();
+    let plain = store.import(&tar[..], ImageConfig::default()).unwrap().0;
+    let zipped = gzip(&tar);
+    let again = store.import(&zipped[..], ImageConfig::default()).unwrap().0;
+    assert_eq!(plain.id, again.id);
+    let derived = ImageConfig { author: "x".into(), ..ImageConfig::default() };
+    let other = store.derive(plain.top(), derived).unwrap().0;
+    assert_eq!(other.chain, plain.chain);
+    assert_ne!(other.id, plain.id);
+}
