@@ -146,7 +146,7 @@ mod tests {
             (Arch::X86, "socketcall", Some(102)),
             (Arch::X86, "socket", Some(359)),
             (Arch::X32, "read", Some(X32_BIT)),
-            (Arch::X32, "execve", Some(X32_BIT | 520)),
+            (Arch::X32, "execve", Some(X32_BIT + 520)),
             (Arch::Aarch64, "openat", Some(56)),
             (Arch::Aarch64, "open", None),
             (Arch::Arm, "set_tls", Some(0x000f_0005)),

@@ -118,9 +118,11 @@ struct Entry {
 /// The rules of one architecture by number.
 struct Table {
     narrow: bool,
+    /// See [`special`].
+    special: u32,
     /// Sorted by number, then in the order of the profile.
     entries: Vec<Entry>,
-    /// One above the highest number that the profile names.
+    /// One above the highest number below `special` that the profile names.
     beyond: Option<u32>,
 }
 
@@ -130,7 +132,12 @@ impl Table {
         let mut tables: Vec<Self> = policy
             .arches
             .iter()
-            .map(|arch| Self { narrow: arch.narrow(), entries: Vec::new(), beyond: None })
+            .map(|&arch| Self {
+                narrow: arch.narrow(),
+                special: special(arch),
+                entries: Vec::new(),
+                beyond: None,
+            })
             .collect();
         for (index, rule) in policy.rules.iter().enumerate() {
             // A rule that says what the default says would only hide rules with conditions.
@@ -139,7 +146,7 @@ impl Table {
                 let Some(row) = lookup(name) else { continue };
                 for (&arch, table) in policy.arches.iter().zip(&mut tables) {
                     if let Some(number) = arch.pick(row) {
-                        table.name(arch, number);
+                        table.name(number);
                         if counts {
                             table.entries.push(Entry { number, rule: index, selector: None });
                         }
@@ -149,7 +156,7 @@ impl Table {
                     // in memory: then a refusal covers it whole and a permission not at all.
                     if arch == Arch::X86
                         && counts
-                        && !(lax && !rule.when.is_empty())
+                        && (!lax || rule.when.is_empty())
                         && let Some((number, selector)) = multiplex::of(name)
                     {
                         let selector = Some(selector);
@@ -164,36 +171,41 @@ impl Table {
         tables
     }
 
-    /// Notes that the profile knows a number. The private calls of ARM are no newest ones.
-    fn name(&mut self, arch: Arch, number: u32) {
-        if arch != Arch::Arm || number < ARM_PRIVATE {
+    /// Notes that the profile knows a number.
+    fn name(&mut self, number: u32) {
+        if number < self.special {
             self.beyond = self.beyond.max(Some(number + 1));
         }
     }
 
     /// Appends the ranges that cover `first..=last`.
     fn append(&self, policy: &Policy<'_>, first: u32, last: u32, ranges: &mut Vec<Range>) {
-        let newer = policy.newer.zip(self.beyond);
-        // The numbers from `from` to `to` that no rule speaks about.
-        let gap = |from: u32, to: u32, ranges: &mut Vec<Range>| {
-            let (newer, beyond) = newer.unwrap_or((policy.default, u32::MAX));
-            if from <= to && from < beyond {
-                ranges.push(Range { start: from, fate: Fate::Return(policy.default) });
-            }
-            if from <= to && beyond <= to {
-                ranges.push(Range { start: from.max(beyond), fate: Fate::Return(newer) });
-            }
-        };
         let mut free = first;
         for entries in self.entries.chunk_by(|one, other| one.number == other.number) {
             let number = entries[0].number;
             if number > free {
-                gap(free, number - 1, ranges);
+                self.gap(policy, free, number - 1, ranges);
             }
             ranges.push(Range { start: number, fate: self.fate(policy, entries) });
             free = number + 1;
         }
-        gap(free, last, ranges);
+        self.gap(policy, free, last, ranges);
+    }
+
+    /// Appends the ranges that cover numbers without a rule.
+    fn gap(&self, policy: &Policy<'_>, first: u32, last: u32, ranges: &mut Vec<Range>) {
+        let newer = policy.newer.zip(self.beyond);
+        let (newer, from) = newer.unwrap_or((policy.default, u32::MAX));
+        let until = self.special;
+        for (start, end, value) in [
+            (first, from.saturating_sub(1).min(last), policy.default),
+            (first.max(from), until.saturating_sub(1).min(last), newer),
+            (first.max(until), last, policy.default),
+        ] {
+            if start <= end {
+                ranges.push(Range { start, fate: Fate::Return(value) });
+            }
+        }
     }
 
     /// What the rules about one number come to.
@@ -217,8 +229,15 @@ impl Table {
     }
 }
 
-/// The first number of ARM's private calls (`__ARM_NR_BASE`).
-const ARM_PRIVATE: u32 = 0x000f_0000;
+/// From which number on calls are not the newest ones: the private calls of ARM
+/// (`__ARM_NR_BASE`), and the x32 variants of older calls.
+const fn special(arch: Arch) -> u32 {
+    match arch {
+        Arch::Arm => 0x000f_0000,
+        Arch::X32 => X32_BIT | 512,
+        _ => u32::MAX,
+    }
+}
 
 /// Emits the search among ranges, for a number that is loaded and at least the first's start.
 fn tree(code: &mut Assembler, ranges: &[Range], default: Return) -> Label {

@@ -124,8 +124,8 @@ struct Attach {
 struct Query {
     target: u32,
     kind: u32,
-    query_flags: u32,
-    attach_flags: u32,
+    flags: u32,
+    attached_flags: u32,
     ids: u64,
     count: u32,
     padding: u32,
