@@ -29,7 +29,17 @@ const REPORT: u64 = 512 << 10;
 /// How much of a member is looked at to tell what it is.
 const PEEK: usize = 512;
 
-type Unpacking = JoinHandle<Result<NewLayer, Error>>;
+/// A thread that unpacks a layer. Dropped, it is waited for, so that it leaves nothing behind
+/// after the operation that failed; whoever writes to it must have stopped before.
+pub(crate) struct Unpacking(Option<JoinHandle<Result<NewLayer, Error>>>);
+
+impl Drop for Unpacking {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            drop(thread.join());
+        }
+    }
+}
 
 /// A layer that came in compressed or not, and is being unpacked.
 struct Running {
@@ -112,7 +122,7 @@ impl Store {
                 lease.hold(digest);
                 if self.hold_layers(&digest, lease) {
                     // Its content is here already: it is neither read nor needed.
-                    found.parts.insert(path, Part::Known(digest));
+                    found.parts.insert(path, Part::Known);
                     continue;
                 }
             }
@@ -193,14 +203,14 @@ impl Store {
             Some((file, blob)) => (Some(file), Some(blob)),
             None => (None, None),
         };
-        let (mut writer, thread) = self.unpack_in_thread(compression, !keep)?;
+        // In this order: the writer must be dropped before the thread is waited for.
+        let (thread, mut writer) = self.unpack_in_thread(compression, !keep)?;
         let mut hash = Sha256::new();
         let mut current = 0;
         let mut reported = 0;
         let mut alive = true;
-        let mut hashed = compression != Compression::None || named.is_some();
         // An uncompressed tar is hashed by the thread that unpacks it.
-        hashed &= compression != Compression::None;
+        let hashed = compression != Compression::None;
         let mut send = |bytes: &[u8]| -> Result<(), Error> {
             if hashed {
                 hash.update(bytes);
@@ -246,7 +256,7 @@ impl Store {
         &self,
         compression: Compression,
         recipe: bool,
-    ) -> Result<(PipeWriter, Unpacking), Error> {
+    ) -> Result<(Unpacking, PipeWriter), Error> {
         let target = self.new_layer_path();
         let (writer, reader) = pipe::pipe();
         let work = move || {
@@ -259,13 +269,14 @@ impl Store {
         };
         let thread = std::thread::Builder::new().name("layer".into()).spawn(work);
         let thread = thread.map_err(|error| Error::Stream("cannot start a thread", error))?;
-        Ok((writer, thread))
+        Ok((Unpacking(Some(thread)), writer))
     }
 }
 
 /// Waits for a thread that unpacks.
-pub(crate) fn join(thread: Unpacking) -> Result<NewLayer, Error> {
-    thread.join().unwrap_or_else(|_| {
+pub(crate) fn join(mut thread: Unpacking) -> Result<NewLayer, Error> {
+    let result = thread.0.take().map(JoinHandle::join);
+    result.and_then(Result::ok).unwrap_or_else(|| {
         let error = std::io::Error::other("a panic while unpacking a layer");
         Err(Error::Stream("cannot unpack a layer", error))
     })

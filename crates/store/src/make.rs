@@ -47,7 +47,7 @@ impl Store {
         let snapshot = self.snapshot(snapshot)?;
         let upper = silo_sys::path::open_root(&snapshot.upper)
             .map_err(Error::io("open", &snapshot.upper))?;
-        let (mut writer, thread) = self.unpack_in_thread(Compression::None, true)?;
+        let (thread, mut writer) = self.unpack_in_thread(Compression::None, true)?;
         match tree::pack_layer(upper.as_fd(), &mut writer) {
             Ok(()) => writer.finish(),
             Err(Error::Stream(_, error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {

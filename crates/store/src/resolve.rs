@@ -38,7 +38,7 @@ pub(crate) enum Part {
     /// An unpacked layer, by the digest of its tar.
     Layer(Digest),
     /// A layer, compressed or not, that the store has already.
-    Known(Digest),
+    Known,
     /// A layer, or something else, that could not be unpacked.
     Failed(Error),
 }
@@ -157,7 +157,7 @@ fn docker_image(
                 return Err(Error::DigestMismatch { what, expected: *diff_id, actual: *found });
             }
             // That its tar has the right digest is checked when the layer is placed.
-            Some(Part::Known(_)) => {}
+            Some(Part::Known) => {}
             Some(Part::Failed(_)) => {
                 if let Some(Part::Failed(error)) = parts.remove(key) {
                     return Err(error);
@@ -248,7 +248,7 @@ impl Walk<'_> {
                     let what = format!("the tar of layer {}", layer.digest);
                     return Err(Error::DigestMismatch { what, expected: *diff_id, actual: *found });
                 }
-                Some(Part::Layer(_) | Part::Known(_)) => {}
+                Some(Part::Layer(_) | Part::Known) => {}
                 Some(Part::Failed(_)) => {
                     if let Some(Part::Failed(error)) = self.parts.remove(&key) {
                         return Err(error);
@@ -401,7 +401,7 @@ fn copy(
             return Err(Error::InvalidArchive(text));
         }
     };
-    let (mut writer, thread) = store.unpack_in_thread(compression, record.blob.is_none())?;
+    let (thread, mut writer) = store.unpack_in_thread(compression, record.blob.is_none())?;
     match crate::layer::write_tar(&path, &record, blob.as_deref(), &mut writer) {
         Ok(()) => writer.finish(),
         Err(error) => {

@@ -290,7 +290,7 @@ fn nothing_is_written_outside_of_a_layer() {
     let outside = directory.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("host"), b"host").unwrap();
-    std::fs::set_permissions(outside.join("host"), PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(outside.join("host"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let up = format!("{}{}", "../".repeat(20), outside.to_str().unwrap());
     let absolute = outside.to_str().unwrap();
     let host = format!("{absolute}/host");
