@@ -28,5 +28,11 @@ for name in alpine:3.10 alpine:latest busybox:latest; do
   tar -C "$work/root" -c . | docker import -c 'CMD ["/bin/sh"]' -c "ENV $path" - "$name" >/dev/null
 done
 tar -C "$work/root" -c . | docker import -c 'CMD ["/bin/echo","Hello from Docker!"]' -c "ENV $path" - hello-world:latest >/dev/null
+# The suite writes contexts and credentials into the home directory.
+export HOME=$work/home
+mkdir -p "$HOME"
 cd "$suite"
-PYTHONPATH=$suite "$venv/bin/pytest" tests/integration -q -p no:cacheprovider --timeout 60 "$@"
+# Some tests drop DOCKER_HOST and expect the engine at its default place.
+PYTHONPATH=$suite SOCKET=${DOCKER_HOST#unix://} unshare -m sh -c \
+  'mount -t tmpfs run /run && ln -s "$SOCKET" /run/docker.sock && exec "$@"' sh \
+  "$venv/bin/pytest" tests/integration -q -p no:cacheprovider --timeout 60 "$@"

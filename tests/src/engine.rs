@@ -100,7 +100,8 @@ impl Engine {
             .arg(self.directory.path().join("run"))
             .arg("--host")
             .arg(format!("unix://{}", self.socket.display()))
-            .args(["--bridge", &bridge])
+            .args(["--bridge", &bridge, "--table", &bridge, "--cgroup-parent"])
+            .arg(format!("/{}", self.cgroup_parent()))
             // The daemon writes a byte to its standard output once its sockets listen.
             .arg("--ready-on-stdout")
             .stdin(Stdio::null())
@@ -113,6 +114,11 @@ impl Engine {
         if ready.read(&mut byte).expect("read readiness") == 0 {
             panic!("the daemon did not start:\n{}", self.daemon_log());
         }
+    }
+
+    /// The cgroup below which this engine puts its containers, relative to each hierarchy.
+    pub fn cgroup_parent(&self) -> String {
+        format!("silo-test-{}", self.prefix)
     }
 
     /// Which engine this is.
@@ -327,6 +333,7 @@ impl Drop for Engine {
             let _status = daemon.wait();
             let _output = Command::new(silo_binary())
                 .args(["daemon", "--remove-network", "--bridge", &format!("s{}", self.prefix)])
+                .args(["--table", &format!("s{}", self.prefix)])
                 .output();
         }
         if std::thread::panicking() {

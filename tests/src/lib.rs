@@ -7,7 +7,7 @@ mod engine;
 mod http;
 mod skip;
 
-pub use engine::{Engine, Kind, Outcome};
+pub use engine::{Engine, Kind, Outcome, busybox_tree};
 pub use http::Response;
 pub use skip::skip;
 

@@ -3,6 +3,7 @@
 //! Every test but those that name a difference passes on a real Docker Engine as well.
 
 mod copy;
+mod crash;
 mod errors;
 mod events;
 mod exec;
@@ -13,5 +14,6 @@ mod limits;
 mod logs;
 mod network;
 mod run;
+mod security;
 mod streams;
 mod volumes;

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs youki's `contest`, built in the folder $1 (with `contest` and a static `runtimetest` in it),
+# against `silo runtime`, or against the runtime named by RUNTIME. One group at a time, since a
+# test that panics ends the whole run. Prints every result and the sums.
+set -uo pipefail
+folder=$(realpath "$1")
+work=$(mktemp -d /tmp/silo-contest-XXXXXX)
+trap 'rm -rf "$work"' EXIT
+runtime=${RUNTIME:-$work/silo-runtime}
+printf '#!/bin/sh\nexec %q runtime "$@"\n' "$SILO" >"$work/silo-runtime"
+chmod +x "$work/silo-runtime"
+cd "$folder"
+for group in $(./contest list); do
+  timeout 120 ./contest run --runtime "$runtime" --runtimetest ./runtimetest -t "$group" >"$work/log" 2>&1 ||
+    echo "1 / 1 : $group : not ok (the group ended early: $(grep -m1 -A1 panicked "$work/log" | tail -1 | cut -c1-160))" >>"$work/log"
+  sed "s/^/$group: /" "$work/log" >>"$work/all"
+  grep -E '^[0-9]+ / [0-9]+ : ' -A1 "$work/log" | sed "s/^/$group: /"
+done
+count() { grep -cE "^[a-z0-9_]+: [0-9]+ / [0-9]+ : .* : $1" "$work/all"; }
+[ -z "${LOG:-}" ] || cp "$work/all" "$LOG"
+echo "$(count ok) passed, $(count 'not ok') failed, $(count skipped) skipped"
