@@ -226,13 +226,19 @@ impl Network {
         let mut ports = lock(&inner.ports);
         let held = ports.reserve(mappings, inner.config.ipv6_relay && has_ipv6())?;
         let published = published(sandbox.ip, &held);
-        if let Err(error) = inner.change(true, &published) {
-            ports.forget(&held);
-            return Err(error);
-        }
         let bindings = held.iter().map(|h| h.binding).collect();
-        let result = inner.hold(&mut ports, sandbox.ip, held);
-        drop(ports);
+        let mut result = inner.hold(&mut ports, sandbox.ip, held);
+        if result.is_ok() {
+            result = inner.change(true, &published);
+            drop(ports);
+            if let Err(error) = &result {
+                // Somebody may just have flushed the table, which then is written anew.
+                tracing::warn!(%error, "publish ports");
+                result = inner.write_table();
+            }
+        } else {
+            drop(ports);
+        }
         if let Err(error) = result {
             self.unpublish(sandbox)?;
             return Err(error);
@@ -256,7 +262,12 @@ impl Network {
             relay.remove(relayed);
         }
         // The elements go first, then, with `held`, the sockets.
-        inner.change(false, &published(sandbox.ip, &held))
+        let result = inner.change(false, &published(sandbox.ip, &held));
+        drop(ports);
+        result.or_else(|error| {
+            tracing::warn!(%error, "unpublish ports");
+            inner.write_table()
+        })
     }
 
     /// Takes back a sandbox's ports and lets go of its namespace. The address is free again when
