@@ -1,5 +1,6 @@
 //! Repository tasks: `cargo xtask <task>`. A developer, CI and a new user run the same ones.
 
+mod clients;
 mod conformance;
 mod demo;
 mod rules;

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{build_silo, check, root, rules, setup, sh};
+use crate::{build_silo, check, clients, root, rules, setup, sh};
 
 /// Formatting, lints, rules and tests; further arguments go to the test runner.
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -17,22 +17,24 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if skips.exists() {
         fs_err::remove_file(&skips)?;
     }
-    let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
-    let mut command = Command::new("cargo");
-    if nextest.is_ok_and(|output| output.status.success()) {
-        command.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
-        command
-            .args(["--profile", if std::env::var_os("CI").is_some() { "ci" } else { "default" }]);
-    } else {
-        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+    let clis = clients::docker_clis();
+    let mut result = Ok(());
+    for (number, cli) in clis.iter().enumerate() {
+        // The first round runs everything; the others only what a command line takes part in.
+        let scope: &[&str] =
+            if number == 0 { &["--workspace"] } else { &["--package", "silo-tests"] };
+        eprintln!("+ tests with {}", cli.display());
+        let round = check(
+            runner()
+                .args(scope)
+                .args(arguments)
+                .env("SILO", &silo)
+                .env("SILO_TEST_SKIPS", &skips)
+                .env("SILO_TEST_DOCKER_CLI", cli)
+                .current_dir(root()),
+        );
+        result = result.and(round);
     }
-    let result = check(
-        command
-            .args(arguments)
-            .env("SILO", &silo)
-            .env("SILO_TEST_SKIPS", &skips)
-            .current_dir(root()),
-    );
     // A test that cannot run on this host says why in the file, and is counted here.
     if skips.exists() {
         let text = fs_err::read_to_string(&skips)?;
@@ -45,6 +47,19 @@ pub fn run(arguments: &[String]) -> Result<()> {
         bail!("the tests left behind:\n{}", left.join("\n"));
     }
     Ok(())
+}
+
+/// nextest where it is installed, else cargo's own runner.
+fn runner() -> Command {
+    let nextest = Command::new("cargo").args(["nextest", "--version"]).output();
+    let mut command = Command::new("cargo");
+    if nextest.is_ok_and(|output| output.status.success()) {
+        let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
+        command.args(["nextest", "run", "--locked", "--no-fail-fast", "--profile", profile]);
+    } else {
+        command.args(["test", "--locked", "--no-fail-fast"]);
+    }
+    command
 }
 
 /// Mounts, links, cgroups and processes of test engines that are still there.
