@@ -1,1 +1,323 @@
-//! Images.
+//! Images: names, records and every verb on them.
+//!
+//! The store has an image's content under its id; here is what Docker knows beyond that: the
+//! names that point to it, the image it was committed from, and when it was last named. Names are
+//! full references, `docker.io/library/busybox:latest` or `...@sha256:...`.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use silo_docker::containers::Config;
+use silo_oci::reference::{Reference, is_identifier};
+use silo_store::Store;
+use silo_types::{Digest, Error, ErrorKind};
+
+use crate::db::Db;
+use crate::engine::Engine;
+
+mod change;
+mod commit;
+pub(crate) mod config;
+mod glob;
+mod inspect;
+mod list;
+mod remove;
+mod transfer;
+
+pub use transfer::Resolved;
+
+/// What the engine records about an image.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ImageRecord {
+    /// The image that it was committed from.
+    pub parent: Option<Digest>,
+    /// The container that it was committed from.
+    pub container: String,
+    /// That container's configuration.
+    pub container_config: Option<Config>,
+    /// When it last got a name, nanoseconds since 1970; zero for never.
+    pub tagged: i64,
+}
+
+/// An image: its content and its record.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What the store says.
+    pub image: silo_store::Image,
+    /// What the engine says.
+    pub record: ImageRecord,
+}
+
+impl Entry {
+    /// The id.
+    pub fn id(&self) -> Digest {
+        self.image.id
+    }
+
+    /// When the image was made, if it says so.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.image.config.created.as_deref().and_then(silo_types::time::parse)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    images: BTreeMap<Digest, Arc<Entry>>,
+    names: BTreeMap<Reference, Digest>,
+}
+
+impl Inner {
+    fn names_of(&self, id: &Digest) -> Vec<Reference> {
+        self.names.iter().filter(|(_, image)| *image == id).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn has_children(&self, id: &Digest) -> bool {
+        self.images.values().any(|entry| entry.record.parent.as_ref() == Some(id))
+    }
+}
+
+/// All images.
+#[derive(Debug)]
+pub struct Images {
+    db: Arc<Db>,
+    store: Arc<Store>,
+    inner: RwLock<Inner>,
+    /// Held by the operations that remove something, one at a time.
+    removing: tokio::sync::Mutex<()>,
+}
+
+/// The error for a name that leads to no image.
+fn no_such_image(name: &str) -> Error {
+    Error::not_found(format!("No such image: {name}"))
+}
+
+/// The twelve digits of an id that people see.
+pub(crate) fn short(id: &Digest) -> String {
+    let mut hex = id.hex();
+    hex.truncate(12);
+    hex
+}
+
+impl Images {
+    /// Reads all records. One whose content is gone is dropped.
+    pub fn open(db: &Arc<Db>, store: &Arc<Store>) -> Result<Self, Error> {
+        let mut inner = Inner::default();
+        for (id, record) in db.images()? {
+            let read = || -> Result<Entry, String> {
+                let digest: Digest = id.parse().map_err(|error| format!("{error}"))?;
+                let image = store.image(&digest).map_err(|error| error.to_string())?;
+                let record = serde_json::from_str(&record).map_err(|error| error.to_string())?;
+                Ok(Entry { image, record })
+            };
+            match read() {
+                Ok(entry) => drop(inner.images.insert(entry.id(), Arc::new(entry))),
+                Err(error) => {
+                    tracing::warn!(image = id, error, "image is dropped");
+                    db.image_remove(&id)?;
+                }
+            }
+        }
+        for (name, id) in db.tags()? {
+            match (Reference::parse(&name), id.parse()) {
+                (Ok(reference), Ok(id)) if inner.images.contains_key(&id) => {
+                    inner.names.insert(reference, id);
+                }
+                _ => tracing::warn!(name, id, "name of an image is ignored"),
+            }
+        }
+        Ok(Self {
+            db: Arc::clone(db),
+            store: Arc::clone(store),
+            inner: RwLock::new(inner),
+            removing: tokio::sync::Mutex::default(),
+        })
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.read().images.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An image by its whole id.
+    pub fn get(&self, id: &Digest) -> Option<Arc<Entry>> {
+        self.read().images.get(id).cloned()
+    }
+
+    /// Finds an image by name, id or the beginning of its id, in dockerd's order.
+    pub fn find(&self, text: &str) -> Result<Arc<Entry>, Error> {
+        let inner = self.read();
+        let whole =
+            if is_identifier(text) { format!("sha256:{text}").parse() } else { text.parse() };
+        if let Ok(id) = whole {
+            return inner.images.get(&id).cloned().ok_or_else(|| no_such_image(text));
+        }
+        let reference = Reference::parse_normalized(text).map_err(Error::from_kind)?;
+        let named = match reference.digest() {
+            Some(digest) => inner.names.get(&reference.with_digest(*digest)),
+            None => inner.names.get(&reference),
+        };
+        if let Some(entry) = named.and_then(|id| inner.images.get(id)) {
+            return Ok(Arc::clone(entry));
+        }
+        let prefix = text.strip_prefix("sha256:").unwrap_or(text);
+        if prefix.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            let mut matches = inner.images.values().filter(|e| e.id().hex().starts_with(prefix));
+            if let (Some(entry), None) = (matches.next(), matches.next()) {
+                return Ok(Arc::clone(entry));
+            }
+        }
+        Err(no_such_image(&reference.familiar()))
+    }
+
+    /// The names of an image, in order.
+    pub fn names(&self, id: &Digest) -> Vec<Reference> {
+        self.read().names_of(id)
+    }
+
+    /// The image that a full name points to.
+    pub fn by_name(&self, name: &Reference) -> Option<Digest> {
+        self.read().names.get(name).copied()
+    }
+
+    /// Records an image with names; an image that is there already keeps its record.
+    fn put(
+        &self,
+        image: silo_store::Image,
+        record: Option<ImageRecord>,
+        names: &[Reference],
+    ) -> Result<(), Error> {
+        let mut inner = self.write();
+        let known = inner.images.get(&image.id).map(|entry| entry.record.clone());
+        let mut record = record.or(known).unwrap_or_default();
+        if !names.is_empty() {
+            record.tagged = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        }
+        let json = serde_json::to_string(&record)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "write image", error))?;
+        let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.db.image_put(&image.id.to_string(), &json, &texts)?;
+        for name in names {
+            inner.names.insert(name.clone(), image.id);
+        }
+        inner.images.insert(image.id, Arc::new(Entry { image, record }));
+        Ok(())
+    }
+
+    /// Points a name at an image.
+    fn tag(&self, entry: &Entry, name: &Reference) -> Result<(), Error> {
+        self.put(entry.image.clone(), Some(entry.record.clone()), std::slice::from_ref(name))
+    }
+
+    /// Takes a name away.
+    fn untag(&self, name: &Reference) -> Result<(), Error> {
+        let mut inner = self.write();
+        self.db.tag_remove(&name.to_string())?;
+        inner.names.remove(name);
+        Ok(())
+    }
+
+    /// Forgets an image without names; content goes with [`Images::collect`].
+    fn forget(&self, id: &Digest) -> Result<(), Error> {
+        let mut inner = self.write();
+        self.db.image_remove(&id.to_string())?;
+        inner.images.remove(id);
+        inner.names.retain(|_, image| image != id);
+        Ok(())
+    }
+
+    /// Removes content that nothing needs, and returns what it was.
+    async fn collect(&self) -> Result<silo_store::Collected, Error> {
+        let keep: HashSet<Digest> = self.read().images.keys().copied().collect();
+        let store = Arc::clone(&self.store);
+        tokio::task::spawn_blocking(move || store.collect(&keep))
+            .await
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "collect garbage", error))?
+            .map_err(Error::from_kind)
+    }
+}
+
+/// Reads the `repo` and `tag` of a request as a full name; `None` for an empty repository.
+fn repository_and_tag(repo: &str, tag: &str) -> Result<Option<Reference>, Error> {
+    if repo.is_empty() {
+        return Ok(None);
+    }
+    let reference = Reference::parse(repo).map_err(Error::from_kind)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("cannot import digest reference"));
+    }
+    if !tag.is_empty() {
+        return reference.with_tag(tag).map(Some).map_err(Error::from_kind);
+    }
+    Reference::parse_normalized(repo).map(Some).map_err(Error::from_kind)
+}
+
+impl Engine {
+    /// The image that a client names.
+    pub fn image(&self, text: &str) -> Result<Arc<Entry>, Error> {
+        self.images.find(text)
+    }
+
+    /// Does `name`, as a client wrote it at some time, still lead to this image?
+    pub fn image_name_is(&self, name: &str, id: Digest) -> bool {
+        self.images.find(name).is_ok_and(|entry| entry.id() == id)
+    }
+
+    /// The ids of an image and of all that were committed from it; none if there is no such
+    /// image.
+    pub fn image_descendants(&self, name: &str) -> BTreeSet<String> {
+        let Ok(entry) = self.images.find(name) else { return BTreeSet::new() };
+        let inner = self.images.read();
+        let mut found = BTreeSet::from([entry.id()]);
+        let mut open = vec![entry.id()];
+        while let Some(parent) = open.pop() {
+            for child in inner.images.values().filter(|e| e.record.parent == Some(parent)) {
+                if found.insert(child.id()) {
+                    open.push(child.id());
+                }
+            }
+        }
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    /// Announces that something happened to an image, with the labels it has.
+    fn image_event(&self, action: &str, id: &Digest, name: &str) {
+        let mut attributes = BTreeMap::new();
+        if let Some(entry) = self.images.get(id) {
+            attributes.clone_from(&entry.image.config.config.labels);
+        }
+        attributes.insert("name".into(), name.to_owned());
+        self.events.publish("image", action, &id.to_string(), attributes);
+    }
+
+    /// `POST /images/{name}/tag`.
+    pub fn image_tag(&self, name: &str, repo: &str, tag: &str) -> Result<(), Error> {
+        let Some(reference) = repository_and_tag(repo, tag)? else {
+            return Err(Error::invalid("invalid reference format"));
+        };
+        if reference.familiar_name() == "sha256" {
+            return Err(Error::invalid(
+                "refusing to create an ambiguous tag using digest algorithm as name",
+            ));
+        }
+        let entry = self.images.find(name)?;
+        self.images.tag(&entry, &reference)?;
+        self.image_event("tag", &entry.id(), &reference.familiar());
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Images in and out: load, save, import; and resolving one for a container.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use silo_docker::containers::Config;
+use silo_docker::query::ImportQuery;
+use silo_docker::stream::{ProgressDetail, StreamMessage};
+use silo_oci::image::{History, ImageConfig};
+use silo_oci::platform::Platform;
+use silo_oci::reference::Reference;
+use silo_store::{Progress, SaveImage};
+use silo_types::{Digest, Error, ErrorKind};
+
+use super::{change, config, repository_and_tag};
+use crate::engine::Engine;
+
+/// What a new container needs of its image.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The image.
+    pub id: Digest,
+    /// Its layers, by the topmost chain id; `None` for none.
+    pub chain: Option<Digest>,
+    /// Its configuration.
+    pub config: Arc<ImageConfig>,
+}
+
+async fn blocking<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, silo_store::Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::with_source(ErrorKind::Internal, what, error))?
+        .map_err(Error::from_kind)
+}
+
+fn progress_line(progress: Progress) -> StreamMessage {
+    let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    StreamMessage {
+        status: "Loading layer".to_owned(),
+        progress_detail: Some(ProgressDetail {
+            current: number(progress.current),
+            total: number(progress.total),
+        }),
+        id: progress.layer.map(|layer| super::short(&layer)).unwrap_or_default(),
+        ..StreamMessage::default()
+    }
+}
+
+impl Engine {
+    /// The image that a container is to be made of. Another platform than the one asked for is an
+    /// error.
+    pub fn image_resolve(&self, name: &str, platform: Option<&str>) -> Result<Resolved, Error> {
+        let entry = self.images.find(name)?;
+        let image = &entry.image;
+        if let Some(text) = platform {
+            let wanted: Platform =
+                text.parse().map_err(|error: silo_oci::platform::PlatformError| {
+                    Error::invalid(error.to_string())
+                })?;
+            let found = image.config.platform();
+            if !wanted.matches(&found) {
+                return Err(Error::not_found(format!(
+                    "image with reference {name} was found but its platform ({found}) does not \
+                     match the specified platform ({wanted})"
+                )));
+            }
+        }
+        Ok(Resolved { id: image.id, chain: image.top(), config: Arc::clone(&image.config) })
+    }
+
+    /// `POST /images/load`: reads an archive and tells `sink` how it goes. What was loaded before
+    /// an error stays.
+    pub async fn image_load(
+        &self,
+        input: impl Read + Send + 'static,
+        quiet: bool,
+        sink: impl Fn(StreamMessage) + Send + Clone + 'static,
+    ) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        let report = sink.clone();
+        let loaded = blocking("load images", move || {
+            store.load(input, &mut |progress| {
+                if !quiet {
+                    report(progress_line(progress));
+                }
+            })
+        })
+        .await?;
+        for image in &loaded.images {
+            let names: Vec<Reference> = image
+                .names
+                .iter()
+                .filter_map(|name| Reference::parse_normalized(name).ok())
+                .filter(|name| name.digest().is_none())
+                .collect();
+            for name in &names {
+                // A name moves; what it pointed to stays without it.
+                let old = self.images.by_name(name).filter(|old| *old != image.id);
+                if let Some(old) = old {
+                    sink(StreamMessage::stream(format!(
+                        "The image {} already exists, renaming the old one with ID {old} to empty \
+                         string\n",
+                        name.familiar()
+                    )));
+                }
+            }
+            self.images.put(image.image.clone(), None, &names)?;
+            for name in &names {
+                self.image_event("tag", &image.id, &name.familiar());
+                sink(StreamMessage::stream(format!("Loaded image: {}\n", name.familiar())));
+            }
+            if names.is_empty() {
+                sink(StreamMessage::stream(format!("Loaded image ID: {}\n", image.id)));
+            }
+            self.image_event("load", &image.id, &image.id.to_string());
+        }
+        // The records keep the content from here on.
+        drop(loaded.lease);
+        Ok(())
+    }
+
+    /// The images behind names, for [`Engine::image_save`]. A bare repository stands for all of
+    /// its tags, an id for the image without a name.
+    pub fn image_save_resolve(&self, names: &[String]) -> Result<Vec<SaveImage>, Error> {
+        let mut images: Vec<SaveImage> = Vec::new();
+        let mut add = |id: Digest, name: Option<String>| {
+            let known = images.iter_mut().find(|image| image.id == id);
+            match known {
+                Some(image) => image.names.extend(name),
+                None => images.push(SaveImage { id, names: name.into_iter().collect() }),
+            }
+        };
+        for text in names {
+            let not_found = || Error::not_found(format!("No such image: {text}"));
+            let bare = Reference::parse(text).ok().filter(Reference::is_name_only);
+            if let Some(repository) = bare {
+                let inner = self.images.read();
+                let mut found = false;
+                for (name, id) in &inner.names {
+                    if name.name() == repository.name() && name.tag().is_some() {
+                        add(*id, Some(name.to_string()));
+                        found = true;
+                    }
+                }
+                if found {
+                    continue;
+                }
+            }
+            let entry = self.images.find(text).map_err(|_| not_found())?;
+            let name = Reference::parse_normalized(text)
+                .ok()
+                .filter(|name| name.tag().is_some() && self.images.by_name(name).is_some());
+            add(entry.id(), name.map(|name| name.to_string()));
+        }
+        Ok(images)
+    }
+
+    /// `GET /images/get`: writes an archive. Blocking.
+    pub fn image_save(&self, images: Vec<SaveImage>, output: impl Write) -> Result<(), Error> {
+        self.store.save(&images, output).map_err(Error::from_kind)?;
+        for image in &images {
+            self.image_event("save", &image.id, &image.id.to_string());
+        }
+        Ok(())
+    }
+
+    /// `POST /images/create?fromSrc=-`: makes an image of one layer and returns its id.
+    pub async fn image_import(
+        &self,
+        query: ImportQuery,
+        input: impl Read + Send + 'static,
+    ) -> Result<String, Error> {
+        let name = repository_and_tag(&query.repo, &query.tag)?;
+        let platform = match query.platform.as_str() {
+            "" => Platform::host(),
+            text => text.parse().map_err(|error: silo_oci::platform::PlatformError| {
+                Error::invalid(error.to_string())
+            })?,
+        };
+        let config = change::apply(Config::default(), &query.changes)?;
+        let created = Some(silo_types::time::rfc3339_nano(Timestamp::now()));
+        let image = ImageConfig {
+            created: created.clone(),
+            architecture: platform.architecture,
+            variant: platform.variant,
+            os: platform.os,
+            comment: query.message.clone(),
+            config: config::from_api(&config),
+            history: vec![History { created, comment: query.message, ..History::default() }],
+            ..ImageConfig::default()
+        };
+        let store = Arc::clone(&self.store);
+        let (image, lease) = blocking("import image", move || store.import(input, image)).await?;
+        let id = image.id;
+        let names: Vec<Reference> = name.into_iter().collect();
+        self.images.put(image, None, &names)?;
+        drop(lease);
+        for name in &names {
+            self.image_event("tag", &id, &name.familiar());
+        }
+        self.image_event("import", &id, &id.to_string());
+        Ok(id.to_string())
+    }
+}

@@ -1,0 +1,242 @@
+//! Filling an empty volume with what the image has at its place.
+//!
+//! Source and target may hold anything that a stranger made, and another container may be
+//! writing to the target at the same time. So every step works on descriptors, follows no
+//! symbolic link of either tree, and takes names one component at a time.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags,
+};
+
+const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// A deeper tree than any path can name.
+const MAX_DEPTH: usize = 2048;
+/// More files with hard links than this are copied without, to save descriptors.
+const MAX_LINKS: usize = 512;
+
+/// Copies the directory `path`, resolved inside `root`, into the directory `volume`, if that is
+/// empty. Content, owners, modes, times, links and extended attributes are kept. Nothing happens
+/// when the path is no directory. True when something was copied.
+pub fn copy_up(root: BorrowedFd<'_>, path: &Path, volume: &Path) -> io::Result<bool> {
+    let source = match silo_sys::path::open_in_root(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(source) => source,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    };
+    let target = rustix::fs::openat(CWD, volume, OFlags::RDONLY | DIR, Mode::empty())?;
+    if names(target.as_fd())?.next().is_some() {
+        return Ok(false);
+    }
+    let mut links = HashMap::new();
+    copy_dir(source.as_fd(), target.as_fd(), &mut links, 0)?;
+    Ok(true)
+}
+
+/// Hard links that were made already, by the source's device and inode: a descriptor of the
+/// first copy.
+type Links = HashMap<(u64, u64), OwnedFd>;
+
+fn names(dir: BorrowedFd<'_>) -> io::Result<impl Iterator<Item = CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names.into_iter())
+}
+
+fn copy_dir(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    links: &mut Links,
+    depth: usize,
+) -> io::Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "directories nested too deeply"));
+    }
+    for name in names(source)? {
+        let stat = rustix::fs::statat(source, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                let from = rustix::fs::openat(source, &name, OFlags::RDONLY | DIR, Mode::empty())?;
+                rustix::fs::mkdirat(target, &name, Mode::RWXU)?;
+                let to = rustix::fs::openat(target, &name, OFlags::RDONLY | DIR, Mode::empty())?;
+                copy_dir(from.as_fd(), to.as_fd(), links, depth + 1)?;
+            }
+            FileType::RegularFile => copy_file(source, target, &name, &stat, links)?,
+            FileType::Symlink => {
+                let link = rustix::fs::readlinkat(source, &name, Vec::new())?;
+                rustix::fs::symlinkat(&link, target, &name)?;
+                own_at(target, &name, &stat)?;
+            }
+            kind @ (FileType::CharacterDevice | FileType::BlockDevice | FileType::Fifo) => {
+                let mode = Mode::from_raw_mode(stat.st_mode);
+                rustix::fs::mknodat(target, &name, kind, mode, stat.st_rdev)?;
+                own_at(target, &name, &stat)?;
+                rustix::fs::chmodat(target, &name, mode, AtFlags::empty())?;
+            }
+            // A socket without its owner is of no use.
+            _ => {}
+        }
+    }
+    // Last, since the entries above changed the times.
+    let stat = rustix::fs::fstat(source)?;
+    finish(source, target, &stat)
+}
+
+#[expect(clippy::cast_sign_loss, clippy::allow_attributes, reason = "device and inode are bits")]
+fn key(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+fn copy_file(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Stat,
+    links: &mut Links,
+) -> io::Result<()> {
+    if let Some(first) = links.get(&key(stat)) {
+        rustix::fs::linkat(first, c"", target, name, AtFlags::EMPTY_PATH)?;
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let from = rustix::fs::openat(source, name, flags, Mode::empty())?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(target, name, flags, Mode::RUSR | Mode::WUSR)?;
+    if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
+        io::copy(
+            &mut std::fs::File::from(from.try_clone()?),
+            &mut std::fs::File::from(to.try_clone()?),
+        )?;
+    }
+    finish(from.as_fd(), to.as_fd(), stat)?;
+    if stat.st_nlink > 1 && links.len() < MAX_LINKS {
+        links.insert(key(stat), to);
+    }
+    Ok(())
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+fn owner(stat: &Stat) -> (rustix::fs::Uid, rustix::fs::Gid) {
+    (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid))
+}
+
+fn own_at(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
+    let (user, group) = owner(stat);
+    rustix::fs::chownat(dir, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(dir, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// Owner, then mode (which a change of owner would weaken), attributes, times.
+fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+    let (user, group) = owner(stat);
+    rustix::fs::fchown(target, Some(user), Some(group))?;
+    rustix::fs::fchmod(target, Mode::from_raw_mode(stat.st_mode))?;
+    copy_attributes(source, target)?;
+    rustix::fs::futimens(target, &times(stat))?;
+    Ok(())
+}
+
+fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let mut list = vec![0u8; 64 * 1024];
+    let length = match rustix::fs::flistxattr(source, &mut list) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut value = vec![0u8; 64 * 1024];
+    for name in list[..length].split_inclusive(|&byte| byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+        let size = rustix::fs::fgetxattr(source, name, &mut value)?;
+        match rustix::fs::fsetxattr(target, name, &value[..size], XattrFlags::empty()) {
+            // The volume's file system may not have this kind; labels are the host's business.
+            Ok(()) | Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::PERM) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn open(path: &Path) -> OwnedFd {
+        rustix::fs::open(path, OFlags::RDONLY | DIR, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn trees_are_copied_with_what_belongs_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
+        fs_err::create_dir_all(root.join("data/sub")).unwrap();
+        fs_err::create_dir(&volume).unwrap();
+        fs_err::write(root.join("data/sub/file"), "content").unwrap();
+        fs_err::hard_link(root.join("data/sub/file"), root.join("data/again")).unwrap();
+        symlink("/etc/passwd", root.join("data/link")).unwrap();
+        std::os::unix::fs::chown(root.join("data"), Some(7), Some(8)).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o2750);
+        fs_err::set_permissions(root.join("data"), mode).unwrap();
+
+        let fd = open(&root);
+        assert!(copy_up(fd.as_fd(), Path::new("/data"), &volume).unwrap());
+        assert_eq!(fs_err::read_to_string(volume.join("sub/file")).unwrap(), "content");
+        assert_eq!(fs_err::read_link(volume.join("link")).unwrap(), Path::new("/etc/passwd"));
+        let (a, b) = (volume.join("again"), volume.join("sub/file"));
+        assert_eq!(fs_err::metadata(a).unwrap().ino(), fs_err::metadata(b).unwrap().ino());
+        let meta = fs_err::metadata(&volume).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7, 8, 0o2750));
+        assert!(!copy_up(fd.as_fd(), Path::new("/data"), &volume).unwrap(), "no longer empty");
+    }
+
+    #[test]
+    fn links_do_not_lead_out_of_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
+        fs_err::create_dir_all(root.join("inside")).unwrap();
+        fs_err::write(root.join("inside/mine"), "").unwrap();
+        fs_err::create_dir(&volume).unwrap();
+        fs_err::create_dir(dir.path().join("secret")).unwrap();
+        fs_err::write(dir.path().join("secret/key"), "").unwrap();
+        symlink(dir.path().join("secret"), root.join("absolute")).unwrap();
+        symlink("../secret", root.join("relative")).unwrap();
+        symlink("/inside", root.join("good")).unwrap();
+        let fd = open(&root);
+        for bad in ["absolute", "relative", "missing", "inside/mine"] {
+            assert!(!copy_up(fd.as_fd(), Path::new(bad), &volume).unwrap(), "{bad}");
+        }
+        assert!(copy_up(fd.as_fd(), Path::new("good"), &volume).unwrap());
+        assert!(volume.join("mine").exists());
+    }
+}
