@@ -111,9 +111,8 @@ impl Engine {
             .expect("start silo daemon");
         self.daemon = Some(child);
         let mut byte = [0];
-        if ready.read(&mut byte).expect("read readiness") == 0 {
-            panic!("the daemon did not start:\n{}", self.daemon_log());
-        }
+        let length = ready.read(&mut byte).expect("read readiness");
+        assert_eq!(length, 1, "the daemon did not start:\n{}", self.daemon_log());
     }
 
     /// The cgroup below which this engine puts its containers, relative to each hierarchy.

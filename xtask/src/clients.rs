@@ -26,7 +26,7 @@ pub fn docker_clis() -> Vec<PathBuf> {
     match newest() {
         Ok(file) => found.push(file),
         Err(error) => {
-            eprintln!("not tested with the command line of Debian {NEWEST_SUITE}: {error:#}")
+            eprintln!("not tested with the command line of Debian {NEWEST_SUITE}: {error:#}");
         }
     }
     found

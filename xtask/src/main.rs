@@ -62,9 +62,10 @@ fn sh(program: &str, arguments: &[&str]) -> Result<()> {
 
 /// Runs a prepared command and fails when it does.
 fn check(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("start {:?}", command.get_program()))?;
+    let status =
+        command.status().with_context(|| format!("start {}", command.get_program().display()))?;
     if !status.success() {
-        bail!("{:?} failed: {status}", command.get_program());
+        bail!("{} failed: {status}", command.get_program().display());
     }
     Ok(())
 }

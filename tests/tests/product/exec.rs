@@ -25,7 +25,8 @@ fn runs_beside_the_first_process() {
         "echo $MORE; pwd; id -un",
     ]);
     assert_eq!(text, "yes\n/etc\nuser");
-    let outcome = engine.docker_with_input(&["exec", "-i", &name, "wc", "-c"], &[b'y'; 100_000]);
+    let outcome =
+        engine.docker_with_input(&["exec", "-i", &name, "wc", "-c"], &vec![b'y'; 100_000]);
     assert_eq!(outcome.stdout.trim(), "100000");
     let status = engine.ok(&["exec", &name, "cat", "/proc/self/status"]);
     assert!(status.contains("CapEff:\t00000000a80425fb"), "{status}");

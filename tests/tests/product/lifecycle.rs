@@ -115,17 +115,17 @@ fn rename_and_filters_of_ps() {
         names.sort();
         names
     };
-    assert_eq!(list("label=tier=front"), [one.clone()]);
-    assert_eq!(list("label=tier"), [one.clone()]);
-    assert_eq!(list("status=exited"), [two.clone()]);
-    assert_eq!(list("exited=0"), [two.clone()]);
-    assert_eq!(list("status=created"), [one.clone()]);
-    assert_eq!(list("ancestor=busybox"), [one.clone(), two.clone()]);
-    assert_eq!(list(&format!("before={two}")), [one.clone()]);
-    assert_eq!(list(&format!("since={one}")), [two.clone()]);
+    assert_eq!(list("label=tier=front"), [one.as_str()]);
+    assert_eq!(list("label=tier"), [one.as_str()]);
+    assert_eq!(list("status=exited"), [two.as_str()]);
+    assert_eq!(list("exited=0"), [two.as_str()]);
+    assert_eq!(list("status=created"), [one.as_str()]);
+    assert_eq!(list("ancestor=busybox"), [one.as_str(), two.as_str()]);
+    assert_eq!(list(&format!("before={two}")), [one.as_str()]);
+    assert_eq!(list(&format!("since={one}")), [two.as_str()]);
     let three = engine.name("three");
     engine.ok(&["rename", &one, &three]);
-    assert_eq!(list("label=tier=front"), [three.clone()]);
+    assert_eq!(list("label=tier=front"), [three.as_str()]);
     let stderr = engine.fails(1, &["rename", &three, &two]);
     assert!(stderr.contains("is already in use"), "{stderr}");
     let stderr = engine.fails(1, &["ps", "--filter", "status=strange"]);

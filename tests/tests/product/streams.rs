@@ -44,7 +44,7 @@ fn attach_with_and_without_upgrade() {
         assert!(head.starts_with(status), "{head}");
         assert!(head.contains("application/vnd.docker.raw-stream"), "{head}");
         engine.ok(&["start", &name]);
-        stream.write_all(&[b'z'; 70_000]).expect("send");
+        stream.write_all(&vec![b'z'; 70_000]).expect("send");
         stream.shutdown(std::net::Shutdown::Write).expect("half-close");
         let mut frames = Vec::new();
         stream.read_to_end(&mut frames).expect("receive");
@@ -107,7 +107,7 @@ fn detach_keys_leave_the_container_running() {
 #[test]
 fn many_bytes_pass_unchanged() {
     let engine = Engine::start();
-    let input: Vec<u8> = (0..2_000_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let input: Vec<u8> = (0..2_000_000u32).flat_map(u32::to_le_bytes).collect();
     let mut child = engine
         .docker_command()
         .args(["run", "--rm", "-i", "busybox", "md5sum"])
