@@ -250,6 +250,17 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Sets rules by a program in the hierarchy of version 2, whichever else there is.
+    #[cfg(test)]
+    pub(crate) fn device_program(
+        &self,
+        at: usize,
+        directory: BorrowedFd<'_>,
+        rules: &[LinuxDeviceCgroup],
+    ) -> Result<(), Error> {
+        self.devices_v2(at, directory, &State::new(&steps(rules)?))
+    }
+
     fn devices_v2(&self, at: usize, directory: BorrowedFd<'_>, state: &State) -> Result<(), Error> {
         let failed = |operation, source| Error::DeviceFilter {
             path: self.directory_path(at),
@@ -281,4 +292,101 @@ fn machine_root() -> bool {
     rustix::process::geteuid().is_root()
         && fs_err::read_to_string("/proc/self/uid_map")
             .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(
+        allow: bool,
+        kind: &str,
+        major: Option<i64>,
+        minor: Option<i64>,
+        access: &str,
+    ) -> LinuxDeviceCgroup {
+        let text = |text: &str| Some(text.to_owned());
+        LinuxDeviceCgroup { allow, kind: text(kind), major, minor, access: text(access) }
+    }
+
+    /// What a state means; that the program means the same is tested with the kernel.
+    fn allowed(state: &State, kind: u32, major: u32, minor: u32, access: u32) -> bool {
+        let reference = |rule: &Rule| {
+            let kinds = match rule.kind {
+                Kind::Block => 1,
+                Kind::Char => 2,
+            };
+            let numbers = rule.major.is_none_or(|number| number == major)
+                && rule.minor.is_none_or(|number| number == minor);
+            let wanted =
+                if state.allow { rule.access & access != 0 } else { access & !rule.access == 0 };
+            kinds == kind && numbers && wanted
+        };
+        state.exceptions.iter().any(reference) != state.allow
+    }
+
+    #[test]
+    fn rules_add_up_as_in_version_1() {
+        let state = |rules: &[LinuxDeviceCgroup]| State::new(&steps(rules).unwrap());
+        let docker = state(&[
+            rule(true, "c", Some(9), Some(9), "rwm"),
+            rule(false, "a", None, None, "rwm"),
+            rule(true, "c", None, None, "m"),
+            rule(true, "b", Some(-1), Some(-1), "m"),
+            rule(true, "c", Some(1), Some(3), "r"),
+            rule(true, "c", Some(1), Some(3), "wm"),
+            rule(true, "c", Some(136), None, "rwm"),
+            rule(false, "c", Some(136), None, "w"),
+        ]);
+        assert!(!docker.allow);
+        assert_eq!(docker.exceptions.len(), 4);
+        assert!(allowed(&docker, 2, 1, 3, READ | WRITE));
+        assert!(allowed(&docker, 2, 7, 7, MKNOD));
+        assert!(!allowed(&docker, 2, 7, 7, MKNOD | READ));
+        assert!(allowed(&docker, 2, 136, 5, READ));
+        assert!(!allowed(&docker, 2, 136, 5, WRITE));
+        assert!(!allowed(&docker, 1, 8, 0, READ));
+        assert!(!allowed(&docker, 2, 9, 9, READ));
+
+        let privileged = state(&[rule(false, "a", None, None, ""), rule(true, "", None, None, "")]);
+        assert!(privileged.is_open());
+        let but_one = state(&[rule(false, "b", Some(8), None, "w")]);
+        assert!(allowed(&but_one, 1, 8, 1, READ));
+        assert!(!allowed(&but_one, 1, 8, 1, READ | WRITE));
+        let both = state(&[rule(false, "a", None, None, ""), rule(true, "a", Some(1), None, "r")]);
+        assert_eq!(both.exceptions.len(), 2);
+    }
+
+    #[test]
+    fn lines_of_version_1() {
+        let lines: Vec<_> = steps(&[
+            rule(false, "a", None, None, "rwm"),
+            rule(true, "c", Some(5), None, "rw"),
+            rule(false, "b", Some(8), Some(1), ""),
+        ])
+        .unwrap()
+        .iter()
+        .map(v1_line)
+        .collect();
+        assert_eq!(
+            lines,
+            [
+                ("devices.deny", "a".to_owned()),
+                ("devices.allow", "c 5:* rw".to_owned()),
+                ("devices.deny", "b 8:1 rwm".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn senseless_rules() {
+        for bad in [
+            rule(true, "x", None, None, "r"),
+            rule(true, "c", Some(-2), None, "r"),
+            rule(true, "c", None, Some(1 << 32), "r"),
+            rule(true, "c", None, None, "rx"),
+        ] {
+            assert!(steps(std::slice::from_ref(&bad)).is_err(), "{bad:?}");
+        }
+    }
 }

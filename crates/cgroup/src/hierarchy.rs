@@ -90,7 +90,7 @@ pub(crate) fn parse(mountinfo: &[u8], own: &str) -> Vec<Found> {
     for line in mountinfo.split(|&byte| byte == b'\n') {
         let Some(mount) = parse_mount(line) else { continue };
         let path = match mount.version {
-            Version::V2 => own_path(own, |list| list.is_empty()),
+            Version::V2 => own_path(own, str::is_empty),
             Version::V1 => own_path(own, |list| {
                 list.split(',').any(|name| {
                     mount.controllers.iter().any(|controller| controller.v1_name() == name)

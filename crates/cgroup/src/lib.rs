@@ -24,6 +24,8 @@ mod oom;
 mod path;
 mod remove;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 pub use controller::{Controller, Controllers};

@@ -115,8 +115,10 @@ pub(crate) fn plan(
     }
     for limit in &resources.hugepage_limits {
         let size = &limit.page_size;
-        let digits = size.trim_end_matches("KB").trim_end_matches("MB").trim_end_matches("GB");
-        if digits.len() + 2 != size.len() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let digits = ["KB", "MB", "GB"].into_iter().find_map(|unit| size.strip_suffix(unit));
+        if !digits.is_some_and(|digits| {
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        }) {
             return Err(invalid("huge page size", size, "it is not of the form 2MB"));
         }
         let (main, reserved) = match version(Controller::Hugetlb) {
@@ -183,7 +185,7 @@ impl Cgroup {
             self.hierarchy_of(controller).map_or(Version::V1, |at| self.version(at))
         })?;
         let memory = resources.memory.as_ref().map(memory::Limits::new).transpose()?;
-        for (name, _) in &resources.unified {
+        for name in resources.unified.keys() {
             if name.is_empty() || name.contains('/') || NOT_LIMITS.contains(&name.as_str()) {
                 return Err(invalid("unified setting", name, "it is not the name of a limit"));
             }

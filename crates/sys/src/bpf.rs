@@ -64,9 +64,12 @@ impl Instruction {
         Self::new(0x95, 0, 0, 0, 0)
     }
 
-    /// Sets how many instructions a jump skips.
+    /// Sets how many instructions a jump skips. Other instructions stay as they are.
     pub const fn set_jump(&mut self, skip: i16) {
-        self.offset = skip;
+        // BPF_JMP32 is the class of all jumps here.
+        if self.code & 7 == 6 {
+            self.offset = skip;
+        }
     }
 }
 

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn weights_follow_the_curve() {
         for (shares, expected) in
-            [(0, 1), (1, 1), (2, 1), (512, 59), (1024, 100), (2048, 170), (262_144, 10_000)]
+            [(0, 1), (1, 1), (2, 1), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000)]
         {
             assert_eq!(weight(shares), expected, "{shares}");
         }
