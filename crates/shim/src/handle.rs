@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use silo_types::{ErrorKind, Kind};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{ConsoleSize, LogConfig, ShimConfig};
@@ -124,7 +125,7 @@ struct Inner {
     shim_pid: i32,
     next: AtomicU64,
     /// Writing a request must not interleave with another's.
-    writer: tokio::sync::Mutex<tokio::net::unix::OwnedWriteHalf>,
+    writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -162,8 +163,8 @@ impl Shim {
         ours.set_nonblocking(true).map_err(failed)?;
         let argv = [
             c"silo-shim".to_owned(),
-            c_string(&id).map_err(failed)?,
-            c_string(&config.container_dir.to_string_lossy()).map_err(failed)?,
+            c_string(id.as_bytes()).map_err(failed)?,
+            c_string(config.container_dir.as_os_str().as_bytes()).map_err(failed)?,
         ];
         let mut fds = vec![(theirs.as_fd(), CONTROL_FD)];
         if let Some(netns) = &netns {
@@ -171,28 +172,16 @@ impl Shim {
         }
         let child = silo_sys::spawn::spawn(exe, &argv, &[], &fds).map_err(failed)?;
         drop(theirs);
+        // Whatever becomes of this call: a child of ours stays a zombie until it is waited for.
+        let reaped = tokio::spawn(reap(child.pidfd));
         let stream = UnixStream::from_std(ours).map_err(failed)?;
         let mut lines = BufReader::new(stream);
-        let created = first_reply(&mut lines, &id).await;
-        let reap = readable(child.pidfd);
-        let reap = async move {
-            // A child of ours stays a zombie until it is waited for.
-            if let Ok(pidfd) = reap {
-                drop(pidfd.readable().await);
-                let options = rustix::process::WaitIdOptions::EXITED;
-                let which = rustix::process::WaitId::PidFd(pidfd.get_ref().as_fd());
-                if let Err(error) = rustix::process::waitid(which, options) {
-                    tracing::warn!(%error, "wait for a shim");
-                }
-            }
-        };
-        match created {
-            Ok(state) => {
-                tokio::spawn(reap);
-                Ok(Self::new(id, &state, lines))
-            }
+        match first_reply(&mut lines, &id).await {
+            Ok(state) => Ok(Self::new(id, &state, lines)),
             Err(error) => {
-                reap.await;
+                if reaped.await.is_err() {
+                    tracing::warn!(container = %id, "the task that waits for a shim failed");
+                }
                 Err(error)
             }
         }
@@ -225,7 +214,7 @@ impl Shim {
                 pid: state.pid,
                 shim_pid: state.shim_pid,
                 next: AtomicU64::new(1),
-                writer: tokio::sync::Mutex::new(write),
+                writer: Arc::new(tokio::sync::Mutex::new(write)),
                 shared,
             }),
         }
@@ -374,14 +363,39 @@ impl Shim {
             }
             shared.waiting.insert(id, sender);
         }
-        let stream = inner.writer.lock().await;
-        let sent = send_all(stream.as_ref(), &line, fd.as_ref().map(AsFd::as_fd)).await;
-        drop((stream, fd));
+        let writer = Arc::clone(&inner.writer).lock_owned().await;
+        // A caller that gives up must not leave half a request behind.
+        let sent = match try_send(writer.as_ref(), &line, fd.as_ref().map(AsFd::as_fd)) {
+            Ok(count) if count == line.len() => Ok(()),
+            Ok(count) => {
+                let fd = fd.filter(|_| count == 0);
+                let rest = async move {
+                    let fd = fd.as_ref().map(AsFd::as_fd);
+                    send_all(writer.as_ref(), &line[count..], fd).await
+                };
+                tokio::spawn(rest).await.map_err(io::Error::other).flatten()
+            }
+            Err(error) => Err(error),
+        };
         if sent.is_err() {
             lock(&inner.shared).waiting.remove(&id);
             return Err(lost());
         }
         receiver.await.map_err(|_| lost())?.map_err(ShimError::Refused)
+    }
+}
+
+/// Waits for a shim that is our child.
+async fn reap(pidfd: OwnedFd) {
+    let wait = async {
+        let pidfd = readable(pidfd)?;
+        drop(pidfd.readable().await?);
+        let which = rustix::process::WaitId::PidFd(pidfd.get_ref().as_fd());
+        rustix::process::waitid(which, rustix::process::WaitIdOptions::EXITED)?;
+        io::Result::Ok(())
+    };
+    if let Err(error) = wait.await {
+        tracing::warn!(%error, "wait for a shim");
     }
 }
 
@@ -395,7 +409,7 @@ fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn c_string(text: &str) -> io::Result<CString> {
+fn c_string(text: &[u8]) -> io::Result<CString> {
     Ok(CString::new(text)?)
 }
 
@@ -412,6 +426,15 @@ fn connect_at(run_dir: &Path) -> io::Result<StdUnixStream> {
     let stream = StdUnixStream::connect(format!("/proc/self/fd/{}/shim.sock", dir.as_raw_fd()))?;
     stream.set_nonblocking(true)?;
     Ok(stream)
+}
+
+/// Sends what there is room for.
+fn try_send(stream: &UnixStream, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
+    let fds: &[BorrowedFd<'_>] = fd.as_ref().map_or(&[], std::slice::from_ref);
+    match stream.try_io(Interest::WRITABLE, || silo_sys::fdpass::send(stream, bytes, fds)) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        sent => sent,
+    }
 }
 
 async fn send_all(

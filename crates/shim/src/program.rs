@@ -36,6 +36,8 @@ use supervisor::{Supervisor, internal, remove_run_files};
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some(dir) = args.into_iter().nth(2).map(PathBuf::from) else { return ExitCode::from(64) };
     let Ok((control, netns)) = inherited() else { return ExitCode::from(64) };
+    // The daemon's own is nothing that a container should depend on.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let supervisor = prepare(&dir).and_then(|(config, log)| {
         let compute = oci::OciCompute::new(&config, netns)?;
         set_up(config, compute, log)

@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let mut failed = false;
     for (name, test) in TESTS {
         let chosen =
-            |filter: &&&str| if exact { **filter == name } else { name.contains(**filter) };
+            |filter: &&&str| if exact { **filter == *name } else { name.contains(**filter) };
         if wanted.is_empty() || wanted.iter().any(|filter| chosen(&filter)) {
             let ground = Ground::new();
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&ground)));

@@ -36,6 +36,9 @@ pub(super) trait Compute {
     /// Sends a signal to every process.
     fn signal_all(&mut self, signal: i32) -> Result<(), Failure>;
 
+    /// Kills every process.
+    fn kill_all(&mut self);
+
     /// Kills whatever is left after the first process.
     fn kill_rest(&mut self);
 

@@ -69,11 +69,9 @@ impl OciCompute {
         self.oom = self.cgroup.oom_events().map_err(refused)?;
         let root = match &self.config.root {
             RootConfig::Path(path) => Root::Path(path.clone()),
-            RootConfig::Overlay { lowers, upper, work } => Root::Overlay {
-                lowers: lowers.clone(),
-                upper: upper.clone(),
-                work: work.clone(),
-            },
+            RootConfig::Overlay { lowers, upper, work } => {
+                Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
+            }
         };
         let id = self.config.id.to_string();
         let mut request = CreateRequest::new(&id, &self.config.container_dir, &spec, root);
@@ -148,6 +146,10 @@ impl Compute for OciCompute {
             }
         }
         Ok(())
+    }
+
+    fn kill_all(&mut self) {
+        self.cgroup.kill_all().unwrap_or_default();
     }
 
     fn kill_rest(&mut self) {

@@ -39,6 +39,8 @@ pub(super) struct Supervisor<C> {
     buffer: Vec<u8>,
     status: Status,
     started_at: i64,
+    /// How the first process ended, until that has been dealt with.
+    ended: Option<ExitRecord>,
     /// Why the program could not be run.
     start_failure: Option<Failure>,
     oom_killed: bool,
@@ -88,6 +90,7 @@ impl<C: Compute> Supervisor<C> {
             buffer: Vec::new(),
             status: Status::Created,
             started_at: 0,
+            ended: None,
             start_failure: None,
             oom_killed: false,
         })
@@ -126,6 +129,9 @@ impl<C: Compute> Supervisor<C> {
                 Ok(ready) => {
                     for (source, flags) in ready {
                         self.ready(source, flags);
+                    }
+                    if let Some(record) = self.ended.take() {
+                        self.finish(record);
                     }
                 }
                 // Only for want of memory or descriptors: what is there is still to be served.
@@ -245,21 +251,7 @@ impl<C: Compute> Supervisor<C> {
         if let Some(error) = self.log.take_failure() {
             self.publish(&Event::Warning(format!("write log: {error}")));
         }
-        let time = Instant::now();
-        for index in 1..self.processes.len() {
-            let process = &mut self.processes[index];
-            let late = process.grace.is_some_and(|deadline| deadline <= time);
-            if process.exit.is_some() && !process.announced && (process.is_silent() || late) {
-                process.grace = None;
-                process.announced = true;
-                process.end_clients();
-                let exit = process.exit.clone();
-                let process = process.id.clone();
-                if let Some(exit) = exit {
-                    self.publish(&Event::Exited { process, exit });
-                }
-            }
-        }
+        self.announce();
         for process in &mut self.processes {
             process.sweep();
         }
@@ -271,6 +263,26 @@ impl<C: Compute> Supervisor<C> {
                 || !process.clients.is_empty()
                 || !(process.is_silent() || exited)
         });
+    }
+
+    /// Tells of later processes that have ended and whose output is complete, or that will not
+    /// be waited for any longer.
+    fn announce(&mut self) {
+        let time = Instant::now();
+        for index in 1..self.processes.len() {
+            let process = &mut self.processes[index];
+            let late = process.grace.is_some_and(|deadline| deadline <= time);
+            if process.announced || !(process.is_silent() || late) {
+                continue;
+            }
+            if let Some(exit) = process.exit.clone() {
+                process.grace = None;
+                process.announced = true;
+                process.end_clients();
+                let process = process.id.clone();
+                self.publish(&Event::Exited { process, exit });
+            }
+        }
     }
 
     fn publish(&mut self, event: &Event) {
@@ -308,7 +320,7 @@ impl<C: Compute> Supervisor<C> {
             record.signal = None;
             record.error = Some(failure.message);
         }
-        self.finish(record);
+        self.ended = Some(record);
     }
 
     /// The first process has ended, and so has the container.
@@ -328,7 +340,7 @@ impl<C: Compute> Supervisor<C> {
                 self.processes[index].exit = Some(self.last_words(index));
             }
         }
-        self.settle();
+        self.announce();
         self.publish(&Event::Exited { process: ProcessRef::Init, exit: record });
         self.listener = None;
         remove_run_files(&self.config);
@@ -397,8 +409,10 @@ impl<C: Compute> Supervisor<C> {
                 Ok(Reply::Done)
             }
             Call::Shutdown => {
-                self.compute.kill_rest();
-                self.signal(&ProcessRef::Init, 9, false)
+                self.compute.kill_all();
+                // Where that was not enough; it may as well be gone by now.
+                drop(self.signal(&ProcessRef::Init, 9, false));
+                Ok(Reply::Done)
             }
         }
     }

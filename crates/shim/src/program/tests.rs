@@ -99,6 +99,10 @@ impl Compute for Fake {
         Ok(())
     }
 
+    fn kill_all(&mut self) {
+        self.kill_rest();
+    }
+
     fn kill_rest(&mut self) {
         // Each script is a session and so a group; those of it that live on go with it.
         let kill = rustix::process::Signal::KILL;
