@@ -49,6 +49,12 @@ impl Real {
         }
     }
 
+    /// Waits until the group has this many processes.
+    fn until_processes(&self, count: usize) {
+        let enough = || self.group.pids().map(|pids| pids.len() >= count);
+        assert!(crate::wait::until(Duration::from_secs(10), enough).unwrap());
+    }
+
     /// A shell in the group, which waits for its standard input to end and then runs a script.
     fn shell(&self, script: &str) -> Shell {
         let child = Command::new("/bin/sh")
@@ -111,9 +117,7 @@ fn a_process_enters_lives_and_is_killed() {
     let mut shell = real.shell("sleep 1000 & wait");
     assert_eq!(real.group.pids().unwrap(), [shell.pid()]);
     shell.go();
-    while real.group.pids().unwrap().len() < 2 {
-        rustix::thread::sched_yield();
-    }
+    real.until_processes(2);
     let stats = real.group.stats().unwrap();
     assert_eq!(stats.pids.current, 2);
     assert!(stats.memory.usage > 0);
@@ -274,15 +278,13 @@ fn version_2_alone() {
     real.group.apply(&devices).unwrap();
     // The second program takes the place of the first.
     real.group.apply(&devices).unwrap();
-    let mut shell = real.shell("sleep 1000 & : < /dev/zero && echo open; wait");
+    let mut shell = real.shell("sleep 1000 & (: < /dev/zero) && echo open; wait");
     assert_eq!(real.group.pids().unwrap(), [shell.pid()]);
     real.group.freeze().unwrap();
     shell.go();
     assert!(real.group.is_frozen().unwrap());
     real.group.thaw().unwrap();
-    while real.group.pids().unwrap().len() < 2 {
-        rustix::thread::sched_yield();
-    }
+    real.until_processes(2);
     assert!(real.group.stats().unwrap().cpu.usage > 0);
     real.group.kill_all().unwrap();
     assert_eq!(shell.output(), "");
