@@ -430,7 +430,7 @@ fn connect_at(run_dir: &Path) -> io::Result<StdUnixStream> {
 
 /// Sends what there is room for.
 fn try_send(stream: &UnixStream, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
-    let fds: &[BorrowedFd<'_>] = fd.as_ref().map_or(&[], std::slice::from_ref);
+    let fds: &[BorrowedFd<'_>] = fd.as_slice();
     match stream.try_io(Interest::WRITABLE, || silo_sys::fdpass::send(stream, bytes, fds)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         sent => sent,
@@ -442,7 +442,7 @@ async fn send_all(
     mut bytes: &[u8],
     fd: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let mut fds: &[BorrowedFd<'_>] = fd.as_ref().map_or(&[], std::slice::from_ref);
+    let mut fds: &[BorrowedFd<'_>] = fd.as_slice();
     while !bytes.is_empty() {
         let sent = stream
             .async_io(Interest::WRITABLE, || silo_sys::fdpass::send(stream, bytes, fds))
@@ -457,18 +457,13 @@ async fn send_all(
 async fn first_reply(lines: &mut BufReader<UnixStream>, id: &str) -> Result<State, ShimError> {
     let lost = || ShimError::Lost { id: id.to_owned() };
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        if lines.read_until(b'\n', &mut line).await.map_err(|_| lost())? == 0 {
-            return Err(lost());
-        }
-        match serde_json::from_slice(&line) {
-            Ok(Message::Reply { result: Ok(Reply::State(state)), .. }) => return Ok(state),
-            Ok(Message::Reply { result: Err(failure), .. }) => {
-                return Err(ShimError::Refused(failure));
-            }
-            _ => return Err(ShimError::Answer { id: id.to_owned(), call: "state" }),
-        }
+    if lines.read_until(b'\n', &mut line).await.map_err(|_| lost())? == 0 {
+        return Err(lost());
+    }
+    match serde_json::from_slice(&line) {
+        Ok(Message::Reply { result: Ok(Reply::State(state)), .. }) => Ok(state),
+        Ok(Message::Reply { result: Err(failure), .. }) => Err(ShimError::Refused(failure)),
+        _ => Err(ShimError::Answer { id: id.to_owned(), call: "state" }),
     }
 }
 

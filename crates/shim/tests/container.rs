@@ -3,6 +3,8 @@
 //!
 //! Needs root and a static busybox at /bin/busybox; without them it says so and passes nothing.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test with its own harness")]
+
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -55,9 +57,8 @@ fn main() -> ExitCode {
     let exact = options.contains(&"--exact");
     let mut failed = false;
     for (name, test) in TESTS {
-        let chosen =
-            |filter: &&&str| if exact { **filter == *name } else { name.contains(**filter) };
-        if wanted.is_empty() || wanted.iter().any(|filter| chosen(&filter)) {
+        let chosen = |filter: &&str| if exact { *filter == *name } else { name.contains(*filter) };
+        if wanted.is_empty() || wanted.iter().any(|filter| chosen(filter)) {
             let ground = Ground::new();
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&ground)));
             let outcome = match result {
@@ -99,7 +100,7 @@ impl Ground {
 
     fn block_on(&self, test: impl Future<Output = ()>) -> Result<(), String> {
         self.runtime.block_on(async {
-            let limit = std::time::Duration::from_secs(60);
+            let limit = std::time::Duration::from_mins(1);
             tokio::time::timeout(limit, test).await.map_err(|_| "timed out".to_owned())
         })
     }

@@ -113,7 +113,9 @@ fn escape(out: &mut Vec<u8>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let plain = bytes
             .iter()
-            .position(|&b| b < 0x20 || b >= 0x80 || matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&'))
+            .position(|&b| {
+                !(0x20..0x80).contains(&b) || matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&')
+            })
             .unwrap_or(bytes.len());
         out.extend(&bytes[..plain]);
         bytes = &bytes[plain..];
