@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 use silo_cgroup::{Cgroup, Entrance};
-use silo_oci::runtime::{NamespaceKind, Spec, State, Status};
+use silo_oci::runtime::{LinuxDeviceCgroup, LinuxResources, NamespaceKind, Spec, State, Status};
 use silo_seccomp::Program;
 use silo_sys::{namespace, process};
 
@@ -20,7 +20,7 @@ use crate::namespaces::{Join, Namespaces};
 use crate::notify;
 use crate::request::{CreateRequest, Created, GateKind, Root};
 use crate::resctrl;
-use crate::sources::{Sources, ranges};
+use crate::sources::{Sources, default_devices, ranges};
 use crate::sync::{Channel, Message};
 use crate::sysctl;
 
@@ -206,6 +206,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
         gate: request.gate,
         entrance,
         channel: theirs,
+        new_network: namespaces.new & process::NEW_NETWORK != 0,
         keep_keyring: request.keep_keyring,
         no_pivot: request.no_pivot,
     };
@@ -334,6 +335,36 @@ pub(crate) fn set_oom_score(pid: Pid, score: i32) -> Result<(), Error> {
         .step(step)?;
     rustix::io::write(&file, score.to_string().as_bytes()).step(step)?;
     Ok(())
+}
+
+/// The limits of a configuration with the rules for devices that every container needs: all
+/// nodes may be made, the harmless ones of `/dev` used. A configuration without rules gives
+/// access to these alone.
+pub fn resources(spec: &Spec) -> LinuxResources {
+    let given = spec.linux.as_ref().and_then(|linux| linux.resources.clone());
+    let mut resources = given.unwrap_or_default();
+    let rule =
+        |kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| LinuxDeviceCgroup {
+            allow: true,
+            kind: Some(kind.into()),
+            major,
+            minor,
+            access: Some(access.into()),
+        };
+    if resources.devices.is_empty() {
+        let access = Some("rwm".into());
+        let none = LinuxDeviceCgroup { allow: false, access, ..LinuxDeviceCgroup::default() };
+        resources.devices.push(none);
+    }
+    resources.devices.push(rule("c", None, None, "m"));
+    resources.devices.push(rule("b", None, None, "m"));
+    for device in default_devices() {
+        resources.devices.push(rule("c", Some(device.major), Some(device.minor), "rwm"));
+    }
+    // Terminals, and what makes them.
+    resources.devices.push(rule("c", Some(136), None, "rwm"));
+    resources.devices.push(rule("c", Some(5), Some(2), "rwm"));
+    resources
 }
 
 /// The root that a configuration names.

@@ -11,7 +11,7 @@ use crate::create::{check_preserved, entrance, filter, number, set_oom_score, sp
 use crate::error::{Context as _, Error};
 use crate::finish::{Finish, Streams, open_proc};
 use crate::identity::Identity;
-use crate::init::{expect_go, parse_list};
+use crate::init::{expect_go, join_keyring, parse_list};
 use crate::notify;
 use crate::request::{ExecRequest, Started};
 use crate::sync::{Channel, Message};
@@ -67,6 +67,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Started, Error> {
         proc: open_proc()?,
     };
     let pidfd = request.pidfd;
+    let keep_keyring = request.keep_keyring;
     let guard = spawn(
         0,
         Some(move || {
@@ -81,7 +82,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Started, Error> {
         directory,
         &ours,
         intermediate,
-        || run(finish, theirs, entrance, last_cpus),
+        || run(finish, theirs, entrance, last_cpus, keep_keyring),
     )?;
     let Some((pid, pidfd)) = guard.release() else {
         return Err(Error::Ended("it is gone".into()));
@@ -169,8 +170,9 @@ fn run(
     channel: Channel,
     entrance: Option<Entrance>,
     cpus: Option<rustix::thread::CpuSet>,
+    keep_keyring: bool,
 ) -> u8 {
-    let error = match prepare(&finish, &channel, entrance, cpus) {
+    let error = match prepare(&finish, &channel, entrance, cpus, keep_keyring) {
         Ok(()) => finish.run(&channel, false, || {
             rustix::process::set_parent_process_death_signal(None)
                 .step(|| "clear parent death signal".into())?;
@@ -186,7 +188,11 @@ fn prepare(
     channel: &Channel,
     entrance: Option<Entrance>,
     cpus: Option<rustix::thread::CpuSet>,
+    keep_keyring: bool,
 ) -> Result<(), Error> {
+    if !keep_keyring {
+        join_keyring(None)?;
+    }
     if let Some(entrance) = entrance {
         entrance.enter().step(|| "enter cgroup".into())?;
     }

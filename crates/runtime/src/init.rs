@@ -34,6 +34,7 @@ pub(crate) struct Init<'a> {
     /// By what the process enters its cgroup, if it was not born there.
     pub(crate) entrance: Option<Entrance>,
     pub(crate) channel: Channel,
+    pub(crate) new_network: bool,
     pub(crate) keep_keyring: bool,
     pub(crate) no_pivot: bool,
 }
@@ -100,8 +101,11 @@ impl<'a> Init<'a> {
             join.enter()?;
         }
         offset_clocks(spec)?;
+        if self.new_network {
+            namespace::loopback_up().step(|| "bring loopback interface up".into())?;
+        }
         if !self.keep_keyring {
-            join_keyring(id)?;
+            join_keyring(Some(id))?;
         }
         set_names(spec)?;
         let sources = match sources {
@@ -204,10 +208,13 @@ pub(crate) fn become_root() -> Result<(), Error> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).step(step)
 }
 
-fn join_keyring(id: &str) -> Result<(), Error> {
-    let name = std::ffi::CString::new(format!("_ses.{id}"))
+/// Leaves the maker's session keyring, for the container's by its id or a new one.
+pub(crate) fn join_keyring(id: Option<&str>) -> Result<(), Error> {
+    let name = id
+        .map(|id| std::ffi::CString::new(format!("_ses.{id}")))
+        .transpose()
         .map_err(|_| Error::invalid("the container's id contains a NUL byte"))?;
-    match process::join_session_keyring(&name) {
+    match process::join_session_keyring(name.as_deref()) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
         result => result.step(|| "join session keyring".into()),
     }

@@ -20,6 +20,7 @@
 #![warn(missing_docs)]
 
 mod cgroupfs;
+pub mod cli;
 mod copyup;
 mod create;
 mod devices;
@@ -42,7 +43,7 @@ mod sources;
 mod sync;
 mod sysctl;
 
-pub use create::{create, root_of};
+pub use create::{create, resources, root_of};
 pub use error::Error;
 pub use exec::exec;
 pub use gate::Gate;

@@ -255,33 +255,27 @@ impl Furnished {
             mount::set_attr(&tree, read_only(), false).step(step)?;
             mount::attach(&tree, &found).step(step)?;
         }
-        let mut empty: Option<OwnedFd> = None;
+        // Each cover is attached once; then it is in this namespace and can be copied.
+        let (mut empty, mut null_attached): (Option<OwnedFd>, bool) = (None, false);
         for name in &linux.masked_paths {
             let step = || format!("mask {name}");
             let Some(found) = self.find(name, step)? else { continue };
-            let cover = if file_type(&found).step(step)? == FileType::Directory {
-                // One empty file system serves for all.
-                match &empty {
-                    Some(first) => mount::bind_clone_fd(first, false).step(step)?,
-                    None => {
-                        let attributes = Attr::MOUNT_ATTR_RDONLY
-                            | Attr::MOUNT_ATTR_NOSUID
-                            | Attr::MOUNT_ATTR_NODEV
-                            | Attr::MOUNT_ATTR_NOEXEC;
-                        let settings =
-                            [Setting::String("mode", "755"), Setting::String("nr_inodes", "2")];
-                        let source = Some(Path::new("tmpfs"));
-                        let made = mount::new_filesystem("tmpfs", source, &settings, attributes)
-                            .step(step)?;
-                        mount::attach(&made, &found).step(step)?;
-                        empty = Some(made);
-                        continue;
-                    }
+            if file_type(&found).step(step)? != FileType::Directory {
+                if null_attached {
+                    let copy = mount::bind_clone_fd(null, false).step(step)?;
+                    mount::attach(&copy, &found).step(step)?;
+                } else {
+                    mount::attach(null, &found).step(step)?;
+                    null_attached = true;
                 }
+            } else if let Some(first) = &empty {
+                let copy = mount::bind_clone_fd(first, false).step(step)?;
+                mount::attach(&copy, &found).step(step)?;
             } else {
-                mount::bind_clone_fd(null, false).step(step)?
-            };
-            mount::attach(&cover, &found).step(step)?;
+                let first = empty_directory().step(step)?;
+                mount::attach(&first, &found).step(step)?;
+                empty = Some(first);
+            }
         }
         Ok(())
     }
@@ -347,6 +341,16 @@ impl Furnished {
         }
         Ok(())
     }
+}
+
+/// A file system that has nothing and takes nothing.
+fn empty_directory() -> std::io::Result<OwnedFd> {
+    let attributes = Attr::MOUNT_ATTR_RDONLY
+        | Attr::MOUNT_ATTR_NOSUID
+        | Attr::MOUNT_ATTR_NODEV
+        | Attr::MOUNT_ATTR_NOEXEC;
+    let settings = [Setting::String("mode", "755"), Setting::String("nr_inodes", "2")];
+    mount::new_filesystem("tmpfs", Some(Path::new("tmpfs")), &settings, attributes)
 }
 
 pub(crate) fn read_only() -> MountAttr {

@@ -1,9 +1,9 @@
 //! Namespaces: joining, making in place, and maps of ids.
-#![expect(unsafe_code, reason = "unshare(2) is unsafe in rustix")]
+#![expect(unsafe_code, reason = "unshare(2) is unsafe in rustix, interface ioctls are not in it")]
 
 use std::fmt::Write as _;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::Pid;
@@ -28,6 +28,29 @@ pub fn unshare(flags: u64) -> io::Result<()> {
     // SAFETY: the flags are those of namespaces, so descriptors stay shared as they are.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::from_bits_retain(flags)) }?;
     Ok(())
+}
+
+/// Brings the loopback interface of the calling thread's network namespace up.
+pub fn loopback_up() -> io::Result<()> {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the structure is one of numbers and is valid when zeroed.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = libc::c_char::try_from(*from).unwrap_or_default();
+    }
+    let up = libc::IFF_UP | libc::IFF_RUNNING;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(up).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the request is live, names an interface with an end, and is only read by the call.
+    let result = unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request))
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Joins the namespace behind `fd`, which must be of the kind `kind`.

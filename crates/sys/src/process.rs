@@ -295,12 +295,13 @@ pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) })
 }
 
-/// Joins a new session keyring with this name.
-pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+/// Joins the session keyring with this name, which is made if it is missing, or a new one
+/// without a name.
+pub fn join_session_keyring(name: Option<&CStr>) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
-    // SAFETY: the name ends with NUL and is only read.
-    let result =
-        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    let name = name.map_or(ptr::null(), CStr::as_ptr);
+    // SAFETY: the name ends with NUL and is only read; null stands for none.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
