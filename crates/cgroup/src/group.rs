@@ -91,6 +91,28 @@ impl Cgroups {
             .fold(Controllers::default(), |set, hierarchy| set.union(hierarchy.controllers))
     }
 
+    /// Whether swap can be limited.
+    pub fn limits_swap(&self) -> bool {
+        self.hierarchies
+            .iter()
+            .filter(|hierarchy| hierarchy.controllers.contains(Controller::Memory))
+            .any(|hierarchy| {
+                let file = match hierarchy.version {
+                    Version::V1 => "memory.memsw.limit_in_bytes".to_owned(),
+                    // The root of version 2 has no limits; this process's own group has.
+                    Version::V2 => format!("{}/memory.swap.max", hierarchy.own),
+                };
+                let file = file.trim_start_matches('/');
+                rustix::fs::accessat(
+                    hierarchy.root(),
+                    file,
+                    rustix::fs::Access::EXISTS,
+                    AtFlags::empty(),
+                )
+                .is_ok()
+            })
+    }
+
     /// Makes a group, without limits. Parents are made as needed. A group that was left behind
     /// empty is made anew.
     ///
