@@ -1,8 +1,11 @@
 //! What the daemon's options decide for the engine.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use silo_types::Error;
 
 /// Everything that an [`Engine`](crate::Engine) must be told; nothing is read from the
 /// environment.
@@ -16,16 +19,19 @@ pub struct EngineConfig {
     pub bridge: String,
     /// Name of the nftables table that is Silo's own.
     pub table: String,
-    /// Subnet of the default bridge in CIDR form, gateway address included, `172.20.0.1/16`.
+    /// Subnet of the default bridge with the gateway's address, as `172.20.0.1/16`; empty takes
+    /// one that is free.
     pub subnet: String,
     /// The engine's own binary, opened so that no container can write to it.
     pub exe: Arc<OwnedFd>,
-    /// Parent of the containers' cgroups.
+    /// The static program that `--init` runs as the first process.
+    pub init_binary: PathBuf,
+    /// Parent of the containers' cgroups, from the root of the hierarchies.
     pub cgroup_parent: String,
     /// Log driver of containers that name none.
     pub log_driver: String,
     /// Options of the log driver of containers that name none.
-    pub log_options: std::collections::BTreeMap<String, String>,
+    pub log_options: BTreeMap<String, String>,
     /// Name servers of containers that name none; empty means those of the host.
     pub dns: Vec<String>,
     /// How many ready network sandboxes to keep.
@@ -42,14 +48,55 @@ impl EngineConfig {
             run_root,
             bridge: "silo0".into(),
             table: "silo".into(),
-            subnet: "172.20.0.1/16".into(),
+            subnet: String::new(),
             exe: Arc::new(exe),
-            cgroup_parent: "silo".into(),
+            init_binary: fs_err::read_link("/proc/self/exe")
+                .unwrap_or_else(|_| PathBuf::from("/proc/self/exe")),
+            cgroup_parent: "/silo".into(),
             log_driver: "json-file".into(),
-            log_options: std::collections::BTreeMap::new(),
+            log_options: BTreeMap::new(),
             dns: Vec::new(),
             sandbox_pool: 4,
             labels: Vec::new(),
         }
+    }
+
+    /// The settings of the default bridge.
+    pub(crate) fn network(&self) -> Result<silo_net::NetworkConfig, Error> {
+        let mut network = silo_net::NetworkConfig {
+            bridge: self.bridge.clone(),
+            table: self.table.clone(),
+            pool_min: self.sandbox_pool,
+            ..silo_net::NetworkConfig::default()
+        };
+        network.pool_max = network.pool_max.max(network.pool_min);
+        if !self.subnet.is_empty() {
+            let subnet = self.subnet.parse::<ipnet::Ipv4Net>().map_err(|_| {
+                Error::invalid(format!("invalid subnet {:?} of the bridge", self.subnet))
+            })?;
+            network.subnet = Some(subnet.trunc());
+            network.gateway = (subnet.addr() != subnet.network()).then(|| subnet.addr());
+        }
+        Ok(network)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_name_their_gateway() {
+        let exe: OwnedFd = fs_err::File::open("/proc/self/exe").unwrap().into_parts().0.into();
+        let mut config = EngineConfig::new("/a".into(), "/b".into(), exe);
+        assert_eq!(config.network().unwrap().subnet, None);
+        config.subnet = "172.30.0.1/16".into();
+        let network = config.network().unwrap();
+        assert_eq!(network.subnet.unwrap().to_string(), "172.30.0.0/16");
+        assert_eq!(network.gateway.unwrap().to_string(), "172.30.0.1");
+        config.subnet = "172.30.0.0/16".into();
+        assert_eq!(config.network().unwrap().gateway, None);
+        config.subnet = "x".into();
+        assert!(config.network().is_err());
     }
 }

@@ -13,17 +13,39 @@
 //!                                    resolv.conf, <id>-json.log, exit.json
 //! <data>/volumes/<name>/_data        named and anonymous volumes
 //! <run>/shims/<id>/                  socket and pid of the container's shim
+//! <run>/shm/<id>/                    /dev/shm of a container that others may join
 //! ```
 //!
 //! A container's record is written with full synchronisation when it is created and removed;
 //! changes of its state are cheap writes, since the shim's own exit record tells the truth about
-//! an end that the database has not seen.
+//! an end that the database has not seen. A container that goes by itself (`--rm`) is never
+//! synchronised: a power cut would end it anyway.
+//!
+//! # Locks
+//!
+//! A container's state changes only under its `live` lock. Everybody else reads the state from a
+//! watch channel and the record from behind an `Arc`, so that lists never wait for a start.
 
+mod accounts;
 mod config;
+pub mod container;
+pub mod containers;
 pub mod db;
+mod detach;
+mod engine;
 pub mod events;
+mod health;
+pub mod host;
 pub mod images;
+pub mod mountpoints;
+pub mod networks;
+mod recovery;
+mod restart;
+mod seccomp;
+mod signal;
+pub mod spec;
 pub mod system;
 pub mod volumes;
 
 pub use config::EngineConfig;
+pub use engine::Engine;

@@ -1,0 +1,210 @@
+//! `POST /containers/create`.
+
+use std::sync::Arc;
+
+use silo_docker::containers::{Config, ContainerCreateRequest, ContainerCreateResponse};
+use silo_docker::host_config::{HostConfig, LogConfig};
+use silo_oci::image::ImageConfig;
+use silo_shim::config::LogDriver;
+use silo_types::{ContainerId, Error};
+
+use super::{image_config, validate};
+use crate::container::{Container, Record, State};
+use crate::db::ContainerRow;
+use crate::engine::Engine;
+use crate::spec::security;
+
+/// What has been made for a container, to be taken back unless it is finished.
+struct Unfinished<'a> {
+    engine: &'a Engine,
+    id: ContainerId,
+    name: String,
+    /// Volumes that were made for it.
+    volumes: Vec<String>,
+    finished: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let id = self.id.as_str();
+        self.engine.containers.release(&self.name);
+        self.engine.drop_snapshot(id);
+        for volume in &self.volumes {
+            // It may not have been made.
+            drop(self.engine.volumes.remove(volume, &[]));
+        }
+        if let Err(error) = fs_err::remove_dir_all(self.engine.container_dir(id))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(container = id, %error, "could not clean up");
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a container; nothing of it is left when this fails.
+    pub async fn container_create(
+        self: &Arc<Self>,
+        name: &str,
+        platform: &str,
+        request: ContainerCreateRequest,
+    ) -> Result<ContainerCreateResponse, Error> {
+        let ContainerCreateRequest { mut config, mut host_config, networking_config } = request;
+        validate::config(&mut config)?;
+        let mut warnings = validate::host_config(&mut host_config, &self.host, false)?;
+        validate::network_and_config(&config, &host_config)?;
+        let wanted_name = if name.is_empty() { None } else { Some(validate::name(name)?) };
+        let image = if config.image.is_empty() {
+            None
+        } else {
+            let entry = self.image(&config.image)?;
+            check_platform(&config.image, &entry.image.config, platform)?;
+            Some(entry)
+        };
+        let defaults = image.as_ref().map(|entry| &entry.image.config.config);
+        image_config::merge(&mut config, defaults)?;
+        // The image's part has not been checked before.
+        validate::config(&mut config)?;
+        validate::adapt(&mut host_config, &self.host);
+        self.name_shared_containers(&mut host_config);
+        self.merge_log_config(&mut host_config.log_config)?;
+        security::parse(&host_config.security_opt)?;
+
+        let id = ContainerId::random();
+        host_name(&id, &mut config, &host_config);
+        let name = match wanted_name {
+            Some(name) => {
+                self.containers.reserve(name, &id)?;
+                name.to_owned()
+            }
+            None => self.containers.reserve_generated(&id)?,
+        };
+        let mut unfinished = Unfinished {
+            engine: self,
+            id: id.clone(),
+            name: name.clone(),
+            volumes: Vec::new(),
+            finished: false,
+        };
+        let mut mounts = self.collect_mounts(&config, &host_config)?;
+        let dir = self.container_dir(id.as_str());
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o710)
+            .create(&dir)
+            .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
+        let chain = image.as_ref().and_then(|entry| entry.image.top());
+        self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
+        let holds = self.make_volumes(&mut mounts, &mut unfinished.volumes)?;
+        let record = Record {
+            name,
+            created: crate::container::now(),
+            image: image.as_ref().map(|entry| entry.id()),
+            os: "linux".into(),
+            config,
+            host_config,
+            mounts,
+            networking: networking_config,
+        };
+        let container = Arc::new(Container::new(id.clone(), dir, record, State::default()));
+        self.prepare_root(&container).await?;
+        self.save_new(&container)?;
+        unfinished.finished = true;
+        self.containers.insert(Arc::clone(&container));
+        drop((unfinished, holds));
+        self.container_event(&container, "create", &[]);
+        if image.is_none() {
+            warnings.push("the container has no image and begins with an empty root".into());
+        }
+        Ok(ContainerCreateResponse { id: id.to_string(), warnings })
+    }
+
+    fn save_new(&self, container: &Container) -> Result<(), Error> {
+        let record = container.record();
+        let json = |value: Result<String, serde_json::Error>| {
+            value.map_err(|error| Error::internal(format!("write record: {error}")))
+        };
+        self.db.container_insert(
+            &ContainerRow {
+                id: container.id.to_string(),
+                name: record.name.clone(),
+                config: json(serde_json::to_string(&*record))?,
+                state: json(serde_json::to_string(&*container.state()))?,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Puts ids in place of the names of containers whose namespaces are shared, so that a
+    /// renaming does not matter.
+    fn name_shared_containers(&self, host_config: &mut HostConfig) {
+        for mode in
+            [&mut host_config.network_mode, &mut host_config.ipc_mode, &mut host_config.pid_mode]
+        {
+            if let Some(name) = validate::container_of(mode)
+                && let Ok(container) = self.containers.find(name)
+            {
+                *mode = format!("container:{}", container.id);
+            }
+        }
+    }
+
+    fn merge_log_config(&self, log: &mut LogConfig) -> Result<(), Error> {
+        if log.driver.is_empty() {
+            log.driver.clone_from(&self.config.log_driver);
+        }
+        let options = log.config.make();
+        if log.driver == self.config.log_driver {
+            for (name, value) in &self.config.log_options {
+                options.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        // docker wording
+        let driver = LogDriver::from_name(&log.driver).ok_or_else(|| {
+            Error::invalid(format!(
+                "error looking up logging plugin {0}: plugin {0:?} not found",
+                log.driver
+            ))
+        })?;
+        silo_shim::logs::validate(driver, options).map_err(Error::from_kind)
+    }
+}
+
+/// Refuses an image of another platform than was asked for, or than this host can run.
+fn check_platform(name: &str, config: &ImageConfig, wanted: &str) -> Result<(), Error> {
+    if !wanted.is_empty() {
+        let mut parts = wanted.split('/');
+        let (os, architecture) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let differs = |wanted: &str, actual: &str| {
+            !wanted.is_empty() && !actual.is_empty() && !wanted.eq_ignore_ascii_case(actual)
+        };
+        if differs(os, &config.os) || differs(architecture, &config.architecture) {
+            // docker wording
+            return Err(Error::not_found(format!(
+                "image with reference {name} was found but its platform ({}/{}) does not match the specified platform ({wanted})",
+                config.os, config.architecture
+            )));
+        }
+    }
+    if !matches!(config.os.as_str(), "" | "linux") {
+        return Err(Error::invalid(format!(
+            "image operating system {:?} cannot be used on this platform",
+            config.os
+        )));
+    }
+    Ok(())
+}
+
+/// Gives the container its id as a host name, or that of the host where it shares the host's
+/// network.
+fn host_name(id: &ContainerId, config: &mut Config, host_config: &HostConfig) {
+    if !config.hostname.is_empty() || validate::container_of(&host_config.network_mode).is_some() {
+        return;
+    }
+    config.hostname = if host_config.network_mode == "host" || host_config.uts_mode == "host" {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    } else {
+        id.short().to_owned()
+    };
+}

@@ -1,0 +1,136 @@
+//! `DELETE /containers/{id}`, and the removal of containers that go by themselves.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use silo_docker::query::ContainerRemoveQuery;
+use silo_types::Error;
+
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::mountpoints::MountKind;
+
+impl Engine {
+    /// Removes a container.
+    pub async fn container_remove(
+        self: &Arc<Self>,
+        name: &str,
+        query: ContainerRemoveQuery,
+    ) -> Result<(), Error> {
+        let container = self.container(name)?;
+        // docker wording, throughout
+        if query.link {
+            return Err(Error::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        }
+        if container.state().removing {
+            return Err(Error::conflict(format!(
+                "removal of container {name} is already in progress"
+            )));
+        }
+        let failed = |error: Error| {
+            Error::new(
+                error.kind(),
+                format!("cannot remove container {name:?}: {}", error.message()),
+            )
+        };
+        let refused = {
+            let state = container.state();
+            (state.running && !query.force).then(|| {
+                if state.paused {
+                    "container is paused and must be unpaused first".to_owned()
+                } else {
+                    format!(
+                        "container is {}: stop the container before removing or force remove",
+                        state.status()
+                    )
+                }
+            })
+        };
+        if let Some(reason) = refused {
+            return Err(failed(Error::conflict(reason)));
+        }
+        if container.is_running() {
+            self.kill(&container).await.map_err(|error| {
+                failed(Error::internal(format!("could not kill container: {error}")))
+            })?;
+        }
+        if !self.begin_removal(&container).await {
+            // Its own end removes it at this moment.
+            let mut watch = container.watch();
+            drop(watch.wait_for(|state| state.removed).await);
+            return Ok(());
+        }
+        self.finish_removal(&container, query.volumes).await;
+        Ok(())
+    }
+
+    /// Removes a container that goes by itself.
+    pub(crate) async fn auto_remove(self: &Arc<Self>, container: &Arc<Container>) {
+        if self.begin_removal(container).await {
+            self.finish_removal(container, true).await;
+        }
+    }
+
+    /// Marks a container as being removed; false when somebody else does it.
+    async fn begin_removal(&self, container: &Container) -> bool {
+        let mut live = container.live.lock().await;
+        let mut ours = false;
+        self.cancel_restart(container, &mut live);
+        container.change(|state| {
+            ours = !state.removing && !state.removed && !state.running;
+            state.removing |= ours;
+        });
+        ours
+    }
+
+    /// Removes what belongs to a container: first its record, so that its name is free and it
+    /// cannot come back, then its files in the background.
+    pub(crate) async fn finish_removal(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        volumes: bool,
+    ) {
+        let record = container.record();
+        let id = container.id.as_str();
+        if let Err(error) = self.db.container_remove(id) {
+            tracing::warn!(container = id, %error, "could not remove the record");
+        }
+        self.containers.remove(container);
+        self.containers.exec_retain(|exec| exec.container.id != container.id);
+        container.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.drop_snapshot(id);
+        if volumes {
+            for mount in &record.mounts {
+                if mount.kind == MountKind::Volume && mount.anonymous {
+                    // Another container may use it through --volumes-from.
+                    drop(self.volume_remove(&mount.name, true).await);
+                }
+            }
+        }
+        let directories = [container.dir.clone(), self.shim_dir(id), self.shm_dir(id)];
+        let last_run = Arc::clone(container);
+        tokio::spawn(async move {
+            last_run.wait_released().await;
+            let remove = move || directories.iter().for_each(|path| remove_directory(path));
+            drop(tokio::task::spawn_blocking(remove).await);
+        });
+        self.container_event(container, "destroy", &[]);
+        container.change(|state| {
+            state.removed = true;
+            state.removing = false;
+            state.exits += 1;
+        });
+    }
+}
+
+/// Removes a directory of the engine's own with all in it.
+pub(crate) fn remove_directory(path: &Path) {
+    match fs_err::remove_dir_all(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%error, "could not clean up"),
+    }
+}

@@ -1,0 +1,192 @@
+//! The root file system of a container as the engine sees it: through the container's own
+//! namespace while it runs, as an overlay that is mounted nowhere while it does not.
+//!
+//! The engine never walks a container's files by path. What it holds is a descriptor of the
+//! root, and everything is resolved beneath it (`RESOLVE_IN_ROOT`), whatever links, mounts or
+//! renames the container makes meanwhile.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags};
+use silo_store::Snapshot;
+use silo_types::Error;
+
+use crate::container::{Container, Record};
+use crate::engine::Engine;
+use crate::mountpoints::{MountKind, clean};
+
+/// A held root of a container, with what is mounted in it where the kernel does not show it.
+#[derive(Debug)]
+pub(crate) struct RootView {
+    root: OwnedFd,
+    /// Mounts of a container that does not run: destination, and directory or file.
+    mounts: Vec<(String, OwnedFd)>,
+    /// The container's root is read-only.
+    readonly: bool,
+}
+
+impl RootView {
+    /// The root itself.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// The root that a path belongs to, and the path as seen from there.
+    pub(crate) fn place(&self, path: &str) -> (BorrowedFd<'_>, String) {
+        let path = clean(&format!("/{path}"));
+        let inside = |destination: &str| {
+            path.strip_prefix(destination)
+                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+                .map(|rest| if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
+        };
+        self.mounts
+            .iter()
+            .filter_map(|(destination, fd)| Some((destination, fd, inside(destination)?)))
+            .max_by_key(|(destination, ..)| destination.len())
+            .map_or_else(|| (self.root.as_fd(), path.clone()), |(_, fd, rest)| (fd.as_fd(), rest))
+    }
+
+    /// Fails when a path is not to be written to.
+    pub(crate) fn check_writable(&self, path: &str, record: &Record) -> Result<(), Error> {
+        let path = clean(&format!("/{path}"));
+        let covering = record
+            .mounts
+            .iter()
+            .filter(|mount| {
+                path.strip_prefix(&mount.destination)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            })
+            .max_by_key(|mount| mount.destination.len());
+        // docker wording
+        match covering {
+            Some(mount) if mount.rw => Ok(()),
+            Some(_) => Err(Error::invalid("mounted volume is marked read-only")),
+            None if self.readonly => Err(Error::invalid("container rootfs is marked read-only")),
+            None => Ok(()),
+        }
+    }
+}
+/// Runs `open` on something of the container's first process, and makes sure that it was that
+/// process all along: its id could have been given to another one.
+pub(crate) fn verified<T>(
+    container: &Container,
+    pid: i32,
+    open: impl FnOnce() -> io::Result<T>,
+) -> Result<T, Error> {
+    let failed = |error: io::Error| {
+        Error::internal(format!("open process of container {}: {error}", container.id))
+    };
+    let shim = container.running_shim()?;
+    let process = Pid::from_raw(pid).ok_or_else(|| container.not_running())?;
+    let pidfd = rustix::process::pidfd_open(process, PidfdFlags::empty())
+        .map_err(|_| container.not_running())?;
+    let opened = open().map_err(failed)?;
+    let alive = || -> io::Result<bool> {
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut fds, Some(&now))? == 0)
+    };
+    let parent = fs_err::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<i32>().ok());
+    // The parent is the shim, or the process that took the shim's children over.
+    let is_ours =
+        parent.is_some_and(|parent| parent == shim.shim_pid() || parent <= 1) || shim.pid() == pid;
+    if is_ours && alive().map_err(failed)? {
+        return Ok(opened);
+    }
+    Err(container.not_running())
+}
+
+/// Whether nothing has been written to the container's files yet.
+pub(crate) fn is_pristine(container: &Container) -> bool {
+    let state = container.state();
+    state.started_at == 0 && !state.running && !container.was_written()
+}
+
+impl Engine {
+    /// The directories of a container's root.
+    pub(crate) fn snapshot(&self, container: &Container) -> Result<Snapshot, Error> {
+        self.store.snapshot(container.id.as_str()).map_err(Error::from_kind)
+    }
+
+    /// Removes the directories of a container's root; its files go in the background.
+    pub(crate) fn drop_snapshot(&self, id: &str) {
+        match self.store.snapshot_remove(id) {
+            Ok(()) | Err(silo_store::Error::NoSnapshot(_)) => {}
+            Err(error) => {
+                let error = silo_types::error::chain(&error);
+                tracing::warn!(container = id, error, "could not remove files");
+            }
+        }
+    }
+
+    /// The root of a container that does not run, as a mount that nobody else sees.
+    pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
+        let snapshot = self.snapshot(container)?;
+        let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
+        let mounted = silo_sys::mount::overlay(
+            &lowers,
+            Some((&snapshot.upper, &snapshot.work)),
+            &[("index", Some("off"))],
+        );
+        let mount = mounted.map_err(|error| {
+            Error::internal(format!("mount root of container {}: {error}", container.id))
+        })?;
+        container.note_written();
+        Ok(mount)
+    }
+
+    /// The root of a container, whether it runs or not.
+    pub(crate) fn open_root(&self, container: &Arc<Container>) -> Result<RootView, Error> {
+        let record = container.record();
+        let readonly = record.host_config.readonly_rootfs;
+        let (up, pid) = {
+            let state = container.state();
+            (state.running && !state.restarting, state.pid)
+        };
+        if up {
+            let root = verified(container, pid, || {
+                silo_sys::path::open_root(format!("/proc/{pid}/root"))
+            })?;
+            return Ok(RootView { root, mounts: Vec::new(), readonly });
+        }
+        let root = self.mount_snapshot(container)?;
+        Ok(RootView { root, mounts: stopped_mounts(&record), readonly })
+    }
+}
+
+/// Volumes and binds of a container that does not run.
+fn stopped_mounts(record: &Record) -> Vec<(String, OwnedFd)> {
+    let mut mounts = Vec::new();
+    for mount in &record.mounts {
+        if !matches!(mount.kind, MountKind::Bind | MountKind::Volume) {
+            continue;
+        }
+        let source = Path::new(&mount.source);
+        let opened =
+            rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                .map_err(io::Error::from)
+                .and_then(|fd| {
+                    if mount.subpath.is_empty() {
+                        return Ok(fd);
+                    }
+                    silo_sys::path::open_in_root_no_links(
+                        fd,
+                        &mount.subpath,
+                        OFlags::PATH,
+                        rustix::fs::Mode::empty(),
+                    )
+                });
+        // A source that is gone shows what the image has at its place, as an unmounted one does.
+        if let Ok(fd) = opened {
+            mounts.push((mount.destination.clone(), fd));
+        }
+    }
+    mounts
+}

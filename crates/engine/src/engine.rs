@@ -1,0 +1,113 @@
+//! The engine as a whole: what it holds, how it begins and how it ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use silo_types::Error;
+
+use crate::config::EngineConfig;
+use crate::containers::Containers;
+use crate::db::Db;
+use crate::events::Events;
+use crate::host::Host;
+use crate::images::Images;
+use crate::networks::Networks;
+use crate::seccomp::Filters;
+use crate::volumes::Volumes;
+
+/// Containers, images, volumes, networks and events of one data root.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) config: EngineConfig,
+    pub(crate) db: Arc<Db>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) store: Arc<silo_store::Store>,
+    pub(crate) images: Images,
+    pub(crate) volumes: Volumes,
+    pub(crate) containers: Containers,
+    pub(crate) networks: Networks,
+    pub(crate) host: Host,
+    pub(crate) cgroups: silo_cgroup::Cgroups,
+    pub(crate) filters: Filters,
+    pub(crate) accounts: crate::accounts::Cache,
+}
+
+/// An error of making a directory, with what it is for.
+fn prepare(path: &std::path::Path, mode: u32) -> Result<(), Error> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|source| {
+        Error::with_source(
+            silo_types::ErrorKind::Internal,
+            format!("create {}: {source}", path.display()),
+            source,
+        )
+    })
+}
+
+impl Engine {
+    /// Opens the data root, finds the containers that run, and cleans up what an earlier engine
+    /// left behind.
+    pub async fn open(config: EngineConfig) -> Result<Arc<Self>, Error> {
+        // Only root may look into the state; what containers must reach is handed to them.
+        prepare(&config.data_root, 0o711)?;
+        prepare(&config.run_root, 0o711)?;
+        for name in ["containers", "volumes"] {
+            prepare(&config.data_root.join(name), 0o711)?;
+        }
+        for (name, mode) in [("shims", 0o700), ("shm", 0o711)] {
+            prepare(&config.run_root.join(name), mode)?;
+        }
+        let db = Arc::new(Db::open(&config.data_root.join("silo.db"))?);
+        let store = Arc::new(silo_store::Store::open(&config.data_root).map_err(Error::from_kind)?);
+        let images = Images::open(&db, &store)?;
+        let volumes = Volumes::open(&config.data_root.join("volumes"), &db)?;
+        let networks = Networks::open(&db, config.network()?)?;
+        let cgroups = silo_cgroup::Cgroups::detect().map_err(Error::from_kind)?;
+        let engine = Arc::new(Self {
+            db,
+            events: Arc::new(Events::new()),
+            store,
+            images,
+            volumes,
+            containers: Containers::default(),
+            networks,
+            host: Host::detect(),
+            cgroups,
+            filters: Filters::detect(),
+            accounts: crate::accounts::Cache::default(),
+            config,
+        });
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    /// The configuration that it was opened with.
+    pub fn config(&self) -> &EngineConfig {
+        &self.config
+    }
+
+    /// What the host can do.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The event bus.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
+    }
+
+    /// The directory of a container.
+    pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
+        self.config.data_root.join("containers").join(id)
+    }
+
+    /// The run directory of a container's shim.
+    pub(crate) fn shim_dir(&self, id: &str) -> PathBuf {
+        self.config.run_root.join("shims").join(id)
+    }
+
+    /// The shared memory of a container that others may join.
+    pub(crate) fn shm_dir(&self, id: &str) -> PathBuf {
+        self.config.run_root.join("shm").join(id)
+    }
+}
