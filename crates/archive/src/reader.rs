@@ -246,10 +246,9 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
             (None, Some(name)) => name.to_vec(),
             (None, None) => header.text(157..257).to_vec(),
         };
-        let size = match overrides.size {
-            Some(size) => size,
-            None => header.size()?,
-        };
+        // The header's own size must be sound even where it does not count.
+        let own_size = header.size()?;
+        let size = overrides.size.unwrap_or(own_size);
         let old_sparse = header.kind() == b'S';
         let mut kind = match header.kind() {
             b'0' | b'7' | b'S' => EntryKind::Regular,

@@ -31,6 +31,8 @@ const SMALL: u64 = 256 << 10;
 const OPEN_DIRECTORIES: usize = 128;
 /// The longest path of an entry, as the kernel's.
 const MAX_PATH: usize = 4096;
+/// Names that are kept in mind.
+const MAX_NOTED: usize = 1 << 20;
 /// The largest number of entries of one archive.
 const MAX_ENTRIES: u64 = 1 << 24;
 /// The largest number of bytes of attributes of one entry: what ext4 and xfs could hold.
@@ -91,6 +93,8 @@ struct Extractor<'a> {
     /// Names that a writer may not have made yet.
     pending: HashSet<u64>,
     hasher: RandomState,
+    /// Names that exist in a root that was empty at first; `None` where that is not known.
+    made: Option<HashSet<u64>>,
     directories: Vec<(Vec<u8>, Time)>,
     done: Extracted,
     room: u64,
@@ -117,6 +121,7 @@ pub(crate) fn extract_all<R: BufRead, J: Journal>(
         open: HashMap::new(),
         pending: HashSet::new(),
         hasher: RandomState::new(),
+        made: rules.whiteouts.then(HashSet::new),
         directories: Vec::new(),
         done: Extracted::default(),
         room: if rules.leave_room { room(root) } else { u64::MAX },
@@ -212,6 +217,7 @@ impl Extractor<'_> {
         }
         let parent = self.directory(holder)?;
         self.settle(&parent, name)?;
+        let is_new = self.note(&parent, name);
         let failed = |(operation, source)| extract(&path, operation, source);
         let metadata = Metadata::of(&mut entry, self.rules.owner);
         self.done.bytes = self.done.bytes.saturating_add(match entry.kind {
@@ -219,7 +225,7 @@ impl Extractor<'_> {
             _ => entry.size,
         });
         match entry.kind {
-            EntryKind::Regular => self.file(&path, &parent, &entry, metadata, reader),
+            EntryKind::Regular => self.file(&path, &parent, &entry, metadata, is_new, reader),
             EntryKind::Directory => self.make_directory(&path, &parent, metadata, reader),
             EntryKind::HardLink => self.hard_link(&path, &parent, &entry, reader),
             EntryKind::Symlink => {
@@ -281,10 +287,17 @@ impl Extractor<'_> {
         if let Some(directory) = self.open.get(path) {
             return Ok(Arc::clone(directory));
         }
-        // A parent may be a link that a writer... cannot be: links are made here, in order.
-        let mode = Mode::from_raw_mode(0o755);
-        let fd = silo_sys::path::mkdir_all_in_root(self.root, OsStr::from_bytes(path), mode)
-            .map_err(|error| extract(path, "open the directory", error))?;
+        let failed = |error| extract(path, "open the directory", error);
+        let (route, flags) = (OsStr::from_bytes(path), OFlags::PATH | OFlags::DIRECTORY);
+        let fd = match silo_sys::path::open_in_root(self.root, route, flags, Mode::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Directories without entries of their own are not noted.
+                self.made = None;
+                let mode = Mode::from_raw_mode(0o755);
+                silo_sys::path::mkdir_all_in_root(self.root, route, mode).map_err(failed)?
+            }
+            result => result.map_err(failed)?,
+        };
         self.remember(path, fd)
     }
 
@@ -300,6 +313,18 @@ impl Extractor<'_> {
 
     fn key(&self, parent: &Directory, name: &[u8]) -> u64 {
         self.hasher.hash_one((parent.device, parent.inode, name))
+    }
+
+    /// Notes that a name will exist; whether it certainly does not yet.
+    fn note(&mut self, parent: &Directory, name: &[u8]) -> bool {
+        let key = self.key(parent, name);
+        match &mut self.made {
+            Some(made) if made.len() < MAX_NOTED => made.insert(key),
+            _ => {
+                self.made = None;
+                false
+            }
+        }
     }
 
     /// Waits for the writers if one of them may not have made this name yet.
@@ -343,6 +368,8 @@ impl Extractor<'_> {
         }
         self.barrier()?;
         self.open.clear();
+        // Numbers of removed directories may be given to new ones.
+        self.made = None;
         let inside = [path, b"/"].concat();
         self.directories.retain(|(known, _)| known != path && !known.starts_with(&inside));
         let fail = |operation| move |error| extract(path, operation, error);
@@ -370,6 +397,7 @@ impl Extractor<'_> {
         parent: &Arc<Directory>,
         entry: &Entry,
         metadata: Metadata,
+        is_new: bool,
         reader: &mut Reader<R, J>,
     ) -> Result<(), Error> {
         let name = OsStr::from_bytes(split(path).1);
@@ -377,7 +405,12 @@ impl Extractor<'_> {
         let journal = |error| extract(path, "record", error);
         let small = entry.sparse.is_none() && entry.stored <= SMALL && self.writers.is_parallel();
         if small {
-            match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let there = if is_new {
+                Err(Errno::NOENT)
+            } else {
+                rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            };
+            match there {
                 Ok(_) => self.replace(path, parent, reader)?,
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(extract(path, "look at", error.into())),
@@ -558,6 +591,7 @@ impl Extractor<'_> {
     ) -> Result<(), Error> {
         let parent = self.directory(holder)?;
         self.settle(&parent, victim)?;
+        self.note(&parent, victim);
         let path =
             if holder.is_empty() { victim.to_vec() } else { [holder, b"/", victim].concat() };
         self.create(&path, &parent, reader, |parent| {
