@@ -89,10 +89,7 @@ pub fn clean(path: impl AsRef<Path>) -> PathBuf {
 /// links are followed inside the root, the last component is not looked at.
 ///
 /// Fails with `InvalidInput` for the root itself.
-pub fn parent_in_root(
-    root: impl AsFd,
-    path: impl AsRef<Path>,
-) -> io::Result<(OwnedFd, OsString)> {
+pub fn parent_in_root(root: impl AsFd, path: impl AsRef<Path>) -> io::Result<(OwnedFd, OsString)> {
     let path = clean(path);
     let Some(name) = path.file_name() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root has no parent"));
@@ -245,4 +242,99 @@ fn descend(parent: BorrowedFd<'_>, route: &[OsString]) -> Result<(OwnedFd, Owned
     }
     let directory = rustix::fs::openat(&holder, last, flags | OFlags::RDONLY, Mode::empty())?;
     Ok((directory, holder))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A directory that is removed with the value.
+    struct Temporary(PathBuf);
+
+    impl Temporary {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("silo-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Temporary {
+        fn drop(&mut self) {
+            drop(std::fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn nothing_outside_is_reached() {
+        let temporary = Temporary::new("path-outside");
+        let path = &temporary.0;
+        std::fs::create_dir_all(path.join("root/in")).unwrap();
+        std::fs::write(path.join("secret"), b"secret").unwrap();
+        std::fs::write(path.join("root/in/file"), b"file").unwrap();
+        symlink("../../secret", path.join("root/in/up")).unwrap();
+        symlink(path.join("secret"), path.join("root/absolute")).unwrap();
+        symlink("/in/file", path.join("root/good")).unwrap();
+        symlink("/proc/self/root", path.join("root/magic")).unwrap();
+        let root = open_root(path.join("root")).unwrap();
+        for bad in ["in/up", "absolute", "../secret", "../../secret", "magic/etc"] {
+            assert!(read_regular_file_in_root(&root, bad, 100).is_err(), "{bad}");
+        }
+        for good in ["good", "/good", "../good", "in/../../good", "in/file"] {
+            let read = read_regular_file_in_root(&root, good, 100).unwrap();
+            assert_eq!(read.as_deref(), Some(&b"file"[..]), "{good}");
+        }
+        let made = mkdir_all_in_root(&root, "../../x/y", Mode::from_raw_mode(0o755)).unwrap();
+        drop(made);
+        assert!(path.join("root/x/y").is_dir());
+        assert_eq!(clean("/a/../../b/./c/"), Path::new("b/c"));
+        assert_eq!(parent_in_root(&root, "/in/up").unwrap().1, "up");
+        assert!(parent_in_root(&root, "/..").is_err());
+        let flags = OFlags::PATH;
+        assert!(open_in_root_no_links(&root, "good", flags, Mode::empty()).is_err());
+    }
+
+    #[test]
+    fn only_regular_files_are_read_and_only_so_much() {
+        let temporary = Temporary::new("path-bounded");
+        let path = &temporary.0;
+        let root = open_root(path).unwrap();
+        std::fs::write(path.join("small"), vec![b'x'; 100]).unwrap();
+        assert_eq!(read_regular_file_in_root(&root, "small", 100).unwrap().unwrap().len(), 100);
+        assert!(read_regular_file_in_root(&root, "small", 99).unwrap().is_none());
+        let huge = std::fs::File::create(path.join("huge")).unwrap();
+        huge.set_len(5 << 30).unwrap();
+        assert!(read_regular_file_in_root(&root, "huge", 1 << 20).unwrap().is_none());
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(&root, "fifo", FileType::Fifo, mode, 0).unwrap();
+        for bad in ["fifo", "/", "missing"] {
+            assert!(read_regular_file_in_root(&root, bad, 100).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn trees_are_removed_without_following_links() {
+        let temporary = Temporary::new("path-remove");
+        let path = &temporary.0;
+        std::fs::create_dir_all(path.join("keep")).unwrap();
+        std::fs::write(path.join("keep/file"), b"").unwrap();
+        let mut deep = path.join("tree");
+        for _ in 0..200 {
+            deep.push("d");
+        }
+        std::fs::create_dir_all(&deep).unwrap();
+        for index in 0..300 {
+            std::fs::write(path.join(format!("tree/d/f{index}")), b"").unwrap();
+        }
+        symlink("../keep", path.join("tree/link")).unwrap();
+        let root = open_root(path).unwrap();
+        remove_all_at(&root, "tree").unwrap();
+        assert!(!path.join("tree").exists() && path.join("keep/file").exists());
+        remove_all_at(&root, "tree").unwrap();
+        for bad in ["", ".", "..", "a/b"] {
+            assert!(remove_all_at(&root, bad).is_err());
+        }
+    }
 }
