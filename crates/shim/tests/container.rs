@@ -30,6 +30,9 @@ const TESTS: &[Test] = &[
     ("bad_configuration", |ground| ground.block_on(bad_configuration(ground))),
     ("survives_its_daemon", |ground| ground.block_on(survives_its_daemon(ground))),
     ("dies_with_its_shim", |ground| ground.block_on(dies_with_its_shim(ground))),
+    ("daemon_is_killed", |ground| ground.block_on(daemon_is_killed(ground))),
+    ("own_binary_is_out_of_reach", |ground| ground.block_on(own_binary_is_out_of_reach(ground))),
+    ("no_descriptor_leaks", |ground| ground.block_on(no_descriptor_leaks(ground))),
     ("out_of_memory", |ground| ground.block_on(out_of_memory(ground))),
     ("shared_pids_are_killed", |ground| ground.block_on(shared_pids_are_killed(ground))),
     ("much_output", |ground| ground.block_on(much_output(ground))),
@@ -40,6 +43,15 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.first().is_some_and(|name| name == "silo-shim") {
         return silo_shim::main(args);
+    }
+    if args.first().is_some_and(|name| name == "test-daemon") {
+        return daemon(&args[1]);
+    }
+    if args.get(1).is_some_and(|option| option == "--try-write") {
+        // Opening would tell whether it runs as well; this tells what the mount allows.
+        let result = rustix::fs::access("/proc/self/exe", rustix::fs::Access::WRITE_OK);
+        println!("{result:?}");
+        return ExitCode::SUCCESS;
     }
     let options: Vec<_> = args[1..].iter().filter_map(|arg| arg.to_str()).collect();
     if options.contains(&"--list") {
@@ -366,6 +378,85 @@ async fn survives_its_daemon(ground: &Ground) {
     client.write_all(b"again\n").await.unwrap();
     assert_eq!(output(&mut client).await, "again\n");
     assert_eq!(exit_of(&mut events, &ProcessRef::Init).await.code, 6);
+}
+
+/// A daemon that starts a container, attaches, says so, and waits to be killed.
+fn daemon(config: &OsString) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let config: ShimConfig = serde_json::from_slice(&fs_err::read(config).unwrap()).unwrap();
+        let exe = silo_sys::spawn::sealed_self().unwrap();
+        let shim = Shim::spawn(exe.as_fd(), &config, None).await.unwrap();
+        let _client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap();
+        shim.start().await.unwrap();
+        println!("started");
+        std::future::pending::<()>().await;
+    });
+    ExitCode::SUCCESS
+}
+
+async fn daemon_is_killed(ground: &Ground) {
+    use std::io::BufRead;
+    use std::os::unix::process::CommandExt;
+    for round in 0..5 {
+        // Enough output to have filled the daemon's socket when nobody reads it.
+        let script = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789 $i; i=$((i+1)); done; exit 7";
+        let config = ground.prepare(script, |_, _| ());
+        let path = ground.dir.path().join("daemon.json");
+        fs_err::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+        let mut daemon = std::process::Command::new("/proc/self/exe")
+            .arg0("test-daemon")
+            .arg(&path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut output = std::io::BufReader::new(daemon.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "started\n");
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+        let exit = match Shim::connect(&config.run_dir, config.id.as_str()).await {
+            Ok((shim, state)) => match state.status {
+                Status::Exited(exit) => exit,
+                _ => exit_of(&mut shim.events(), &ProcessRef::Init).await,
+            },
+            Err(_) => silo_shim::exit::read(&config.container_dir).unwrap(),
+        };
+        assert_eq!(exit.code, 7, "round {round}");
+        let log = fs_err::read_to_string(config.log.path.unwrap()).unwrap();
+        assert_eq!(log.lines().count(), 3000);
+        assert!(log.lines().last().unwrap().contains(" 2999\\n"));
+    }
+}
+
+async fn own_binary_is_out_of_reach(ground: &Ground) {
+    // CVE-2019-5736: a program that is the engine's own binary, and tries to change it.
+    let config = ground.prepare("", |spec, _| {
+        let args = ["/proc/self/exe", "--try-write"].map(String::from);
+        spec.process.as_mut().unwrap().args = args.to_vec();
+    });
+    let shim = ground.spawn(&config).await;
+    let mut client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap().stream;
+    match shim.start().await {
+        Ok(_) => assert!(output(&mut client).await.contains("Read-only"), "writable"),
+        // Not to run it at all is as good.
+        Err(error) => assert!(error.exit_code().is_some(), "{error}"),
+    }
+}
+
+async fn no_descriptor_leaks(ground: &Ground) {
+    // CVE-2024-21626. The shell has the directory open that it lists.
+    let script = "echo /proc/self/fd/*; read x";
+    let wanted = "/proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 /proc/self/fd/3\n";
+    let config = ground.prepare(script, |_, config| config.open_stdin = true);
+    let shim = ground.spawn(&config).await;
+    let mut client = shim.attach(ProcessRef::Init, BOTH).await.unwrap().stream;
+    shim.start().await.unwrap();
+    let (_, mut other) = shim.exec_attached(exec("echo /proc/self/fd/*")).await.unwrap();
+    assert_eq!(output(&mut other).await, wanted);
+    client.shutdown().await.unwrap();
+    assert_eq!(output(&mut client).await, wanted);
 }
 
 async fn dies_with_its_shim(ground: &Ground) {

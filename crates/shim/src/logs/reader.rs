@@ -232,6 +232,11 @@ impl Watch {
         use std::os::unix::ffi::OsStrExt;
         let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let parent = path.parent().unwrap_or(path);
+        // A container that was never started may have none yet.
+        match fs_err::create_dir(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
         inotify::add_watch(
             &fd,
             parent,

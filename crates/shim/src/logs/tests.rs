@@ -178,6 +178,18 @@ async fn following_passes_through_rotation_to_the_end() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_yet_to_come_can_be_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), LogDriver::Local, &[]);
+    assert!(texts(&config, ReadOptions::default()).await.is_empty());
+    let options = ReadOptions { follow: true, ..ReadOptions::default() };
+    let mut receiver = read(&config, options, std::future::pending());
+    let mut writer = LogWriter::open(&config).unwrap();
+    writer.write(Stream::Stdout, b"x\n");
+    assert_eq!(receiver.recv().await.unwrap().unwrap().bytes, b"x\n");
+}
+
+#[tokio::test]
 async fn followers_leave_when_nobody_listens() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path(), LogDriver::JsonFile, &[]);
