@@ -1,0 +1,98 @@
+//! Attach and logs: the streams of a container.
+
+use futures_util::stream;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use silo_docker::query::{AttachQuery, LogsQuery};
+use silo_engine::containers::Attachment;
+use silo_types::Error;
+
+use super::containers::broken;
+use crate::body::Body;
+use crate::request::Request;
+use crate::respond::{self, Answer};
+
+const RAW: &str = "application/vnd.docker.raw-stream";
+const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+fn stream_type(request: &Request, tty: bool) -> &'static str {
+    if tty || !request.at_least(42) { RAW } else { MULTIPLEXED }
+}
+
+/// Answers with a head after which the connection is the attachment's.
+///
+/// A client that asked for an upgrade gets `101 UPGRADED`; for one that did not, the connection
+/// turns it into `200 OK` (see `conn`).
+pub(super) fn hijack(mut request: Request, attachment: Attachment) -> Answer {
+    let upgrade = request.upgrade.take().ok_or_else(|| broken("connection is not available"))?;
+    let kind = if request.asks_upgrade() { stream_type(&request, attachment.tty) } else { RAW };
+    if !request.asks_upgrade() && !request.conn.is_raw() {
+        // A later request of a kept connection: it has no way in, but output can still be seen.
+        return Err(Error::invalid(
+            "this connection cannot be taken over; use a new one or ask for an upgrade",
+        ));
+    }
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(stream) => {
+                let (reader, writer) = tokio::io::split(TokioIo::new(stream));
+                attachment.run(reader, writer).await;
+            }
+            Err(error) => tracing::debug!(%error, "client went away before its stream began"),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(response)
+}
+
+pub(crate) async fn attach(request: Request, id: &str) -> Answer {
+    let query = AttachQuery {
+        logs: request.query.flag("logs"),
+        stream: request.query.flag("stream"),
+        stdin: request.query.flag("stdin"),
+        stdout: request.query.flag("stdout"),
+        stderr: request.query.flag("stderr"),
+        detach_keys: request.query.get("detachKeys").to_owned(),
+    };
+    let attachment = request.engine.container_attach(id, query).await?;
+    hijack(request, attachment)
+}
+
+pub(crate) async fn logs(request: Request, id: &str) -> Answer {
+    let text = |name: &str| request.query.get(name).to_owned();
+    let query = LogsQuery {
+        follow: request.query.flag("follow"),
+        stdout: request.query.flag("stdout"),
+        stderr: request.query.flag("stderr"),
+        since: text("since"),
+        until: match text("until") {
+            until if until == "0" => String::new(),
+            until => until,
+        },
+        timestamps: request.query.flag("timestamps"),
+        details: request.query.flag("details"),
+        tail: text("tail"),
+    };
+    if !query.stdout && !query.stderr {
+        return Err(Error::invalid("must specify at least one of 'stdout' or 'stderr'"));
+    }
+    let log = request.engine.container_logs(id, query).await?;
+    let kind = stream_type(&request, log.tty);
+    let lines = stream::unfold((log, request.conn), |(mut log, conn)| async move {
+        let piece = tokio::select! {
+            piece = log.next() => piece?,
+            () = conn.gone() => return None,
+        };
+        let piece = piece.map_err(|error| std::io::Error::other(error.chain()));
+        Some((piece, (log, conn)))
+    });
+    Ok(respond::content(kind, Body::stream(lines)))
+}

@@ -1,0 +1,185 @@
+//! `/images` and `/commit`.
+
+use hyper::StatusCode;
+use silo_docker::IdResponse;
+use silo_docker::containers::Config;
+use silo_docker::query::{CommitQuery, ImageListQuery, ImageRemoveQuery, ImportQuery};
+use silo_docker::stream::StreamMessage;
+use silo_types::Error;
+use tokio::sync::mpsc;
+
+use super::absent;
+use super::stream::{BodyReader, ChannelWriter};
+use crate::body::Body;
+use crate::compat;
+use crate::request::Request;
+use crate::respond::{self, Answer};
+
+pub(crate) async fn list(request: Request) -> Answer {
+    let mut filters = request.query.filters()?;
+    let pattern = request.query.get("filter");
+    if !request.at_least(25) && !pattern.is_empty() && !filters.contains("reference") {
+        filters.add("reference", pattern);
+    }
+    let query = ImageListQuery {
+        all: request.query.flag("all"),
+        shared_size: request.at_least(42) && request.query.flag("shared-size"),
+        containers: request.at_least(51),
+        filters,
+    };
+    let images = request.engine.image_list(&query)?;
+    respond::json(&compat::image_list(&images, request.version)?)
+}
+
+pub(crate) async fn inspect(request: Request, name: &str) -> Answer {
+    let image = request.engine.image_inspect(name)?;
+    respond::json(&compat::image(&image, request.version)?)
+}
+
+pub(crate) async fn history(request: Request, name: &str) -> Answer {
+    respond::json(&request.engine.image_history(name)?)
+}
+
+/// Attestations come with multi-platform indexes, which are not kept.
+pub(crate) async fn attestations(request: Request, name: &str) -> Answer {
+    request.engine.image_inspect(name)?;
+    respond::json(&serde_json::json!([]))
+}
+
+pub(crate) fn search(request: &Request) -> Answer {
+    if request.query.number("limit")?.is_some_and(|limit| limit < 0) {
+        return Err(Error::invalid("invalid limit specified"));
+    }
+    Err(absent::search())
+}
+
+pub(crate) async fn tag(request: Request, name: &str) -> Answer {
+    let (repo, tag) = (request.query.get("repo"), request.query.get("tag"));
+    request.engine.image_tag(name, repo, tag)?;
+    respond::status(StatusCode::CREATED)
+}
+
+pub(crate) async fn remove(request: Request, name: &str) -> Answer {
+    if name.trim().is_empty() {
+        return Err(Error::invalid("image name cannot be blank"));
+    }
+    let query = ImageRemoveQuery {
+        force: request.query.flag("force"),
+        no_prune: request.query.flag("noprune"),
+    };
+    respond::json(&request.engine.image_remove(name, query).await?)
+}
+
+pub(crate) async fn prune(request: Request) -> Answer {
+    respond::json(&request.engine.image_prune(&request.query.filters()?).await?)
+}
+
+pub(crate) async fn save(request: Request, name: String) -> Answer {
+    save_names(request, vec![name])
+}
+
+pub(crate) async fn save_many(request: Request) -> Answer {
+    let names = request.query.all("names").map(str::to_owned).collect();
+    save_names(request, names)
+}
+
+fn save_names(request: Request, names: Vec<String>) -> Answer {
+    // Names are resolved before the head goes out, so that a wrong one is a proper error.
+    let images = request.engine.image_save_resolve(&names)?;
+    let (sender, receiver) = mpsc::channel(4);
+    let engine = request.engine;
+    tokio::task::spawn_blocking(move || {
+        let mut writer = ChannelWriter::new(sender);
+        if let Err(error) = engine.image_save(images, &mut writer) {
+            tracing::warn!(error = error.chain(), "save images");
+            writer.fail(&error);
+        } else {
+            writer.finish();
+        }
+    });
+    Ok(respond::content("application/x-tar", Body::channel(receiver)))
+}
+
+/// A sink of progress lines, and the body that they make.
+fn progress() -> (impl FnMut(StreamMessage) + Send + 'static, Body) {
+    let (sender, receiver) = mpsc::unbounded_channel::<StreamMessage>();
+    let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let message = receiver.recv().await?;
+        let line = respond::line(&message).map_err(|error| std::io::Error::other(error.chain()));
+        Some((line, receiver))
+    });
+    let sink = move |message| {
+        // A client that has gone does not stop the work.
+        drop(sender.send(message));
+    };
+    (sink, Body::stream(lines))
+}
+
+pub(crate) async fn load(request: Request) -> Answer {
+    let quiet = request.query.flag_or("quiet", true);
+    let (mut sink, body) = progress();
+    let reader = BodyReader::new(request.body);
+    let engine = request.engine;
+    tokio::spawn(async move {
+        let (lines, mut receiver) = mpsc::unbounded_channel();
+        let loading = engine.image_load(reader, quiet, move |message| drop(lines.send(message)));
+        tokio::pin!(loading);
+        let result = loop {
+            tokio::select! {
+                biased;
+                Some(message) = receiver.recv() => sink(message),
+                result = &mut loading => break result,
+            }
+        };
+        while let Ok(message) = receiver.try_recv() {
+            sink(message);
+        }
+        if let Err(error) = result {
+            sink(StreamMessage::failure(error.message()));
+        }
+    });
+    Ok(respond::content("application/json", body))
+}
+
+pub(crate) async fn create(request: Request) -> Answer {
+    let from = request.query.get("fromImage");
+    if !from.is_empty() {
+        return absent::pull(from, request.query.get("tag"));
+    }
+    let source = request.query.get("fromSrc").to_owned();
+    if source != "-" {
+        return Err(Error::new(
+            silo_types::ErrorKind::NotImplemented,
+            "importing from a URL is not supported by this version of Silo",
+        ));
+    }
+    let message = match request.query.get("message") {
+        "" => format!("Imported from {source}"),
+        message => message.to_owned(),
+    };
+    let query = ImportQuery {
+        repo: request.query.get("repo").to_owned(),
+        tag: request.query.get("tag").to_owned(),
+        message,
+        platform: request.query.get("platform").to_owned(),
+        changes: request.query.all("changes").map(str::to_owned).collect(),
+    };
+    let id = request.engine.image_import(query, BodyReader::new(request.body)).await?;
+    let line = respond::line(&StreamMessage::status(id))?;
+    Ok(respond::content("application/json", Body::full(line)))
+}
+
+pub(crate) async fn commit(mut request: Request) -> Answer {
+    let config: Option<Config> = request.json_if_any().await?;
+    let query = CommitQuery {
+        container: request.query.get("container").to_owned(),
+        repo: request.query.get("repo").to_owned(),
+        tag: request.query.get("tag").to_owned(),
+        comment: request.query.get("comment").to_owned(),
+        author: request.query.get("author").to_owned(),
+        pause: request.query.flag_or("pause", true),
+        changes: request.query.all("changes").map(str::to_owned).collect(),
+    };
+    let id = request.engine.commit(query, config).await?;
+    respond::created(&IdResponse { id })
+}
