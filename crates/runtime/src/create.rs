@@ -209,6 +209,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
         new_network: namespaces.new & process::NEW_NETWORK != 0,
         keep_keyring: request.keep_keyring,
         no_pivot: request.no_pivot,
+        dies_with_caller: request.dies_with_caller,
     };
     let guard = spawn(
         namespaces.new,

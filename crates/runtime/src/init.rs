@@ -37,6 +37,7 @@ pub(crate) struct Init<'a> {
     pub(crate) new_network: bool,
     pub(crate) keep_keyring: bool,
     pub(crate) no_pivot: bool,
+    pub(crate) dies_with_caller: bool,
 }
 
 impl<'a> Init<'a> {
@@ -52,13 +53,16 @@ impl<'a> Init<'a> {
     }
 
     fn try_run(self) -> Error {
+        let dies_with_caller = self.dies_with_caller;
         match self.prepare() {
             Ok((finish, channel, gate, spec, state)) => {
                 let told = std::cell::Cell::new(false);
                 let mut answer = None;
                 let error = finish.run(&channel, true, || {
                     let step = || "wait for start".to_owned();
-                    rustix::process::set_parent_process_death_signal(None).step(step)?;
+                    // Set once more where it stays: the change of user has cleared it.
+                    let signal = dies_with_caller.then_some(Signal::KILL);
+                    rustix::process::set_parent_process_death_signal(signal).step(step)?;
                     channel.send(&Message::Ready).step(step)?;
                     told.set(true);
                     let starter = wait_at(gate, &channel)?;

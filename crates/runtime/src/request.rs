@@ -88,6 +88,8 @@ pub struct CreateRequest<'a> {
     pub keep_keyring: bool,
     /// Whether the root is moved rather than pivoted to, for hosts that run from a RAM disk.
     pub no_pivot: bool,
+    /// Whether the kernel kills the container when the caller ends, for a caller that stays.
+    pub dies_with_caller: bool,
 }
 
 impl<'a> CreateRequest<'a> {
@@ -107,6 +109,7 @@ impl<'a> CreateRequest<'a> {
             gate: GateKind::Held,
             keep_keyring: false,
             no_pivot: false,
+            dies_with_caller: false,
         }
     }
 }
