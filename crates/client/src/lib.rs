@@ -17,6 +17,7 @@ mod request;
 pub use body::{Body, BodySender};
 pub use endpoint::{Endpoint, EndpointError, Stream};
 pub use error::ClientError;
+pub use hyper::Method;
 pub use frames::{Channel, Frames};
 pub use request::{Client, Hijacked, Request, Response, encode_query};
 
