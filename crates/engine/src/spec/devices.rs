@@ -34,10 +34,19 @@ fn rule(
 /// programs expect.
 pub fn default_rules() -> Vec<LinuxDeviceCgroup> {
     let mut rules = vec![rule(false, None, None, None, "rwm")];
-    for (major, minor) in [(1, 5), (1, 3), (1, 9), (1, 8), (5, 0), (5, 1)] {
-        rules.push(rule(true, Some("c"), Some(major), Some(minor), "rwm"));
+    // A node that cannot be opened does no harm.
+    rules.push(rule(true, Some("c"), None, None, "m"));
+    rules.push(rule(true, Some("b"), None, None, "m"));
+    let (null, zero, full, random, urandom) = (3, 5, 7, 8, 9);
+    for minor in [null, zero, full, random, urandom] {
+        rules.push(rule(true, Some("c"), Some(1), Some(minor), "rwm"));
     }
-    rules.push(rule(false, Some("c"), Some(10), Some(229), "rwm"));
+    let (tty, console, ptmx) = (0, 1, 2);
+    for minor in [tty, console, ptmx] {
+        rules.push(rule(true, Some("c"), Some(5), Some(minor), "rwm"));
+    }
+    const PSEUDO_TERMINALS: i64 = 136;
+    rules.push(rule(true, Some("c"), Some(PSEUDO_TERMINALS), None, "rwm"));
     rules
 }
 
