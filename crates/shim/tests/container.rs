@@ -460,22 +460,28 @@ async fn no_descriptor_leaks(ground: &Ground) {
 }
 
 async fn dies_with_its_shim(ground: &Ground) {
-    let config = ground.prepare("sleep 1000", |_, _| ());
-    let shim = ground.spawn(&config).await;
-    let mut events = shim.events();
-    shim.start().await.unwrap();
-    let pid = rustix::process::Pid::from_raw(shim.pid()).unwrap();
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    let shim_pid = rustix::process::Pid::from_raw(shim.shim_pid()).unwrap();
-    rustix::process::kill_process(shim_pid, rustix::process::Signal::KILL).unwrap();
-    while events.recv().await.unwrap() != Event::Lost {}
-    let ended = tokio::task::spawn_blocking(move || {
-        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&limit)).unwrap()
-    });
-    assert_eq!(ended.await.unwrap(), 1, "the container runs without its shim");
-    assert_eq!(silo_shim::exit::read(&config.container_dir), None);
+    for user in [0, 1000] {
+        let config = ground.prepare("sleep 1000", |spec, _| {
+            let process = spec.process.as_mut().unwrap();
+            (process.user.uid, process.user.gid) = (user, user);
+        });
+        let shim = ground.spawn(&config).await;
+        let mut events = shim.events();
+        shim.start().await.unwrap();
+        let pid = rustix::process::Pid::from_raw(shim.pid()).unwrap();
+        let flags = rustix::process::PidfdFlags::empty();
+        let pidfd = rustix::process::pidfd_open(pid, flags).unwrap();
+        let shim_pid = rustix::process::Pid::from_raw(shim.shim_pid()).unwrap();
+        rustix::process::kill_process(shim_pid, rustix::process::Signal::KILL).unwrap();
+        while events.recv().await.unwrap() != Event::Lost {}
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+            let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+            rustix::event::poll(&mut fds, Some(&limit)).unwrap()
+        });
+        assert_eq!(ended.await.unwrap(), 1, "the container of {user} runs without its shim");
+        assert_eq!(silo_shim::exit::read(&config.container_dir), None);
+    }
 }
 
 async fn out_of_memory(ground: &Ground) {

@@ -78,6 +78,7 @@ impl OciCompute {
         request.stdio = stdio;
         request.netns = self.netns.take();
         request.cgroup = Some(&self.cgroup);
+        request.dies_with_caller = true;
         request.filter.clone_from(&self.filter);
         if let Some(path) = &self.config.init_binary {
             let file = fs_err::File::open(path).map_err(internal("init program"))?;
