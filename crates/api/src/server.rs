@@ -45,6 +45,11 @@ impl Listener {
         UnixListener::bind(path).map(Self::Unix)
     }
 
+    /// Listens at `address`, as `127.0.0.1:2375`.
+    pub async fn tcp(address: &str) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Self::Tcp)
+    }
+
     async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),

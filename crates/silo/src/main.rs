@@ -3,6 +3,7 @@
 //! argument. The supervisor and the init are chosen before anything is set up, because their
 //! start is part of every container's start.
 
+mod daemon;
 mod init;
 
 use std::ffi::OsString;
@@ -15,12 +16,18 @@ fn main() -> ExitCode {
     let program = args.next().unwrap_or_default();
     let name = Path::new(&program).file_name().unwrap_or(&program).to_owned();
     let args: Vec<OsString> = args.collect();
-    if name == "docker-init" {
-        return init::main(args);
+    let rest = |args: Vec<OsString>| args.into_iter().skip(1).collect::<Vec<_>>();
+    match name.to_str() {
+        Some("docker-init") => return init::main(args),
+        Some("silo-shim") => return silo_shim::main(args),
+        _ => {}
     }
     match args.first().and_then(|verb| verb.to_str()) {
-        Some("init") => init::main(args.into_iter().skip(1).collect()),
-        _ => ExitCode::SUCCESS,
+        Some("silo-shim") => silo_shim::main(rest(args)),
+        Some("init") => init::main(rest(args)),
+        Some("runtime") => silo_runtime::cli::main(rest(args)),
+        Some("daemon") => daemon::main(rest(args)),
+        _ => silo_cli::main(args),
     }
 }
 

@@ -1,0 +1,236 @@
+//! `silo daemon`: the engine and its API, until a signal ends it. Containers go on.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use silo_api::Listener;
+use silo_engine::{Engine, EngineConfig};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Serves the Docker Engine API; containers outlive it.
+#[derive(Debug, Parser)]
+#[command(name = "silo daemon", disable_version_flag = true)]
+struct Options {
+    /// Where images, containers and volumes are kept [default: /var/lib/silo]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    root: String,
+    /// Where sockets of running containers are kept [default: /run/silo]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
+    run_root: String,
+    /// Where to listen: unix://PATH or tcp://ADDRESS:PORT; may be repeated
+    #[arg(short = 'H', long, value_name = "ADDRESS")]
+    host: Vec<String>,
+    /// Group that may use the unix socket
+    #[arg(short = 'G', long, value_name = "GROUP", default_value = "docker")]
+    group: String,
+    /// Name of the bridge of the default network
+    #[arg(short = 'b', long, value_name = "NAME", default_value = "silo0")]
+    bridge: String,
+    /// Address and subnet of the bridge [default: one that is free]
+    #[arg(long, value_name = "CIDR", default_value = "", hide_default_value = true)]
+    bip: String,
+    /// Name of the nftables table that holds the rules
+    #[arg(long, value_name = "NAME", default_value = "silo")]
+    table: String,
+    /// Parent cgroup of containers
+    #[arg(long, value_name = "PATH", default_value = "/silo")]
+    cgroup_parent: String,
+    /// Name server of containers; may be repeated
+    #[arg(long, value_name = "IP")]
+    dns: Vec<String>,
+    /// Log driver of containers
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    log_driver: String,
+    /// Option of the log driver; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
+    /// Label of the daemon; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// What to log on standard error: error, warn, info, debug or trace
+    #[arg(short, long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// File to write the process id to
+    #[arg(short, long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Write "ready" to standard output, and close it, once the sockets listen
+    #[arg(long)]
+    ready_on_stdout: bool,
+    /// Remove the bridge and the rules that an engine of this configuration made, and end
+    #[arg(long)]
+    remove_network: bool,
+}
+
+/// Runs the daemon with the arguments after `daemon`.
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
+    let named = std::iter::once(OsString::from("silo daemon")).chain(args);
+    let options = match Options::try_parse_from(named) {
+        Ok(options) => options,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::complain(&format!("silo daemon: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    if options.remove_network {
+        return remove_network(options);
+    }
+    let (data_root, run_root, socket) = silo_cli::default_socket(&options.root, &options.run_root);
+    fs_err::create_dir_all(&data_root)?;
+    let _lock = lock(&data_root)?;
+    if let Some(file) = &options.pidfile {
+        fs_err::write(file, std::process::id().to_string())?;
+    }
+    // The binary that shims run from; nothing in a container can open it for writing.
+    let exe = silo_sys::spawn::sealed_self().context("open the engine's own binary")?;
+    let mut config = EngineConfig::new(data_root, run_root, exe);
+    config.bridge.clone_from(&options.bridge);
+    config.table.clone_from(&options.table);
+    config.subnet.clone_from(&options.bip);
+    config.cgroup_parent.clone_from(&options.cgroup_parent);
+    config.dns.clone_from(&options.dns);
+    config.log_driver.clone_from(&options.log_driver);
+    config.labels.clone_from(&options.label);
+    for option in &options.log_opt {
+        let (key, value) = option
+            .split_once('=')
+            .with_context(|| format!("--log-opt {option}: expected KEY=VALUE"))?;
+        config.log_options.insert(key.to_owned(), value.to_owned());
+    }
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
+        .with_context(|| format!("--log-level {}", options.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let hosts = if options.host.is_empty() {
+        vec![format!("unix://{}", socket.display())]
+    } else {
+        options.host.clone()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(options, config, &hosts))
+}
+
+async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // An engine that a terminal started goes on when that closes.
+    let _hangup = signal(SignalKind::hangup())?;
+    let engine = Engine::open(config).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let mut listeners = Vec::new();
+    for host in hosts {
+        listeners.push(listen(host, &options.group).await?);
+        tracing::info!("API listen on {host}");
+    }
+    if options.ready_on_stdout {
+        let mut stdout = std::io::stdout();
+        // Whoever started us may have left already.
+        stdout.write_all(b"ready").and_then(|()| stdout.flush()).ok();
+        let null = fs_err::OpenOptions::new().write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdout(&null).context("close standard output")?;
+    }
+    silo_api::serve(engine, listeners, async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await;
+    for path in hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
+        fs_err::remove_file(path).ok();
+    }
+    if let Some(file) = &options.pidfile {
+        fs_err::remove_file(file).ok();
+    }
+    Ok(())
+}
+
+/// Takes the data root for this process; two engines on one would destroy it.
+fn lock(data_root: &Path) -> Result<fs_err::File> {
+    let path = data_root.join("daemon.lock");
+    let file =
+        fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    if rustix::fs::flock(file.as_fd(), exclusive).is_err() {
+        bail!("another daemon uses {}; stop it, or choose another --root", data_root.display());
+    }
+    Ok(file)
+}
+
+async fn listen(host: &str, group: &str) -> Result<Listener> {
+    if let Some(path) = host.strip_prefix("unix://") {
+        let path = Path::new(path);
+        if let Some(folder) = path.parent() {
+            fs_err::create_dir_all(folder)?;
+        }
+        // The lock on the root is ours, so a socket that is there is a dead engine's, unless it
+        // answers.
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("something listens on {host} already");
+        }
+        fs_err::remove_file(path).ok();
+        // The mode is set before anybody can connect: a socket is born with what umask leaves.
+        let previous = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
+        let listener = Listener::unix(path);
+        rustix::process::umask(previous);
+        let listener = listener.with_context(|| format!("listen on {host}"))?;
+        fs_err::set_permissions(path, PermissionsExt::from_mode(0o660))?;
+        give_to_group(path, group);
+        return Ok(listener);
+    }
+    if let Some(address) = host.strip_prefix("tcp://") {
+        tracing::warn!(
+            "{host} is open to everyone who can connect, and they are root on this host"
+        );
+        return Listener::tcp(address).await.with_context(|| format!("listen on {host}"));
+    }
+    bail!("invalid host {host:?}: expected unix://PATH or tcp://ADDRESS:PORT")
+}
+
+/// Lets the group use the socket, where there is such a group.
+fn give_to_group(path: &Path, group: &str) {
+    let Ok(groups) = fs_err::read_to_string("/etc/group") else { return };
+    let id = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    if let Some(id) = id
+        && let Err(error) = rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(id)))
+    {
+        tracing::warn!(%error, "give {} to group {group}", path.display());
+    }
+}
+
+fn remove_network(options: &Options) -> Result<()> {
+    let config = silo_net::NetworkConfig {
+        bridge: options.bridge.clone(),
+        table: options.table.clone(),
+        pool_min: 0,
+        ..silo_net::NetworkConfig::default()
+    };
+    let network = silo_net::Network::open(config).context("open the network")?;
+    network.remove_all().context("remove the network")
+}
