@@ -256,7 +256,7 @@ pub(crate) async fn remove(request: Request, id: &str) -> Answer {
 }
 
 pub(crate) async fn prune(request: Request) -> Answer {
-    respond::json(&request.engine.container_prune(request.query.filters()?).await?)
+    respond::json(&request.engine.container_prune(&request.query.filters()?).await?)
 }
 
 pub(crate) async fn wait(request: Request, id: &str) -> Answer {
