@@ -28,9 +28,8 @@ use compute::Compute;
 use connection::Connection;
 use supervisor::{Supervisor, internal, remove_run_files};
 
-/// Runs a shim: `silo-shim <container id> <container directory>`, with its first control
-/// connection as descriptor 3 and perhaps a network namespace as descriptor 4; every other
-/// descriptor above 2 is closed.
+/// Runs a shim: `silo-shim <container id> <container directory>`, the name included, with its
+/// first control connection as descriptor 3 and perhaps a network namespace as descriptor 4.
 ///
 /// The process must have no other thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
