@@ -19,11 +19,11 @@ fn main() -> ExitCode {
     let rest = |args: Vec<OsString>| args.into_iter().skip(1).collect::<Vec<_>>();
     match name.to_str() {
         Some("docker-init") => return init::main(args),
-        Some("silo-shim") => return silo_shim::main(args),
+        Some("silo-shim") => return silo_shim::main(std::env::args_os()),
         _ => {}
     }
     match args.first().and_then(|verb| verb.to_str()) {
-        Some("silo-shim") => silo_shim::main(rest(args)),
+        Some("silo-shim") => silo_shim::main(args),
         Some("init") => init::main(rest(args)),
         Some("runtime") => silo_runtime::cli::main(rest(args)),
         Some("daemon") => daemon::main(rest(args)),
