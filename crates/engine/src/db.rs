@@ -212,8 +212,14 @@ impl Db {
 
     /// Adds a container. [`DbError::Exists`] when its name is taken.
     pub fn container_insert(&self, row: &ContainerRow) -> Result<()> {
+        self.container_insert_with(row, true)
+    }
+
+    /// [`Db::container_insert`], synced only when `durable`: a container that removes itself would
+    /// be removed after a power cut anyway.
+    pub fn container_insert_with(&self, row: &ContainerRow, durable: bool) -> Result<()> {
         self.write(
-            Sync::Full,
+            if durable { Sync::Full } else { Sync::Normal },
             "container",
             "insert container",
             "INSERT INTO containers (id, name, config, state) VALUES (?1, ?2, ?3, ?4)",
@@ -260,8 +266,14 @@ impl Db {
 
     /// Removes a container; false when there was none.
     pub fn container_remove(&self, id: &str) -> Result<bool> {
+        self.container_remove_with(id, true)
+    }
+
+    /// [`Db::container_remove`], synced only when `durable`.
+    pub fn container_remove_with(&self, id: &str, durable: bool) -> Result<bool> {
+        let sync = if durable { Sync::Full } else { Sync::Normal };
         let sql = "DELETE FROM containers WHERE id = ?1";
-        let count = self.write(Sync::Full, "container", "remove container", sql, params![id])?;
+        let count = self.write(sync, "container", "remove container", sql, params![id])?;
         Ok(count > 0)
     }
 

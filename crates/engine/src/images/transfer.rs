@@ -110,7 +110,6 @@ impl Engine {
             }
             self.images.put(image.image.clone(), None, &names)?;
             for name in &names {
-                self.image_event("tag", &image.id, &name.familiar());
                 sink(StreamMessage::stream(format!("Loaded image: {}\n", name.familiar())));
             }
             if names.is_empty() {
