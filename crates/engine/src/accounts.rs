@@ -16,18 +16,18 @@ const REMEMBERED: usize = 256;
 
 /// Account files of images, which never change.
 #[derive(Debug, Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     of_images: Mutex<HashMap<Digest, Arc<Accounts>>>,
 }
 
 impl Cache {
     /// What is remembered of an image.
-    pub fn get(&self, image: Digest) -> Option<Arc<Accounts>> {
+    pub(crate) fn get(&self, image: Digest) -> Option<Arc<Accounts>> {
         self.of_images.lock().unwrap_or_else(PoisonError::into_inner).get(&image).cloned()
     }
 
     /// Remembers an image's files, if they are of ordinary size.
-    pub fn put(&self, image: Digest, accounts: &Arc<Accounts>) {
+    pub(crate) fn put(&self, image: Digest, accounts: &Arc<Accounts>) {
         const ORDINARY: usize = 64 << 10;
         if accounts.passwd.len() + accounts.group.len() > ORDINARY {
             return;
@@ -41,7 +41,7 @@ impl Cache {
 }
 
 /// Reads the account files of a root. Files that do not exist are empty.
-pub fn read(root: impl AsFd) -> Result<Accounts, Error> {
+pub(crate) fn read(root: impl AsFd) -> Result<Accounts, Error> {
     Ok(Accounts {
         passwd: file(root.as_fd(), "etc/passwd")?,
         group: file(root.as_fd(), "etc/group")?,

@@ -3,12 +3,12 @@
 use silo_types::Error;
 
 /// `ctrl-p,ctrl-q`: what Docker listens for when nothing else was asked.
-pub const DEFAULT: &[u8] = &[16, 17];
+pub(crate) const DEFAULT: &[u8] = &[16, 17];
 
 /// Reads `ctrl-a,b,ctrl-[`: single characters and `ctrl-` with a letter or one of `@[\]^_`.
 ///
 /// An empty text means [`DEFAULT`].
-pub fn parse(text: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn parse(text: &str) -> Result<Vec<u8>, Error> {
     if text.is_empty() {
         return Ok(DEFAULT.to_vec());
     }
@@ -34,14 +34,14 @@ pub fn parse(text: &str) -> Result<Vec<u8>, Error> {
 
 /// Watches one client's input for the detach keys.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     keys: Vec<u8>,
     matched: usize,
 }
 
 impl Watch {
     /// Watches for `keys`; an empty sequence never matches.
-    pub fn new(keys: Vec<u8>) -> Self {
+    pub(crate) fn new(keys: Vec<u8>) -> Self {
         Self { keys, matched: 0 }
     }
 
@@ -49,7 +49,7 @@ impl Watch {
     ///
     /// Keys that may begin the sequence are held back until the next one shows that they do not.
     /// What follows a complete sequence is dropped.
-    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
+    pub(crate) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> bool {
         if self.keys.is_empty() {
             out.extend_from_slice(input);
             return false;

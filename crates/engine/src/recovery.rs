@@ -248,10 +248,32 @@ impl Engine {
                 crate::containers::remove_directory(&parent.join(name));
             }
         }
+        self.clean_up_cgroups();
         for name in self.store.snapshots().unwrap_or_default() {
             if !known.contains(&name) {
                 self.drop_snapshot(&name);
             }
+        }
+    }
+
+    /// Removes the cgroups of containers that do not run.
+    fn clean_up_cgroups(&self) {
+        let parent = Path::new(self.config.cgroup_parent.trim_start_matches('/'));
+        let mountinfo = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mut strays = HashSet::new();
+        for root in cgroup_mounts(&mountinfo) {
+            let Ok(groups) = fs_err::read_dir(Path::new(root).join(parent)) else { continue };
+            for group in groups.flatten() {
+                let name = group.file_name().display().to_string();
+                if let Ok(id) = name.parse::<ContainerId>()
+                    && !self.containers.by_id(id.as_str()).is_some_and(|c| c.is_running())
+                {
+                    strays.insert(name);
+                }
+            }
+        }
+        for name in strays {
+            self.kill_cgroup(&parent.join(name));
         }
     }
 
@@ -278,5 +300,27 @@ impl Engine {
                 tracing::warn!(container = %id, %error, "could not end a shim");
             }
         }
+    }
+}
+
+/// Where hierarchies of cgroups are mounted.
+fn cgroup_mounts(mountinfo: &str) -> impl Iterator<Item = &str> {
+    mountinfo.lines().filter_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        after.starts_with("cgroup").then(|| before.split(' ').nth(4))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_both_versions() {
+        let mountinfo = "1 0 8:1 / / rw - ext4 /dev/sda rw\n\
+            2 1 0:26 / /sys/fs/cgroup/cpu rw shared:1 - cgroup cgroup rw,cpu\n\
+            3 1 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found: Vec<_> = cgroup_mounts(mountinfo).collect();
+        assert_eq!(found, ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"]);
     }
 }

@@ -13,14 +13,14 @@ const REMEMBERED: usize = 64;
 
 /// The filters that were made.
 #[derive(Debug)]
-pub struct Filters {
+pub(crate) struct Filters {
     host: Option<silo_seccomp::Host>,
     made: Mutex<HashMap<Vec<String>, LinuxSeccomp>>,
 }
 
 impl Filters {
     /// Filters for this machine.
-    pub fn detect() -> Self {
+    pub(crate) fn detect() -> Self {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let host = silo_seccomp::Host::new(&release)
             .inspect_err(|error| tracing::warn!(%error, "system calls are not filtered"))
@@ -29,7 +29,7 @@ impl Filters {
     }
 
     /// The filter of a container with these security options and capabilities.
-    pub fn of(
+    pub(crate) fn of(
         &self,
         security: &Security,
         privileged: bool,

@@ -3,9 +3,9 @@
 use silo_types::Error;
 
 /// `SIGKILL`.
-pub const KILL: i32 = 9;
+pub(crate) const KILL: i32 = 9;
 /// `SIGTERM`, the stop signal of a container that names none.
-pub const TERM: i32 = 15;
+pub(crate) const TERM: i32 = 15;
 
 const FIRST_REAL_TIME: i32 = 34;
 const LAST: i32 = 64;
@@ -48,7 +48,7 @@ const NAMES: &[(&str, i32)] = &[
 ];
 
 /// The number of the signal that `text` names.
-pub fn parse(text: &str) -> Result<i32, Error> {
+pub(crate) fn parse(text: &str) -> Result<i32, Error> {
     // docker wording
     let invalid = || Error::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<i32>() {

@@ -125,14 +125,12 @@ impl Engine {
         let json = |value: Result<String, serde_json::Error>| {
             value.map_err(|error| Error::internal(format!("write record: {error}")))
         };
-        self.db.container_insert(
-            &ContainerRow {
-                id: container.id.to_string(),
-                name: record.name.clone(),
-                config: json(serde_json::to_string(&*record))?,
-                state: json(serde_json::to_string(&*container.state()))?,
-            },
-        )?;
+        self.db.container_insert(&ContainerRow {
+            id: container.id.to_string(),
+            name: record.name.clone(),
+            config: json(serde_json::to_string(&*record))?,
+            state: json(serde_json::to_string(&*container.state()))?,
+        })?;
         Ok(())
     }
 

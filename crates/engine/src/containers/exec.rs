@@ -100,7 +100,7 @@ impl Engine {
         if request.cmd.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        self.check_exec(&container, name)?;
+        Self::check_exec(&container, name)?;
         let keys = detach::parse(&request.detach_keys).map_err(|_| {
             Error::invalid(format!("Invalid escape keys ({}) provided", request.detach_keys))
         })?;
@@ -135,7 +135,7 @@ impl Engine {
     }
 
     /// The container must be able to run another process.
-    fn check_exec(&self, container: &Container, name: &str) -> Result<(), Error> {
+    fn check_exec(container: &Container, name: &str) -> Result<(), Error> {
         let state = container.state();
         if !state.running {
             drop(state);
@@ -168,7 +168,7 @@ impl Engine {
         request: ExecStartRequest,
     ) -> Result<ExecStarted, Error> {
         let exec = self.exec(id)?;
-        self.check_exec(&exec.container, exec.container.id.as_str())?;
+        Self::check_exec(&exec.container, exec.container.id.as_str())?;
         let mut refused = None;
         exec.progress.send_modify(|progress| {
             if progress.exit_code.is_some() {
@@ -337,7 +337,7 @@ impl Engine {
     /// Sets the size of an exec's terminal.
     pub async fn exec_resize(&self, id: &str, height: u16, width: u16) -> Result<(), Error> {
         let exec = self.exec(id)?;
-        self.check_exec(&exec.container, exec.container.id.as_str())?;
+        Self::check_exec(&exec.container, exec.container.id.as_str())?;
         // A client may ask as soon as it has sent the start.
         let mut watch = exec.progress.subscribe();
         let begun = watch.wait_for(|progress| progress.pid != 0 || progress.exit_code.is_some());

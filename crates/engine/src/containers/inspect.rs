@@ -88,7 +88,7 @@ impl Engine {
             data.insert("UpperDir".to_owned(), snapshot.upper.display().to_string());
             data.insert("WorkDir".to_owned(), snapshot.work.display().to_string());
         }
-        GraphDriver { name: STORAGE_DRIVER.into(), data: data.into() }
+        GraphDriver { name: STORAGE_DRIVER.into(), data }
     }
 
     fn network_settings(&self, record: &Record, state: &State) -> NetworkSettings {

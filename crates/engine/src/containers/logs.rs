@@ -34,6 +34,7 @@ pub(crate) fn stream_number(stream: Stream) -> u8 {
 
 impl Engine {
     /// Reads a container's log.
+    #[expect(clippy::unused_async, reason = "verbs are async, whatever they do today")]
     pub async fn container_logs(&self, name: &str, query: LogsQuery) -> Result<LogStream, Error> {
         // docker wording, throughout
         if !query.stdout && !query.stderr {

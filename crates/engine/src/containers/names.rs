@@ -227,7 +227,7 @@ const SURNAMES: &[&str] = &[
 ];
 
 /// A generated name; after the first `attempt` a digit is appended against conflicts.
-pub fn generate(attempt: u32) -> String {
+pub(crate) fn generate(attempt: u32) -> String {
     let pick = |words: &'static [&'static str]| {
         let count = u64::try_from(words.len()).unwrap_or(1);
         words[usize::try_from(random_u64() % count).unwrap_or(0)]

@@ -150,7 +150,7 @@ impl Engine {
                 other.id
             )));
         }
-        let netns = self.namespace_of(&other, "net")?;
+        let netns = Self::namespace_of(&other, "net")?;
         let writable = !container.record().host_config.readonly_rootfs;
         let files = FILES
             .iter()

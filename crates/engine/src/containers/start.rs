@@ -377,7 +377,7 @@ impl Engine {
     }
 
     /// A namespace of a running container, held.
-    pub(crate) fn namespace_of(&self, container: &Container, kind: &str) -> Result<OwnedFd, Error> {
+    pub(crate) fn namespace_of(container: &Container, kind: &str) -> Result<OwnedFd, Error> {
         let pid = container.state().pid;
         rootfs::verified(container, pid, || {
             Ok(fs_err::File::open(format!("/proc/{pid}/ns/{kind}"))?.into_parts().0.into())
@@ -483,7 +483,9 @@ impl From<ShimError> for Failure {
         );
         let lower = cause.to_ascii_lowercase();
         let exit_code = error.exit_code().unwrap_or_else(|| match () {
-            () if lower.contains("permission denied") => CANNOT_EXECUTE,
+            () if lower.contains("permission denied") || lower.contains("is a directory") => {
+                CANNOT_EXECUTE
+            }
             () if lower.contains("executable file not found")
                 || lower.contains("no such file or directory")
                 || lower.contains("not a directory") =>
@@ -500,6 +502,10 @@ impl From<ShimError> for Failure {
             },
         };
         let mut message = message;
+        if lower.contains("is a directory") {
+            // The words that clients look for.
+            message.push_str(": permission denied");
+        }
         if lower.contains("not a directory") {
             message.push_str(": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type");
         }

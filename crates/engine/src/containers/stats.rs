@@ -32,6 +32,7 @@ pub struct StatsStream {
 impl Engine {
     /// Begins to take samples of a container: one with `one_shot`, otherwise one with the sample
     /// before it, and one a second with `stream`.
+    #[expect(clippy::unused_async, reason = "verbs are async, whatever they do today")]
     pub async fn container_stats(
         self: &Arc<Self>,
         name: &str,
@@ -179,16 +180,15 @@ fn system_cpu_usage() -> u64 {
 
 /// The ticks of the first seven columns of the line of all processors.
 fn parse_system_cpu(text: &str) -> u64 {
-    text.lines()
-        .find_map(|line| line.strip_prefix("cpu "))
-        .map(|line| line.split_whitespace().take(7).filter_map(|n| n.parse::<u64>().ok()).sum())
-        .unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix("cpu ")).map_or(0, |line| {
+        line.split_whitespace().take(7).filter_map(|n| n.parse::<u64>().ok()).sum()
+    })
 }
 
 /// Bytes of memory of the host.
 fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 #[cfg(test)]

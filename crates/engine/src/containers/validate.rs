@@ -405,7 +405,8 @@ fn cpu(limits: &mut Resources, host: &Host, warnings: &mut Vec<String>) -> Resul
         warnings.push("linux does not support CPU percent. Percent discarded.".into());
         limits.cpu_percent = 0;
     }
-    if !(limits.cpuset_cpus.is_empty() && limits.cpuset_mems.is_empty()) && !host.cpuset {
+    let wants_set = !limits.cpuset_cpus.is_empty() || !limits.cpuset_mems.is_empty();
+    if wants_set && !host.cpuset {
         warnings.push(
             "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded."
                 .into(),
