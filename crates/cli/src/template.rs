@@ -135,13 +135,19 @@ mod tests {
 
     #[test]
     fn errors_have_gos_words() {
-        let deep = "{{".to_owned() + &"(".repeat(5000) + "1";
+        let deep = format!("{{{{{}1{}}}}}", "(".repeat(5000), ")".repeat(5000));
         for (source, message) in [
             ("{{.Id", "template: :1: unclosed action"),
-            ("{{.Id}", "template: :1: unexpected \"}\" in operand"),
+            ("{{.Id}", "template: :1: bad character U+007D '}'"),
+            ("{{:}}", "template: :1: expected :="),
+            ("{{1x}}", "template: :1: bad number syntax: \"1x\""),
+            (
+                "{{join .Id \",\"}}",
+                "template: :1:7: executing \"\" at <.Id>: wrong type for value; expected \
+                 []string; got string",
+            ),
             ("{{", "template: :1: unclosed action"),
             ("{{}}", "template: :1: missing value for command"),
-            ("{{.Id | }}", "template: :1: missing value for command"),
             ("{{foo .Id}}", "template: :1: function \"foo\" not defined"),
             ("\n{{if .Id}}", "template: :2: unexpected EOF"),
             ("{{end}}", "template: :1: unexpected {{end}}"),

@@ -14,19 +14,20 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
-    let name = Path::new(&program).file_name().unwrap_or(&program).to_owned();
-    let args: Vec<OsString> = args.collect();
-    let rest = |args: Vec<OsString>| args.into_iter().skip(1).collect::<Vec<_>>();
-    match name.to_str() {
-        Some("docker-init") => return init::main(args),
-        Some("silo-shim") => return silo_shim::main(std::env::args_os()),
-        _ => {}
+    let name = Path::new(&program).file_name().unwrap_or(&program);
+    if name == "silo-shim" {
+        return silo_shim::main(std::iter::once(program).chain(args));
     }
+    let args: Vec<OsString> = args.collect();
+    if name == "docker-init" {
+        return init::main(args);
+    }
+    let rest = || args.iter().skip(1).cloned().collect::<Vec<_>>();
     match args.first().and_then(|verb| verb.to_str()) {
         Some("silo-shim") => silo_shim::main(args),
-        Some("init") => init::main(rest(args)),
-        Some("runtime") => silo_runtime::cli::main(rest(args)),
-        Some("daemon") => daemon::main(rest(args)),
+        Some("init") => init::main(rest()),
+        Some("runtime") => silo_runtime::cli::main(rest()),
+        Some("daemon") => daemon::main(rest()),
         _ => silo_cli::main(args),
     }
 }

@@ -283,7 +283,7 @@ fn refused() {
         (&["--device", "/a:/b:x", "x"], "bad mode specified: x"),
         (&["--storage-opt", "x", "x"], "invalid storage option"),
         (&["-p", "x", "x"], "invalid containerPort: x"),
-        (&["-v", "a::b", "x"], "invalid spec: a::b: empty section between colons"),
+        (&["-v", "/a::b", "x"], "invalid spec: /a::b: empty section between colons"),
     ] {
         assert_eq!(create(args).unwrap_err(), message, "{args:?}");
     }

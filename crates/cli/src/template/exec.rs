@@ -194,12 +194,20 @@ impl Run<'_> {
             return Ok(label(dot, name.str(), self.mode));
         }
         if !rest.is_empty() || last.is_some() {
-            let text = self.text(first);
-            return Err(
-                self.fault_at(first, &format!("can't give argument to non-function {text}"))
-            );
+            return Err(self.fault_at(first, &self.no_arguments(first, dot, rest.len())));
         }
         self.operand(first, dot)
+    }
+
+    /// Why what is no function takes no arguments.
+    fn no_arguments(&self, first: &Operand, dot: &Value, count: usize) -> String {
+        match (first.fields.last(), dot) {
+            (Some(field), Value::Row(_)) => {
+                format!("wrong number of args for {field}: want 0 got {count}")
+            }
+            (Some(field), _) => format!("{field} is not a method but has arguments"),
+            _ => format!("can't give argument to non-function {}", self.text(first)),
+        }
     }
 
     fn call(
@@ -225,10 +233,15 @@ impl Run<'_> {
             args.push(value);
         }
         args.extend(last);
-        functions::call(name, args, self.mode).map_err(|problem| {
-            let text = &self.source[command.at..command.end];
-            let text = if problem.is_count { name } else { text.trim_end() };
-            self.fault(command.at, text, &problem.message)
+        functions::call(name, args, self.mode).map_err(|problem| match problem.place {
+            functions::Place::Count => self.fault(command.at, name, &problem.message),
+            functions::Place::Argument(index) if index < rest.len() => {
+                self.fault_at(&rest[index], &problem.message)
+            }
+            _ => {
+                let text = self.source[command.at..command.end].trim_end();
+                self.fault(command.at, text, &problem.message)
+            }
         })
     }
 
@@ -252,7 +265,8 @@ impl Run<'_> {
                 Some(found) => found,
                 None if inside_map && is_last => Value::Nil,
                 None => {
-                    let message = missing(&value, field);
+                    let typed = matches!(self.variables[0].1, Value::Row(_));
+                    let message = missing(&value, field, typed);
                     return Err(self.fault_at(operand, &message));
                 }
             };
@@ -291,13 +305,14 @@ fn take_field(value: &Value, name: &str) -> Option<Value> {
     found.map(|(_, value)| value.clone())
 }
 
-fn missing(value: &Value, name: &str) -> String {
+fn missing(value: &Value, name: &str, typed: bool) -> String {
     match value {
         Value::Map(_) => format!("map has no entry for key {name:?}"),
         Value::Row(Row { type_name, .. }) => {
             format!("can't evaluate field {name} in type {type_name}")
         }
         Value::Nil => format!("nil pointer evaluating interface {{}}.{name}"),
+        _ if typed => format!("can't evaluate field {name} in type string"),
         _ => format!("can't evaluate field {name} in type interface {{}}"),
     }
 }

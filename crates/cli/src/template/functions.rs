@@ -8,8 +8,29 @@ use crate::value::Value;
 /// A failed call.
 pub(super) struct Problem {
     pub(super) message: String,
-    /// Whether the number of arguments is what is wrong.
-    pub(super) is_count: bool,
+    pub(super) place: Place,
+}
+
+/// What an error of a call is about.
+pub(super) enum Place {
+    /// The number of arguments.
+    Count,
+    /// The type of the argument of this index.
+    Argument(usize),
+    /// The call itself.
+    Call,
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self { message, place: Place::Call }
+    }
+}
+
+impl From<&str> for Problem {
+    fn from(message: &str) -> Self {
+        message.to_owned().into()
+    }
 }
 
 /// Name, least and greatest number of arguments.
@@ -54,7 +75,7 @@ pub(super) fn call(name: &str, args: Vec<Value>, mode: Mode) -> Result<Value, Pr
     if args.len() < least || args.len() > most {
         let want = if least == most { least.to_string() } else { format!("at least {least}") };
         let message = format!("wrong number of args for {name}: want {want} got {}", args.len());
-        return Err(Problem { message, is_count: true });
+        return Err(Problem { message, place: Place::Count });
     }
     // In a table's heading every function of Docker's hands on the column's name.
     if mode == Mode::Header
@@ -65,13 +86,13 @@ pub(super) fn call(name: &str, args: Vec<Value>, mode: Mode) -> Result<Value, Pr
     {
         return Ok(args.into_iter().next().unwrap_or_default());
     }
-    run(name, args).map_err(|message| Problem {
-        message: format!("error calling {name}: {message}"),
-        is_count: false,
+    run(name, args).map_err(|problem| match problem.place {
+        Place::Call => format!("error calling {name}: {}", problem.message).into(),
+        _ => problem,
     })
 }
 
-fn run(name: &str, mut args: Vec<Value>) -> Result<Value, String> {
+fn run(name: &str, mut args: Vec<Value>) -> Result<Value, Problem> {
     Ok(match name {
         // Short cuts were taken while the arguments were made.
         "and" | "or" => args.pop().unwrap_or_default(),
@@ -109,7 +130,7 @@ fn run(name: &str, mut args: Vec<Value>) -> Result<Value, String> {
         "ge" => Value::Bool(order(&args[0], &args[1])? != Ordering::Less),
         "json" => Value::Text(args[0].json()),
         "split" => {
-            let (text, by) = (string(&args[0])?, string(&args[1])?);
+            let (text, by) = (string(&args, 0)?, string(&args, 1)?);
             Value::List(if by.is_empty() {
                 text.chars().map(|c| Value::Text(c.to_string())).collect()
             } else {
@@ -119,16 +140,16 @@ fn run(name: &str, mut args: Vec<Value>) -> Result<Value, String> {
         "join" => match &args[0] {
             Value::List(items) => {
                 let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-                Value::Text(items.join(string(&args[1])?))
+                Value::Text(items.join(string(&args, 1)?))
             }
             Value::Nil => Value::text(""),
-            _ => return Err("wrong type for value; expected []string; got string".into()),
+            other => return Err(wrong_type(0, "[]string", other)),
         },
-        "title" => Value::Text(title(string(&args[0])?)),
-        "lower" => Value::Text(string(&args[0])?.to_lowercase()),
-        "upper" => Value::Text(string(&args[0])?.to_uppercase()),
+        "title" => Value::Text(title(string(&args, 0)?)),
+        "lower" => Value::Text(string(&args, 0)?.to_lowercase()),
+        "upper" => Value::Text(string(&args, 0)?.to_uppercase()),
         "pad" => {
-            let text = string(&args[0])?;
+            let text = string(&args, 0)?;
             if text.is_empty() {
                 return Ok(Value::text(""));
             }
@@ -137,7 +158,7 @@ fn run(name: &str, mut args: Vec<Value>) -> Result<Value, String> {
             Value::Text(format!("{}{text}{}", spaces(&args[1]), spaces(&args[2])))
         }
         "truncate" => {
-            let text = string(&args[0])?;
+            let text = string(&args, 0)?;
             let length = usize::try_from(args[1].int()).unwrap_or(0);
             Value::Text(text.chars().take(length).collect())
         }
@@ -145,12 +166,20 @@ fn run(name: &str, mut args: Vec<Value>) -> Result<Value, String> {
     })
 }
 
-fn string(value: &Value) -> Result<&str, String> {
-    match value {
+fn string(args: &[Value], index: usize) -> Result<&str, Problem> {
+    match &args[index] {
         Value::Text(text) => Ok(text),
-        Value::Nil => Err("wrong type for value; expected string; got nil".into()),
-        other => Err(format!("wrong type for value; expected string; got {}", type_name(other))),
+        other => Err(wrong_type(index, "string", other)),
     }
+}
+
+fn wrong_type(index: usize, wanted: &str, value: &Value) -> Problem {
+    let message = if *value == Value::Nil {
+        format!("invalid value; expected {wanted}")
+    } else {
+        format!("wrong type for value; expected {wanted}; got {}", type_name(value))
+    };
+    Problem { message, place: Place::Argument(index) }
 }
 
 fn type_name(value: &Value) -> &'static str {

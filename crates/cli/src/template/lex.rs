@@ -172,6 +172,7 @@ fn lex_action(
                 (Kind::Mark(c), 1)
             }
             ':' if after.starts_with('=') => (Kind::Declare, 2),
+            ':' => return Err((at, "expected :=".to_owned())),
             '=' => (Kind::Assign, 1),
             '+' | '-' if after.starts_with(|c: char| c.is_ascii_digit() || c == '.') => {
                 number(rest)
@@ -183,8 +184,17 @@ fn lex_action(
             }
             c => (Kind::Other(c), c.len_utf8()),
         };
+        let name = matches!(kind, Kind::Field(_) | Kind::Variable(_) | Kind::Word(_));
         tokens.push(Token { kind, at });
         at += length;
+        // A name ends at one of these or it is no name.
+        if name
+            && let Some(next) = source[at..].chars().next()
+            && !matches!(next, ' ' | '\t' | '\r' | '\n' | '.' | ',' | '|' | ':' | ')' | '(')
+            && !source[at..].starts_with("}}")
+        {
+            return Err((at, format!("bad character U+{:04X} '{next}'", u32::from(next))));
+        }
     }
 }
 

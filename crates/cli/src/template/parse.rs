@@ -291,16 +291,12 @@ impl Parser {
     /// Commands up to, and without, the token `until`.
     fn commands(&mut self, context: &str, until: &Kind) -> Result<Vec<Command>, Fault> {
         let mut commands: Vec<Command> = Vec::new();
-        let mut piped = false;
         loop {
             self.skip_space();
             let token = self.peek().clone();
             if token.kind == *until {
                 if commands.is_empty() {
                     return Err((token.at, format!("missing value for {context}")));
-                }
-                if piped {
-                    return Err((token.at, "missing value for command".into()));
                 }
                 return Ok(commands);
             }
@@ -314,8 +310,7 @@ impl Parser {
             }
             commands.push(command);
             self.skip_space();
-            piped = self.peek().kind == Kind::Mark('|');
-            if piped {
+            if self.peek().kind == Kind::Mark('|') {
                 self.take();
             }
         }
@@ -330,7 +325,7 @@ impl Parser {
             match token.kind {
                 Kind::Right | Kind::Mark('|' | ')') => break,
                 Kind::Other(_)
-                | Kind::Mark(_)
+                | Kind::Mark(',')
                 | Kind::Declare
                 | Kind::Assign
                 | Kind::End
