@@ -57,10 +57,11 @@ pub fn decoder<'a>(
     }
 }
 
+/// A stream with its first bytes put back.
+pub type Detected<R> = io::Chain<io::Cursor<Vec<u8>>, R>;
+
 /// Finds out a stream's compression by its first bytes without losing them.
-pub fn detect<R: Read>(
-    mut input: R,
-) -> io::Result<(Compression, io::Chain<io::Cursor<Vec<u8>>, R>)> {
+pub fn detect<R: Read>(mut input: R) -> io::Result<(Compression, Detected<R>)> {
     let mut start = vec![0; SNIFF];
     let mut filled = 0;
     while filled < start.len() {

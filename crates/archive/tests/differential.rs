@@ -1,7 +1,8 @@
 //! The reader and writer against GNU tar and Python's tarfile, and against attacks on
 //! readers that see different entries in one stream.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
-use std::fs;
+use fs_err as fs;
 use std::io::{Cursor, Read, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -143,7 +144,7 @@ fn tree(root: &Path) {
     let sparse = fs::File::create(root.join("sparse")).unwrap();
     for index in 0..40_u64 {
         let at = index * 200_000;
-        std::os::unix::fs::FileExt::write_all_at(&sparse, b"some data here", at).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(sparse.file(), b"some data here", at).unwrap();
     }
     sparse.set_len(9_000_000).unwrap();
 }
@@ -184,7 +185,7 @@ fn others_agree_with_what_we_write() {
     {
         let path = "d234567/".repeat(500)[..length].trim_end_matches('/').to_owned() + "x";
         let mut entry = Entry::new(EntryKind::Regular, path, 0o4751);
-        entry.mtime = Time { seconds: -7 + index as i64, nanos: 0 };
+        entry.mtime = Time { seconds: i64::try_from(index).unwrap() - 7, nanos: 0 };
         entry.size = 600 * index as u64;
         (entry.uid, entry.gid) = (3_000_000, u32::MAX - 1);
         entry.xattrs.push((b"user.a".to_vec(), b"v\0\n=".to_vec()));

@@ -6,6 +6,8 @@
 //! takes `null` for a missing value, ignores unknown fields, and refuses a document that
 //! could be read both as a manifest and as an index (CVE-2021-41190).
 
+#![allow(clippy::zero_sized_map_values, reason = "sets are written as objects with empty values")]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -300,7 +302,9 @@ impl Index {
         let invalid = |reason: String| Err(ImageError::Invalid { document, reason });
         let shape: Shape = parse(document, bytes)?;
         if shape.config.is_some() || shape.layers.is_some() || shape.fs_layers.is_some() {
-            return invalid("it is also a manifest (\"config\", \"layers\" or \"fsLayers\")".into());
+            return invalid(
+                "it is also a manifest (\"config\", \"layers\" or \"fsLayers\")".into(),
+            );
         }
         let index: Self = parse(document, bytes)?;
         if index.schema_version != 2 {
@@ -310,7 +314,10 @@ impl Index {
             return invalid(format!("media type {:?}", index.media_type));
         }
         if index.manifests.len() > MAX_MANIFESTS {
-            return invalid(format!("{} manifests, at most {MAX_MANIFESTS}", index.manifests.len()));
+            return invalid(format!(
+                "{} manifests, at most {MAX_MANIFESTS}",
+                index.manifests.len()
+            ));
         }
         Ok(index)
     }
@@ -328,6 +335,7 @@ struct Shape {
 
 /// A manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it is matched on at once, never stored")]
 pub enum Document {
     /// An image manifest.
     Manifest(Manifest),
@@ -342,11 +350,8 @@ impl Document {
         let document = "image manifest or index";
         let shape: Shape = parse(document, bytes)?;
         let is_index = shape.manifests.is_some();
-        let contradicted = if is_index {
-            media::is_manifest(media_type)
-        } else {
-            media::is_index(media_type)
-        };
+        let contradicted =
+            if is_index { media::is_manifest(media_type) } else { media::is_index(media_type) };
         if contradicted {
             let reason = format!("it is not the {media_type:?} that its descriptor says");
             return Err(ImageError::Invalid { document, reason });
@@ -600,10 +605,7 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     chain
 }
 
-fn parse<'a, T: Deserialize<'a>>(
-    document: &'static str,
-    bytes: &'a [u8],
-) -> Result<T, ImageError> {
+fn parse<'a, T: Deserialize<'a>>(document: &'static str, bytes: &'a [u8]) -> Result<T, ImageError> {
     if bytes.len() > MAX_DOCUMENT {
         return Err(ImageError::TooLarge { document, size: bytes.len() });
     }
@@ -628,8 +630,10 @@ mod tests {
         let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":null}}"#);
         assert!(Manifest::parse(manifest.as_bytes()).is_ok());
         assert!(Document::parse(manifest.as_bytes(), media::OCI_INDEX).is_err());
-        let lying =
-            format!(r#"{{"schemaVersion":2,"mediaType":"{}","config":{config}}}"#, media::OCI_INDEX);
+        let lying = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{config}}}"#,
+            media::OCI_INDEX
+        );
         assert!(Manifest::parse(lying.as_bytes()).is_err());
         let schema1 = br#"{"schemaVersion":1,"fsLayers":[]}"#;
         assert!(Document::parse(schema1, "").is_err());

@@ -70,9 +70,8 @@ impl Walk {
                 }
             }
             for name in names {
-                let stat = match stat_at(&directory, &name)? {
-                    Some(stat) => stat,
-                    None => continue,
+                let Some(stat) = stat_at(&directory, &name)? else {
+                    continue;
                 };
                 let child = path.join(&name);
                 let below = self.below(&child, &lowers)?;

@@ -16,9 +16,9 @@ impl Store {
         let mut state = lock(&self.inner.state);
         // Held to the end: what is pinned later was not yet there, or is still there.
         let pins = lock(&self.inner.pins);
-        let mut collected = Collected::default();
-        collected.images = state.images.keys().filter(|id| !keep.contains(id)).copied().collect();
-        collected.images.retain(|id| !pins.contains_key(id));
+        let unwanted = state.images.keys().filter(|id| !keep.contains(id)).copied();
+        let images = unwanted.filter(|id| !pins.contains_key(id)).collect();
+        let mut collected = Collected { images, ..Collected::default() };
         self.forget(&mut state, &collected.images)?;
 
         let mut live: HashSet<Digest> = pins.keys().copied().collect();
@@ -29,7 +29,7 @@ impl Store {
             live.extend(self.manifest_layers(&image.manifest.digest)?);
             chains.extend(image.top());
         }
-        let alive = self.mark(chains, &state, &mut live);
+        let alive = mark(chains, &state, &mut live);
 
         let mut dead: Vec<Digest> =
             state.layers.keys().filter(|chain| !alive.contains(chain)).copied().collect();
@@ -60,27 +60,6 @@ impl Store {
         Ok(collected)
     }
 
-    /// The layers that `chains` stand on; their blobs are added to `live`.
-    fn mark(
-        &self,
-        chains: Vec<Digest>,
-        state: &State,
-        live: &mut HashSet<Digest>,
-    ) -> HashSet<Digest> {
-        let mut alive = HashSet::new();
-        for chain in chains {
-            let mut next = Some(chain);
-            while let Some(chain) = next {
-                let Some(layer) = state.layers.get(&chain).filter(|_| alive.insert(chain)) else {
-                    break;
-                };
-                live.extend(layer.blob.as_ref().map(|blob| blob.digest));
-                next = layer.parent;
-            }
-        }
-        alive
-    }
-
     /// The digests of a stored manifest's layers.
     pub(crate) fn manifest_layers(&self, digest: &Digest) -> Result<Vec<Digest>, Error> {
         let bytes = self.read_blob(digest, MAX_DOCUMENT as u64)?;
@@ -88,4 +67,20 @@ impl Store {
             .map_err(|source| Error::Document { what: format!("manifest {digest}"), source })?;
         Ok(manifest.layers.into_iter().map(|layer| layer.digest).collect())
     }
+}
+
+/// The layers that `chains` stand on; their blobs are added to `live`.
+fn mark(chains: Vec<Digest>, state: &State, live: &mut HashSet<Digest>) -> HashSet<Digest> {
+    let mut alive = HashSet::new();
+    for chain in chains {
+        let mut next = Some(chain);
+        while let Some(chain) = next {
+            let Some(layer) = state.layers.get(&chain).filter(|_| alive.insert(chain)) else {
+                break;
+            };
+            live.extend(layer.blob.as_ref().map(|blob| blob.digest));
+            next = layer.parent;
+        }
+    }
+    alive
 }

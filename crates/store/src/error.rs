@@ -122,7 +122,16 @@ impl Error {
         path: impl Into<PathBuf>,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { operation, path, source }
+        move |source| {
+            // fs_err names the path, too; once is enough.
+            let plain = source
+                .get_ref()
+                .and_then(|error| error.source())
+                .and_then(|error| error.downcast_ref::<io::Error>())
+                .and_then(io::Error::raw_os_error);
+            let source = plain.map_or(source, io::Error::from_raw_os_error);
+            Self::Io { operation, path, source }
+        }
     }
 
     /// For `map_err` on a tar operation.

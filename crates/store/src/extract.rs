@@ -193,7 +193,7 @@ impl Extractor<'_> {
         let Some(path) = clean(&entry.path) else {
             return Err(refuse(&entry.path, "it is outside of the root"));
         };
-        self.filter_xattrs(&mut entry)?;
+        filter_xattrs(&mut entry)?;
         if path.is_empty() {
             return self.root_entry(&mut entry);
         }
@@ -253,18 +253,6 @@ impl Extractor<'_> {
                 self.node(&path, &parent, &entry, metadata, reader)
             }
         }
-    }
-
-    /// Leaves out attributes that would change how the overlay is put together.
-    fn filter_xattrs(&self, entry: &mut Entry) -> Result<(), Error> {
-        let size: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if size > MAX_XATTRS {
-            return Err(refuse(&entry.path, format!("{size} bytes of extended attributes")));
-        }
-        entry.xattrs.retain(|(name, _)| {
-            !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
-        });
-        Ok(())
     }
 
     fn root_entry(&mut self, entry: &mut Entry) -> Result<(), Error> {
@@ -624,6 +612,18 @@ impl Extractor<'_> {
         }
         Ok(self.done)
     }
+}
+
+/// Leaves out attributes that would change how the overlay is put together.
+fn filter_xattrs(entry: &mut Entry) -> Result<(), Error> {
+    let size: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if size > MAX_XATTRS {
+        return Err(refuse(&entry.path, format!("{size} bytes of extended attributes")));
+    }
+    entry.xattrs.retain(|(name, _)| {
+        !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
+    });
+    Ok(())
 }
 
 fn lossy(path: &[u8]) -> String {

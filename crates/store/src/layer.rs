@@ -56,7 +56,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 /// How many threads write small files.
 fn writers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::env::var("W").ok().and_then(|w| w.parse().ok()).unwrap_or((cores - 1).min(4))
+    (cores - 1).min(4)
 }
 
 /// Unpacks an uncompressed tar into the new directory `path`. `recipe` asks for what is

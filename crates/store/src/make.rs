@@ -4,7 +4,7 @@ use std::io::{BufReader, Read};
 use std::os::fd::AsFd as _;
 
 use silo_archive::{Compression, compress, pipe};
-use silo_oci::image::ImageConfig;
+use silo_oci::image::{ImageConfig, RootFs};
 use silo_types::Digest;
 
 use crate::image::NewImage;
@@ -81,8 +81,7 @@ impl Store {
             next = layer.parent;
         }
         diff_ids.reverse();
-        config.rootfs.kind = "layers".to_owned();
-        config.rootfs.diff_ids = diff_ids;
+        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         self.flush()?;
         self.place_layer(new, parent.as_ref())?;
         let config_bytes = config.to_bytes();
@@ -108,8 +107,7 @@ impl Store {
             next = layer.parent;
         }
         diff_ids.reverse();
-        config.rootfs.kind = "layers".to_owned();
-        config.rootfs.diff_ids = diff_ids;
+        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         let config_bytes = config.to_bytes();
         let id = silo_oci::image::digest(&config_bytes);
         let new = NewImage { config_bytes, config, manifest: None };

@@ -224,10 +224,10 @@ impl Walk<'_> {
             ("", said) => said,
             (own, _) => own,
         };
-        let manifest_bytes = Some((bytes, media_type.to_owned()));
+        let manifest_bytes = (bytes, media_type.to_owned());
         let known = |wanted: &Wanted| digest(&wanted.config_bytes) == manifest.config.digest;
         if let Some(index) = self.wanted.iter().position(known) {
-            self.wanted[index].manifest.get_or_insert_with(|| manifest_bytes.unwrap_or_default());
+            self.wanted[index].manifest.get_or_insert(manifest_bytes);
             return Ok(Some(index));
         }
         let Some(Part::Document(config)) = self.parts.get(&blob_path(&manifest.config.digest))
@@ -259,7 +259,8 @@ impl Walk<'_> {
             }
         }
         let names = Vec::new();
-        self.wanted.push(Wanted { config_bytes, config, manifest: manifest_bytes, names });
+        let manifest = Some(manifest_bytes);
+        self.wanted.push(Wanted { config_bytes, config, manifest, names });
         Ok(Some(self.wanted.len() - 1))
     }
 

@@ -1,13 +1,13 @@
 //! The store as a whole: its directories, its blobs, and what is known of its layers.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
+use fs_err::File;
 use rustix::fs::{FlockOperation, Mode};
 use sha2::{Digest as _, Sha256};
 use silo_types::Digest;
@@ -178,11 +178,11 @@ impl Store {
     }
 
     /// Opens a blob.
-    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+    pub fn open_blob(&self, digest: &Digest) -> Result<std::fs::File, Error> {
         let path = self.blob_path(digest);
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoBlob(*digest)),
-            result => result.map_err(Error::io("open", path)),
+            result => result.map(File::into_file).map_err(Error::io("open", path)),
         }
     }
 
@@ -223,9 +223,9 @@ impl Store {
     }
 
     /// A file for a blob whose digest is not known yet.
-    pub(crate) fn begin_blob(&self) -> Result<(fs_err::File, StagedBlob), Error> {
+    pub(crate) fn begin_blob(&self) -> Result<(File, StagedBlob), Error> {
         let path = self.fresh("content/ingest", "");
-        let file = fs_err::File::create_new(&path).map_err(Error::io("create", &path))?;
+        let file = File::create_new(&path).map_err(Error::io("create", &path))?;
         let digest = Digest::from_sha256([0; 32]);
         Ok((file, StagedBlob { path, digest, size: 0, placed: false }))
     }
@@ -356,7 +356,7 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
 /// Replaces a file's content, durably and at once.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let aside = path.with_extension("new");
-    let mut file = fs_err::File::create(&aside).map_err(Error::io("create", &aside))?;
+    let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
     file.write_all(bytes).map_err(Error::io("write", &aside))?;
     file.sync_all().map_err(Error::io("flush", &aside))?;
     fs_err::rename(&aside, path).map_err(Error::io("rename", &aside))?;

@@ -301,13 +301,16 @@ fn describe(stat: &Stat, path: &[u8]) -> Option<Entry> {
     Some(entry)
 }
 
+/// Names and values of extended attributes.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The attributes of a file that belong into an archive, sorted.
 fn xattrs(
     node: &OwnedFd,
     parent: BorrowedFd<'_>,
     name: &OsStr,
     kind: FileType,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+) -> Result<Attributes, Errno> {
     // A link cannot be reached through its descriptor; its name in the directory can.
     let route = if kind == FileType::Symlink {
         Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name)

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::fs::{Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
@@ -164,7 +164,7 @@ impl Writers {
     fn submit(&mut self) -> Result<(), Error> {
         let mut queue = lock(&self.shared.queue);
         while queue.batches.len() >= QUEUE && queue.failure.is_none() {
-            queue = self.shared.progress.wait(queue).unwrap_or_else(|e| e.into_inner());
+            queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         if let Some(error) = queue.failure.take() {
             return Err(error);
@@ -183,7 +183,7 @@ impl Writers {
         }
         let mut queue = lock(&self.shared.queue);
         while (queue.busy > 0 || !queue.batches.is_empty()) && queue.failure.is_none() {
-            queue = self.shared.progress.wait(queue).unwrap_or_else(|e| e.into_inner());
+            queue = self.shared.progress.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
         queue.failure.take().map_or(Ok(()), Err)
     }
@@ -210,7 +210,7 @@ fn serve(shared: &Shared, us: Us) {
             if queue.closed {
                 return;
             }
-            queue = shared.work.wait(queue).unwrap_or_else(|e| e.into_inner());
+            queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         queue.busy += 1;

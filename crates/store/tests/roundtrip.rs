@@ -1,6 +1,7 @@
 //! Load, save, commit and collect with real archives, in a private directory, as root.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{Cursor, Read, Write};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -95,7 +96,7 @@ fn oci_archive(layers: &[&[u8]], name: &str) -> (Vec<u8>, Digest) {
         config: descriptor(media::OCI_CONFIG, &config),
         layers: blobs.iter().map(|blob| descriptor(media::OCI_LAYER_GZIP, blob)).collect(),
         subject: None,
-        annotations: Default::default(),
+        annotations: BTreeMap::default(),
     });
     let mut top = descriptor(media::OCI_MANIFEST, &manifest);
     top.annotations.insert("io.containerd.image.name".into(), name.into());
@@ -103,7 +104,7 @@ fn oci_archive(layers: &[&[u8]], name: &str) -> (Vec<u8>, Digest) {
         schema_version: 2,
         media_type: String::new(),
         manifests: vec![top],
-        annotations: Default::default(),
+        annotations: BTreeMap::default(),
     });
     let mut tar = Tar::new();
     for blob in blobs.iter().chain([&config, &manifest]) {
@@ -258,7 +259,7 @@ fn layers_are_shared_and_collected() {
     assert!(matches!(Store::open(directory.path()), Err(Error::Busy(_))));
     store.collect(&HashSet::new()).unwrap();
     assert!(
-        std::fs::read_dir(directory.path().join("content/blobs/sha256")).unwrap().next().is_none()
+        fs_err::read_dir(directory.path().join("content/blobs/sha256")).unwrap().next().is_none()
     );
 }
 
@@ -277,8 +278,8 @@ fn replaced_entries_come_out_again() {
     let loaded = load(&store, &docker_archive(&[&layer], "x:1")).unwrap();
     let chain = loaded.images[0].image.chain[0];
     let fs = store.layer_files(&chain);
-    assert_eq!(std::fs::read(fs.join("d/x")).unwrap(), b"outside");
-    assert_eq!(std::fs::read(fs.join("a")).unwrap(), b"");
+    assert_eq!(fs_err::read(fs.join("d/x")).unwrap(), b"outside");
+    assert_eq!(fs_err::read(fs.join("a")).unwrap(), b"");
     let mut tar = Vec::new();
     store.write_layer_tar(&chain, &mut tar).unwrap();
     assert!(tar == layer);
@@ -288,9 +289,9 @@ fn replaced_entries_come_out_again() {
 fn nothing_is_written_outside_of_a_layer() {
     let (directory, store) = store();
     let outside = directory.path().join("outside");
-    std::fs::create_dir(&outside).unwrap();
-    std::fs::write(outside.join("host"), b"host").unwrap();
-    std::fs::set_permissions(outside.join("host"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    fs_err::create_dir(&outside).unwrap();
+    fs_err::write(outside.join("host"), b"host").unwrap();
+    fs_err::set_permissions(outside.join("host"), std::fs::Permissions::from_mode(0o600)).unwrap();
     let up = format!("{}{}", "../".repeat(20), outside.to_str().unwrap());
     let absolute = outside.to_str().unwrap();
     let host = format!("{absolute}/host");
@@ -340,12 +341,12 @@ fn nothing_is_written_outside_of_a_layer() {
         assert!(load(&store, &docker_archive(&[layer], "x:1")).is_err(), "{index}");
     }
     let left: Vec<_> =
-        std::fs::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs_err::read_dir(&outside).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["host"]);
     let stat = outside.join("host").metadata().unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.nlink()), (0o600, 1));
-    assert_eq!(std::fs::read(outside.join("host")).unwrap(), b"host");
-    let leftovers = std::fs::read_dir(directory.path().join("layers"))
+    assert_eq!(fs_err::read(outside.join("host")).unwrap(), b"host");
+    let leftovers = fs_err::read_dir(directory.path().join("layers"))
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_str().unwrap().starts_with('.'));
     assert_eq!(leftovers.count(), 0);
@@ -413,7 +414,7 @@ fn broken_archives_are_refused_and_leave_nothing() {
     for directory in
         ["layers", "content/ingest", "content/blobs/sha256"].map(|d| directory.path().join(d))
     {
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "{directory:?}");
+        assert_eq!(fs_err::read_dir(&directory).unwrap().count(), 0, "{directory:?}");
     }
 }
 
@@ -436,14 +437,14 @@ fn snapshots_changes_and_commit() {
         rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0).unwrap();
     };
     let fs = &snapshot.upper;
-    std::fs::create_dir_all(fs.join("bin")).unwrap();
+    fs_err::create_dir_all(fs.join("bin")).unwrap();
     whiteout(&fs.join("bin/su"));
-    std::fs::create_dir(fs.join("etc")).unwrap();
-    std::fs::write(fs.join("etc/b"), b"changed").unwrap();
+    fs_err::create_dir(fs.join("etc")).unwrap();
+    fs_err::write(fs.join("etc/b"), b"changed").unwrap();
     whiteout(&fs.join("etc/never-there"));
-    std::fs::create_dir(fs.join("new")).unwrap();
-    std::fs::write(fs.join("new/f"), b"f").unwrap();
-    std::fs::hard_link(fs.join("new/f"), fs.join("new/g")).unwrap();
+    fs_err::create_dir(fs.join("new")).unwrap();
+    fs_err::write(fs.join("new/f"), b"f").unwrap();
+    fs_err::hard_link(fs.join("new/f"), fs.join("new/g")).unwrap();
     let changes: Vec<(ChangeKind, String)> = store
         .changes("c1")
         .unwrap()
@@ -469,7 +470,7 @@ fn snapshots_changes_and_commit() {
     assert_eq!(image.chain.len(), 3);
     assert_eq!(image.config.rootfs.diff_ids[..2], base.config.rootfs.diff_ids[..]);
     let top = store.layer_files(&image.chain[2]);
-    assert_eq!(std::fs::read(top.join("etc/b")).unwrap(), b"changed");
+    assert_eq!(fs_err::read(top.join("etc/b")).unwrap(), b"changed");
     assert!(top.join("bin/su").symlink_metadata().unwrap().file_type().is_char_device());
     assert_eq!(top.join("new/f").metadata().unwrap().nlink(), 2);
     drop(lease);

@@ -1,5 +1,6 @@
 //! `docker cp` and `docker export`: trees out, trees in, and programs that swap links
 //! meanwhile.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::io::{Cursor, Write as _};
 use std::os::fd::OwnedFd;
@@ -43,9 +44,9 @@ fn names(tar: &[u8]) -> Vec<String> {
 fn out_and_in_again() {
     let from = tempfile::tempdir().unwrap();
     let path = from.path();
-    std::fs::create_dir_all(path.join("etc/sub")).unwrap();
-    std::fs::write(path.join("etc/a"), b"a").unwrap();
-    std::fs::hard_link(path.join("etc/a"), path.join("etc/sub/b")).unwrap();
+    fs_err::create_dir_all(path.join("etc/sub")).unwrap();
+    fs_err::write(path.join("etc/a"), b"a").unwrap();
+    fs_err::hard_link(path.join("etc/a"), path.join("etc/sub/b")).unwrap();
     symlink("/etc/a", path.join("etc/link")).unwrap();
     symlink("/etc", path.join("dir")).unwrap();
     let socket = std::os::unix::net::UnixListener::bind(path.join("etc/socket")).unwrap();
@@ -82,8 +83,8 @@ fn out_and_in_again() {
 fn directories_and_others_do_not_replace_each_other_unless_asked() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
-    std::fs::create_dir(path.join("d")).unwrap();
-    std::fs::write(path.join("f"), b"f").unwrap();
+    fs_err::create_dir(path.join("d")).unwrap();
+    fs_err::write(path.join("f"), b"f").unwrap();
     let careful = UnpackOptions { no_overwrite_dir_non_dir: true, owner: None };
     let unpack = |entries: &[(EntryKind, &str, &str)], options| {
         unpack_into(root(path), Path::new("/"), Cursor::new(tar(entries)), options)
@@ -93,7 +94,7 @@ fn directories_and_others_do_not_replace_each_other_unless_asked() {
     let error = unpack(&[(EntryKind::Directory, "f", "")], careful).unwrap_err().to_string();
     assert!(error.contains("cannot overwrite non-directory"), "{error}");
     unpack(&[(EntryKind::Regular, "f", "new")], careful).unwrap();
-    assert_eq!(std::fs::read(path.join("f")).unwrap(), b"new");
+    assert_eq!(fs_err::read(path.join("f")).unwrap(), b"new");
     unpack(&[(EntryKind::Regular, "d", "x")], UnpackOptions::default()).unwrap();
     assert!(path.join("d").is_file());
     // Names of layers mean nothing here.
@@ -115,10 +116,10 @@ fn links_that_are_swapped_meanwhile_lead_nowhere() {
     let directory = tempfile::tempdir().unwrap();
     let outside = directory.path().join("outside");
     let inside = directory.path().join("root");
-    std::fs::create_dir_all(inside.join("a/b")).unwrap();
-    std::fs::create_dir_all(outside.join("b")).unwrap();
-    std::fs::write(outside.join("b/secret"), b"secret").unwrap();
-    std::fs::write(inside.join("a/b/secret"), b"mine").unwrap();
+    fs_err::create_dir_all(inside.join("a/b")).unwrap();
+    fs_err::create_dir_all(outside.join("b")).unwrap();
+    fs_err::write(outside.join("b/secret"), b"secret").unwrap();
+    fs_err::write(inside.join("a/b/secret"), b"mine").unwrap();
     symlink("../outside", inside.join("link")).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -146,7 +147,7 @@ fn links_that_are_swapped_meanwhile_lead_nowhere() {
         stop.store(true, Ordering::Relaxed);
     });
     let left: Vec<_> =
-        std::fs::read_dir(outside.join("b")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        fs_err::read_dir(outside.join("b")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["secret"]);
-    assert_eq!(std::fs::read(outside.join("b/secret")).unwrap(), b"secret");
+    assert_eq!(fs_err::read(outside.join("b/secret")).unwrap(), b"secret");
 }
