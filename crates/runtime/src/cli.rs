@@ -44,7 +44,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let log = Log::new(arguments.log.as_deref(), arguments.log_format, arguments.debug);
-    match run(&arguments) {
+    match run(&arguments, &log) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let text = match arguments.command {
@@ -67,7 +67,7 @@ fn waits(command: &Command) -> bool {
     matches!(command, Command::Run(_) | Command::Exec(_))
 }
 
-fn run(arguments: &Arguments) -> Result<u8, Error> {
+fn run(arguments: &Arguments, log: &Log) -> Result<u8, Error> {
     let store = state::Store::new(arguments.root.as_deref())?;
     crate::hooks::ensure_standard_streams()?;
     match &arguments.command {
@@ -77,7 +77,7 @@ fn run(arguments: &Arguments) -> Result<u8, Error> {
         Command::State(state) => show::state(&store, &state.id).map(|()| 0),
         Command::Kill(kill) => life::kill(&store, kill).map(|()| 0),
         Command::Delete(delete) => life::delete(&store, delete).map(|()| 0),
-        Command::Exec(exec) => process::exec(&store, exec),
+        Command::Exec(exec) => process::exec(&store, exec, log),
         Command::List(list) => show::list(&store, list).map(|()| 0),
         Command::Ps(ps) => show::ps(&store, ps).map(|()| 0),
         Command::Pause(pause) => life::pause(&store, &pause.id).map(|()| 0),
@@ -87,12 +87,6 @@ fn run(arguments: &Arguments) -> Result<u8, Error> {
         Command::Spec(spec) => show::spec(spec).map(|()| 0),
         Command::Features => features::features().map(|()| 0),
     }
-}
-
-/// Tells something that is no failure.
-fn warn(text: &str) {
-    // Nobody listens if it cannot be written.
-    let _written = writeln!(std::io::stderr().lock(), "silo runtime: {text}");
 }
 
 /// Writes to standard output.

@@ -1,6 +1,6 @@
 //! Making a container, seen from its maker.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -134,16 +134,26 @@ pub(crate) fn entrance(cgroup: Option<&Cgroup>) -> Result<Option<Entrance>, Erro
     })
 }
 
-/// Fails unless the descriptors to preserve are open, so that none of ours can take a place
-/// among them.
-pub(crate) fn check_preserved(count: u32) -> Result<(), Error> {
-    for number in 3..3_u32.saturating_add(count) {
-        let name = format!("/proc/self/fd/{number}");
-        if rustix::fs::lstat(name).is_err() {
-            return Err(Error::invalid(format!("descriptor {number} to preserve is not open")));
+/// Which of the `count` descriptors from 3 on the program inherits: those that are open and
+/// not close-on-exec. Ours always are, so none of ours can be among them.
+pub(crate) fn preserved(count: u32) -> Result<Vec<RawFd>, Error> {
+    let step = || "list descriptors".to_owned();
+    let end = 3_u32.saturating_add(count);
+    let mut numbers = Vec::new();
+    if count == 0 {
+        return Ok(numbers);
+    }
+    for entry in fs_err::read_dir("/proc/self/fd").step(step)? {
+        let name = entry.step(step)?.file_name();
+        let number = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        if let Some(number) = number.filter(|number| (3..end).contains(number))
+            && let Ok(number) = RawFd::try_from(number)
+            && process::survives_exec(number)
+        {
+            numbers.push(number);
         }
     }
-    Ok(())
+    Ok(numbers)
 }
 
 /// Makes a container: its namespaces, its root, its first process, up to the point where only
@@ -155,7 +165,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let spec = request.spec;
     let process = spec.process.as_ref().ok_or_else(|| Error::invalid("process is missing"))?;
     check(spec)?;
-    check_preserved(request.preserve_fds)?;
+    let preserved = preserved(request.preserve_fds)?;
     if process.args.is_empty() {
         return Err(Error::invalid("process.args is empty"));
     }
@@ -163,6 +173,10 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let linux = spec.linux.as_ref();
     let filter = filter(request.filter, linux.and_then(|linux| linux.seccomp.as_ref()))?;
     let namespaces = Namespaces::new(spec, request.netns)?;
+    let in_host_tree = spec.namespace(NamespaceKind::Mount).is_none();
+    if in_host_tree && !matches!(request.root, Root::Path(_)) {
+        return Err(Error::invalid("a root without a path needs a mount namespace"));
+    }
     let streams = Streams::new(request.stdio, process)?;
     let terminal = streams.is_terminal();
     let proc = open_proc()?;
@@ -199,7 +213,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
             identity,
             filter,
             streams,
-            preserve_fds: request.preserve_fds,
+            preserved,
             personality: linux.and_then(|linux| linux.personality.as_ref()),
             proc,
         },
@@ -222,7 +236,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let Some((pid, _)) = guard.child.as_ref() else { return Err(guard.ended()) };
     let pid = *pid;
     place(spec, pid, request.id)?;
-    ours.send(&Message::Go).step(|| "tell container process".into())?;
+    ours.send_if_heard(&Message::Go).step(|| "tell container process".into())?;
     let mut console = None;
     let mut listener = None;
     loop {
@@ -411,8 +425,10 @@ mod tests {
     }
 
     #[test]
-    fn preserved_descriptors_must_be_open() {
-        assert!(check_preserved(0).is_ok());
-        assert!(check_preserved(100_000).is_err());
+    fn own_descriptors_are_not_preserved() {
+        let _ours = fs_err::File::open("/dev/null").unwrap();
+        assert!(preserved(0).unwrap().is_empty());
+        let kept = preserved(u32::MAX).unwrap();
+        assert!(kept.iter().all(|number| process::survives_exec(*number)));
     }
 }

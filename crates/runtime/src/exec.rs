@@ -7,7 +7,7 @@ use rustix::process::Pid;
 use silo_cgroup::{Cgroup, Entrance};
 use silo_sys::{namespace, path, process};
 
-use crate::create::{check_preserved, entrance, filter, number, set_oom_score, spawn};
+use crate::create::{entrance, filter, number, preserved, set_oom_score, spawn};
 use crate::error::{Context as _, Error};
 use crate::finish::{Finish, Streams, open_proc};
 use crate::identity::Identity;
@@ -37,7 +37,7 @@ const NAMESPACES: &[(&str, u64)] = &[
 /// container does not run.
 pub fn exec(request: ExecRequest<'_>) -> Result<Started, Error> {
     let process = request.process;
-    check_preserved(request.preserve_fds)?;
+    let preserved = preserved(request.preserve_fds)?;
     if process.args.is_empty() {
         return Err(Error::invalid("process.args is empty"));
     }
@@ -62,8 +62,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Started, Error> {
         identity,
         filter,
         streams,
-        preserve_fds: request.preserve_fds,
-        personality: None,
+        preserved,
+        personality: request.personality,
         proc: open_proc()?,
     };
     let pidfd = request.pidfd;
@@ -91,7 +91,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Started, Error> {
     if let Some(score) = process.oom_score_adj {
         set_oom_score(pid, score)?;
     }
-    ours.send(&Message::Go).step(|| "tell new process".into())?;
+    ours.send_if_heard(&Message::Go).step(|| "tell new process".into())?;
     let (mut console, mut ready) = (None, false);
     loop {
         match ours.receive().step(|| "wait for new process".into())? {

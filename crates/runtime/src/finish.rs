@@ -1,7 +1,7 @@
 //! The last part of every process's way to its program, the same for a container's first
 //! process and for one that is executed in it later.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::fs::{Gid, Mode, OFlags};
@@ -24,7 +24,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) identity: Identity,
     pub(crate) filter: Option<Program>,
     pub(crate) streams: Streams,
-    pub(crate) preserve_fds: u32,
+    pub(crate) preserved: Vec<RawFd>,
     pub(crate) personality: Option<&'a LinuxPersonality>,
     /// The host's procfs, for labels.
     pub(crate) proc: OwnedFd,
@@ -195,7 +195,7 @@ impl Finish<'_> {
             .and_then(|path| std::ffi::CString::new(path).ok())
             .ok_or_else(|| Error::invalid("process.args contains a NUL byte"))?;
         process::close_on_exec_from(3).step(|| "close descriptors".into())?;
-        process::keep_over_exec(3, self.preserve_fds).step(|| "preserve descriptors".into())?;
+        process::keep_over_exec(&self.preserved).step(|| "preserve descriptors".into())?;
         if !early && notifies {
             self.load_filter(channel)?;
         }

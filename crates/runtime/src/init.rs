@@ -56,19 +56,23 @@ impl<'a> Init<'a> {
         let dies_with_caller = self.dies_with_caller;
         match self.prepare() {
             Ok((finish, channel, gate, spec, state)) => {
-                let told = std::cell::Cell::new(false);
                 let mut answer = None;
+                let finish_env = finish.process.env.clone();
                 let error = finish.run(&channel, true, || {
                     let step = || "wait for start".to_owned();
                     // Set once more where it stays: the change of user has cleared it.
                     let signal = dies_with_caller.then_some(Signal::KILL);
                     rustix::process::set_parent_process_death_signal(signal).step(step)?;
                     channel.send(&Message::Ready).step(step)?;
-                    told.set(true);
                     let starter = wait_at(gate, &channel)?;
                     let hooks = spec.hooks.as_ref().map_or(&[][..], |hooks| &hooks.start_container);
                     let state = State { pid: own_pid(), status: Status::Created, ..state };
-                    let result = hooks::run("startContainer", hooks, &state);
+                    let mut hooks = hooks.to_vec();
+                    for hook in hooks.iter_mut().filter(|hook| hook.env.is_empty()) {
+                        // It is a program of the container and runs as the container does.
+                        hook.env.clone_from(&finish_env);
+                    }
+                    let result = hooks::run("startContainer", &hooks, &state);
                     answer = starter;
                     result
                 });
@@ -90,6 +94,10 @@ impl<'a> Init<'a> {
         let new_user = spec.namespace(NamespaceKind::User).is_some();
         if new_user {
             expect_go(&channel)?;
+        }
+        // While the process still is whom its files in procfs belong to.
+        offset_clocks(spec)?;
+        if new_user {
             become_root()?;
         }
         if let Some(entrance) = &self.entrance {
@@ -104,7 +112,6 @@ impl<'a> Init<'a> {
         for join in &joins {
             join.enter()?;
         }
-        offset_clocks(spec)?;
         if self.new_network {
             namespace::loopback_up().step(|| "bring loopback interface up".into())?;
         }

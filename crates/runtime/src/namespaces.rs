@@ -83,9 +83,6 @@ impl Namespaces {
                 .step(step)?;
             joins.push(Join { kind: wanted.kind, fd });
         }
-        if !seen.contains(&NamespaceKind::Mount) {
-            return Err(Error::invalid("linux.namespaces: a mount namespace is needed"));
-        }
         joins.extend(netns.map(|fd| Join { kind: NamespaceKind::Network, fd }));
         joins.sort_by_key(|join| join.kind != NamespaceKind::User);
         let joins_any = |kind| joins.iter().any(|join: &Join| join.kind == kind);
@@ -119,7 +116,6 @@ mod tests {
     #[test]
     fn impossible_sets_are_refused() {
         for json in [
-            r#"[]"#,
             r#"[{"type":"mount"},{"type":"mount"}]"#,
             r#"[{"type":"mount"},{"type":"pid","path":"relative"}]"#,
             r#"[{"type":"mount"},{"type":"pid","path":"/nosuch"}]"#,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 use silo_cgroup::Cgroup;
-use silo_oci::runtime::{LinuxSeccomp, Process, Spec};
+use silo_oci::runtime::{LinuxPersonality, LinuxSeccomp, Process, Spec};
 use silo_seccomp::Program;
 use silo_sys::pty::Size;
 
@@ -76,7 +76,8 @@ pub struct CreateRequest<'a> {
     pub netns: Option<OwnedFd>,
     /// A program that is bound read-only at `/sbin/docker-init`.
     pub init_binary: Option<OwnedFd>,
-    /// How many descriptors from 3 on the program inherits.
+    /// How many descriptors from 3 on the program inherits, where they are open and not
+    /// close-on-exec.
     pub preserve_fds: u32,
     /// Its cgroup; the caller's own without.
     pub cgroup: Option<&'a Cgroup>,
@@ -136,13 +137,16 @@ pub struct ExecRequest<'a> {
     pub pid: Pid,
     /// The process.
     pub process: &'a Process,
+    /// The container's execution domain.
+    pub personality: Option<&'a LinuxPersonality>,
     /// The container's system call filter.
     pub seccomp: Option<&'a LinuxSeccomp>,
     /// The filter already compiled, in place of `seccomp`.
     pub filter: Option<Program>,
     /// The process's standard streams.
     pub stdio: Stdio,
-    /// How many descriptors from 3 on the process inherits.
+    /// How many descriptors from 3 on the process inherits, where they are open and not
+    /// close-on-exec.
     pub preserve_fds: u32,
     /// The container's cgroup.
     pub cgroup: Option<&'a Cgroup>,
@@ -159,6 +163,7 @@ impl<'a> ExecRequest<'a> {
             pidfd,
             pid,
             process,
+            personality: None,
             seccomp: None,
             filter: None,
             stdio: Stdio::Inherit,

@@ -65,11 +65,13 @@ pub(crate) fn filesystem(fd: impl AsFd) -> Result<u64, Errno> {
 pub(crate) fn attach_root(spec: &Spec, sources: &Sources<'_>) -> Result<Furnished, Error> {
     let wanted = root_propagation(spec)?;
     let step = || "prepare mount namespace".to_owned();
-    mount::set_propagation_of_all(match wanted {
-        Some(Propagation::Private | Propagation::Unbindable) => Propagation::Private,
-        _ => Propagation::Slave,
-    })
-    .step(step)?;
+    if spec.namespace(NamespaceKind::Mount).is_some() {
+        mount::set_propagation_of_all(match wanted {
+            Some(Propagation::Private | Propagation::Unbindable) => Propagation::Private,
+            _ => Propagation::Slave,
+        })
+        .step(step)?;
+    }
     let root = rustix::io::fcntl_dupfd_cloexec(&sources.root, 3).step(step)?;
     let attr = MountAttr {
         propagation: Some(match wanted {
@@ -214,6 +216,12 @@ impl Furnished {
             // The image's `/proc` as a link would lead what is written there elsewhere.
             match self.open_without_links(place) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                    return Err(std::io::Error::new(
+                        std::io::ErrorKind::InvalidInput,
+                        "what is mounted there must be mounted on ordinary directory",
+                    ));
+                }
                 result => return result,
             }
             path::mkdir_all_in_root(&self.root, place, DIRECTORY_MODE)?;
@@ -327,6 +335,9 @@ impl Furnished {
             let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
             let cwd = rustix::fs::CWD;
             rustix::mount::move_mount(&self.root, c"", cwd, c"/", flags).step(step)?;
+            rustix::process::chroot(c".").step(step)?;
+        } else if spec.namespace(NamespaceKind::Mount).is_none() {
+            // The tree is the host's and stays so.
             rustix::process::chroot(c".").step(step)?;
         } else {
             // With both names the same the old root ends up on top of the new one at `/`, and

@@ -85,6 +85,16 @@ impl Channel {
         }
     }
 
+    /// As [`Self::send`], but it is no error if the other side is gone: what it said last is
+    /// still to be received.
+    pub(crate) fn send_if_heard(&self, message: &Message) -> io::Result<()> {
+        match self.send(message) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+            result => result,
+        }
+    }
+
     /// The next message; `None` when the other side is gone.
     pub(crate) fn receive(&self) -> io::Result<Option<Message>> {
         let mut buffer = vec![0; MESSAGE_MAX];
@@ -97,8 +107,9 @@ impl Channel {
                 &mut control,
                 RecvFlags::CMSG_CLOEXEC,
             ) {
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // The other side went away without reading everything: that is told once,
+                // before what it has said.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 result => break result?,
             }
         };

@@ -212,17 +212,22 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the descriptors from `first` on, `count` of them, survive execve(2). Fails for one that
-/// is not open.
-pub fn keep_over_exec(first: u32, count: u32) -> io::Result<()> {
-    for number in first..first.saturating_add(count) {
-        let number = i32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+/// Makes descriptors survive execve(2). Fails for one that is not open.
+pub fn keep_over_exec(numbers: &[RawFd]) -> io::Result<()> {
+    for &number in numbers {
         // SAFETY: clears a flag of a descriptor number; a wrong one is an error.
         if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } < 0 {
             return Err(io::Error::last_os_error());
         }
     }
     Ok(())
+}
+
+/// Whether a descriptor is open and not close-on-exec.
+pub fn survives_exec(number: RawFd) -> bool {
+    // SAFETY: reads the flags of a descriptor number; a wrong one is an error.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Makes `fd` the descriptor with the number `target`, to survive execve(2).

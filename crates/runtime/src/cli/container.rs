@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use silo_cgroup::{Cgroup, CgroupPath, Cgroups};
-use silo_oci::runtime::{Spec, Status};
+use silo_oci::runtime::{NamespaceKind, Spec, Status};
 use silo_sys::process;
 
 use super::args::{Create, Run};
@@ -30,6 +30,8 @@ pub(super) fn create(store: &Store, arguments: &Create) -> Result<(), Error> {
 struct Undo {
     directory: PathBuf,
     cgroup: Option<Cgroup>,
+    /// The root, if it would be mounted in the host's tree.
+    mounted: Option<PathBuf>,
     armed: bool,
 }
 
@@ -38,6 +40,10 @@ impl Drop for Undo {
         if self.armed {
             // The failure that led here is the one to report.
             let _removed = fs_err::remove_dir_all(&self.directory);
+            if let Some(root) = &self.mounted {
+                let flags = rustix::mount::UnmountFlags::DETACH;
+                let _unmounted = rustix::mount::unmount(root, flags);
+            }
             if let Some(cgroup) = &self.cgroup {
                 let _killed = cgroup.kill_all();
                 let _removed = cgroup.remove();
@@ -72,7 +78,6 @@ fn preserved(asked: u32, spec: &mut Spec) -> u32 {
 fn make(store: &Store, arguments: &Create, detached: bool) -> Result<Made, Error> {
     let (bundle, mut spec) = read_bundle(&arguments.bundle)?;
     let preserve_fds = preserved(arguments.preserve_fds, &mut spec);
-    crate::create::check_preserved(preserve_fds)?;
     let wants_terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     if wants_terminal && detached && arguments.console_socket.is_none() {
         return Err(Error::invalid(
@@ -90,7 +95,10 @@ fn make(store: &Store, arguments: &Create, detached: bool) -> Result<Made, Error
     };
     let rootfs = rootfs.clone();
     let directory = store.reserve(&arguments.id)?;
-    let mut undo = Undo { directory: directory.clone(), cgroup: None, armed: true };
+    let mut undo = Undo { directory: directory.clone(), cgroup: None, mounted: None, armed: true };
+    if spec.namespace(NamespaceKind::Mount).is_none() {
+        undo.mounted = Some(rootfs.clone());
+    }
     let cgroup = make_cgroup(&arguments.id, &spec)?;
     let has_cgroup = cgroup.is_some();
     undo.cgroup = cgroup;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use silo_oci::runtime::Status;
+use rustix::mount::UnmountFlags;
+use silo_oci::runtime::{NamespaceKind, Status};
 use silo_sys::process;
 
 use super::args::{Delete, Kill};
@@ -12,8 +13,11 @@ use super::state::{Container, Store, cgroup_error, check_id};
 use crate::error::{Context as _, Error};
 use crate::{hooks, resctrl};
 
-/// How long a killed container may take to end, in seconds.
-const END_MAX: i64 = 10;
+/// How long a killed container may take to end.
+const END_MAX: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// How long a container that is to be deleted, and may have been killed just before, is given.
+const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 pub(super) fn kill(store: &Store, arguments: &Kill) -> Result<(), Error> {
     let signal = signals::parse(&arguments.signal)?;
@@ -64,6 +68,8 @@ pub(super) fn delete(store: &Store, arguments: &Delete) -> Result<(), Error> {
         Status::Stopped => {}
         Status::Created => end(&container)?,
         _ if arguments.force => end(&container)?,
+        // One that was just killed is about to end.
+        _ if ends_within(&container, &GRACE)? => {}
         _ => {
             return Err(Error::State(format!(
                 "cannot delete container {} that is not stopped: {status}",
@@ -81,12 +87,19 @@ fn end(container: &Container) -> Result<(), Error> {
     if let Some(cgroup) = container.cgroup()? {
         cgroup.kill_all().map_err(cgroup_error)?;
     }
-    let limit = Timespec { tv_sec: END_MAX, tv_nsec: 0 };
-    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-    match rustix::event::poll(&mut fds, Some(&limit)) {
-        Ok(0) => Err(Error::State("the container does not end".into())),
-        result => result.map(drop).step(|| "wait for container".into()),
+    if ends_within(container, &END_MAX)? {
+        Ok(())
+    } else {
+        Err(Error::State("the container does not end".into()))
     }
+}
+
+/// Waits for the end of the container's process, at most so long.
+fn ends_within(container: &Container, limit: &Timespec) -> Result<bool, Error> {
+    let Some((_, pidfd)) = container.process() else { return Ok(true) };
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    let ready = rustix::event::poll(&mut fds, Some(limit)).step(|| "wait for container".into())?;
+    Ok(ready > 0)
 }
 
 /// Removes everything of a container that has ended, and runs its last hooks.
@@ -99,15 +112,23 @@ pub(super) fn remove(container: &Container) -> Result<(), Error> {
     if let Some(rdt) = record.spec.linux.as_ref().and_then(|linux| linux.intel_rdt.as_ref()) {
         resctrl::remove(Path::new("/sys/fs/resctrl"), &record.id, rdt)?;
     }
+    if record.spec.namespace(NamespaceKind::Mount).is_none() {
+        // Its mounts are in the host's tree; it is no error if they are gone already.
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        match rustix::mount::unmount(&record.rootfs, flags) {
+            Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(Error::step("unmount root", error)),
+        }
+    }
     fs_err::remove_dir_all(&container.directory).step(|| "remove state".into())?;
     if let Some(spec_hooks) = &record.spec.hooks {
         let state = container.state(Status::Stopped);
+        // A failure keeps nothing from being done.
+        let mut result = Ok(());
         for hook in &spec_hooks.poststop {
-            // A failure is told and keeps nothing from being done.
-            if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
-                super::warn(&error.to_string());
-            }
+            result = result.and(hooks::run("poststop", std::slice::from_ref(hook), &state));
         }
+        return result;
     }
     Ok(())
 }

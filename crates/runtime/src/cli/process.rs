@@ -1,13 +1,16 @@
 //! Further programs in a running container.
 
 use rustix::process::Pid;
+use silo_cgroup::{Cgroup, CgroupPath, Cgroups};
 use silo_oci::runtime::{LinuxCapabilities, Process, Status};
 
 use super::args::Exec;
 use super::container::send_console;
-use super::state::{Container, Store, replace};
+use super::log::Log;
+use super::state::{Container, Store, cgroup_error, replace};
 use super::terminal;
 use crate::error::{Context as _, Error};
+use crate::init::parse_list;
 use crate::{ExecRequest, Stdio};
 
 /// A number in its range, without sign or other dress.
@@ -77,9 +80,29 @@ fn describe(container: &Container, arguments: &Exec) -> Result<Process, Error> {
     Ok(process)
 }
 
-pub(super) fn exec(store: &Store, arguments: &Exec) -> Result<u8, Error> {
+/// The container's cgroup, or one below it, given as `path` or `controller,...:path`.
+fn cgroup_below(container: &Container, place: &str) -> Result<Cgroup, Error> {
+    let (controllers, path) =
+        place.split_once(':').map_or(("", place), |(controllers, path)| (controllers, path));
+    for name in controllers.split(',').filter(|name| !name.is_empty()) {
+        let known = fs_err::read_to_string("/proc/cgroups").step(|| "read controllers".into())?;
+        if !known.lines().any(|line| line.split('\t').next() == Some(name)) {
+            return Err(Error::invalid(format!("--cgroup: no controller {name:?}")));
+        }
+    }
+    let own =
+        container.cgroup()?.ok_or_else(|| Error::State("the container has no cgroup".into()))?;
+    let below = path.trim_matches('/');
+    if below.is_empty() {
+        return Ok(own);
+    }
+    let path =
+        CgroupPath::from_oci(&format!("{}/{below}", own.path()), "").map_err(cgroup_error)?;
+    Cgroups::detect().and_then(|cgroups| cgroups.open(&path)).map_err(cgroup_error)
+}
+
+pub(super) fn exec(store: &Store, arguments: &Exec, log: &Log) -> Result<u8, Error> {
     let container = store.open(&arguments.id)?;
-    crate::create::check_preserved(arguments.preserve_fds)?;
     match container.status() {
         Status::Running | Status::Created => {}
         Status::Paused if arguments.ignore_paused => {}
@@ -91,19 +114,29 @@ pub(super) fn exec(store: &Store, arguments: &Exec) -> Result<u8, Error> {
     let Some((pid, pidfd)) = container.process() else {
         return Err(Error::State("cannot exec in a stopped container".into()));
     };
-    if !arguments.cgroup.is_empty() {
-        return Err(Error::invalid("exec into a cgroup below the container's is not possible"));
-    }
     let process = describe(&container, arguments)?;
     if process.terminal && arguments.detach && arguments.console_socket.is_none() {
         return Err(Error::invalid(
             "cannot allocate tty if runtime will detach without setting console socket",
         ));
     }
-    let cgroup = container.cgroup()?;
+    if let Some(affinity) = &process.exec_cpu_affinity {
+        for (when, list) in [("initial", &affinity.initial), ("final", &affinity.last)] {
+            if let Some(cpus) = parse_list(list, 64).filter(|cpus| !cpus.is_empty()) {
+                let mask = cpus.iter().fold(0_u64, |mask, cpu| mask | 1 << cpu);
+                log.debug(&format!("{when} CPU affinity: 0x{mask:x}"));
+            }
+        }
+    }
+    let cgroup = match &arguments.cgroup[..] {
+        [] => container.cgroup()?,
+        [place] => Some(cgroup_below(&container, place)?),
+        _ => return Err(Error::invalid("--cgroup can be given once")),
+    };
     let linux = container.record.spec.linux.as_ref();
     let state = container.state(Status::Running);
     let mut request = ExecRequest::new(pid, std::os::fd::AsFd::as_fd(&pidfd), &process);
+    request.personality = linux.and_then(|linux| linux.personality.as_ref());
     request.seccomp = linux.and_then(|linux| linux.seccomp.as_ref());
     request.stdio = if process.terminal { Stdio::Terminal { size: None } } else { Stdio::Inherit };
     request.preserve_fds = arguments.preserve_fds;
