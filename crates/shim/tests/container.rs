@@ -30,6 +30,7 @@ const TESTS: &[Test] = &[
     ("bad_configuration", |ground| ground.block_on(bad_configuration(ground))),
     ("survives_its_daemon", |ground| ground.block_on(survives_its_daemon(ground))),
     ("dies_with_its_shim", |ground| ground.block_on(dies_with_its_shim(ground))),
+    ("given_network", |ground| ground.block_on(given_network(ground))),
     ("daemon_is_killed", |ground| ground.block_on(daemon_is_killed(ground))),
     ("own_binary_is_out_of_reach", |ground| ground.block_on(own_binary_is_out_of_reach(ground))),
     ("no_descriptor_leaks", |ground| ground.block_on(no_descriptor_leaks(ground))),
@@ -482,6 +483,24 @@ async fn dies_with_its_shim(ground: &Ground) {
         assert_eq!(ended.await.unwrap(), 1, "the container of {user} runs without its shim");
         assert_eq!(silo_shim::exit::read(&config.container_dir), None);
     }
+}
+
+async fn given_network(ground: &Ground) {
+    let config = ground.prepare("busybox readlink /proc/self/ns/net; sleep 1000", |_, _| ());
+    let netns: OwnedFd = fs_err::File::open("/proc/self/ns/net").unwrap().into_file().into();
+    let shim = Shim::spawn(ground.exe.as_fd(), &config, Some(netns)).await.unwrap();
+    let mut events = shim.events();
+    let mut client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap().stream;
+    shim.start().await.unwrap();
+    let wanted = fs_err::read_link("/proc/self/ns/net").unwrap();
+    let mut line = vec![0; 8 + wanted.as_os_str().len() + 1];
+    client.read_exact(&mut line).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&line[8..]).trim(), wanted.to_str().unwrap());
+    // It is a child of the shim all the same, and ends as one.
+    shim.signal(ProcessRef::Init, 9).await.unwrap();
+    assert_eq!(exit_of(&mut events, &ProcessRef::Init).await.signal, Some(9));
+    released(&mut events).await;
+    ground.assert_gone(&config);
 }
 
 async fn out_of_memory(ground: &Ground) {
