@@ -137,10 +137,7 @@ fn find<'a>(first: &str, rest: &'a [&'a str]) -> Outcome<Found<'a>> {
         )));
     };
     match rest.split_first() {
-        None => {
-            print(&help::of_group(group))?;
-            Err(Failure::code(0))
-        }
+        None => Err(Failure { message: help::of_group(group).trim_end().to_owned(), code: 0 }),
         Some((name, rest)) => {
             let named = |command: &&crate::command::Command| {
                 command.group == *group && command.is_named(name)

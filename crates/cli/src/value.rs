@@ -142,7 +142,13 @@ impl Value {
 
     /// Compact JSON as Go's encoder writes it without HTML escapes; a row's fields are sorted.
     pub(crate) fn json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let text = serde_json::to_string(self).unwrap_or_default();
+        if !matches!(self, Self::Row(_)) {
+            return text;
+        }
+        // Docker's rows go through an encoder that escapes for HTML; these bytes only occur
+        // inside strings.
+        text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
     }
 }
 

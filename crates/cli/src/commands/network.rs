@@ -91,6 +91,15 @@ const KIND: Kind = Kind {
     quiet: "{{.ID}}",
 };
 
+/// A time of JSON as Go prints it.
+fn go_time(text: &str) -> String {
+    let Ok(time) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
+    // The zone is the text's own; engines write UTC or the host's.
+    let zone = jiff::tz::TimeZone::UTC;
+    let zoned = time.to_zoned(zone);
+    zoned.strftime("%Y-%m-%d %H:%M:%S%.f %z UTC").to_string()
+}
+
 /// `network ls`
 pub(crate) async fn ls(invocation: Invocation) -> Outcome {
     let (flags, _) = invocation.parse::<LsFlags>()?;
@@ -115,7 +124,7 @@ pub(crate) async fn ls(invocation: Invocation) -> Outcome {
             Row {
                 type_name: "*network.networkContext",
                 fields: vec![
-                    ("CreatedAt", text("Created")),
+                    ("CreatedAt", Value::Text(go_time(network.get("Created").str()))),
                     ("Driver", text("Driver")),
                     ("ID", Value::Text(if flags.no_trunc { id.into() } else { short_id(id) })),
                     ("IPv4", flag("EnableIPv4")),

@@ -308,7 +308,7 @@ pub(crate) async fn start(invocation: Invocation) -> Outcome {
             return Ok(());
         }
         let names = failed.join(", ");
-        return Err(Failure::new(format!("failed to start containers: {names}")));
+        return Err(Failure::new(format!("Error: failed to start containers: {names}")));
     }
     let [name] = &words[..] else {
         return Err(Failure::new("you cannot start and attach multiple containers at once"));
