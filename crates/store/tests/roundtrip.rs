@@ -490,3 +490,126 @@ fn import_takes_any_compression() {
     assert_eq!(other.chain, plain.chain);
     assert_ne!(other.id, plain.id);
 }
+
+#[test]
+fn a_real_overlay_over_a_snapshot() {
+    let (_directory, store) = store();
+    let lower = Tar::new()
+        .dir("etc")
+        .file("etc/a", b"a")
+        .file("etc/b", b"b")
+        .dir("gone")
+        .file("gone/x", b"x")
+        .dir("again")
+        .file("again/old", b"old")
+        .dir("moved")
+        .file("moved/in", b"in")
+        .done();
+    let upper = Tar::new()
+        .file("etc/.wh.a", b"")
+        .file(".wh.gone", b"")
+        .dir("again")
+        .file("again/.wh..wh..opq", b"")
+        .file("again/new", b"new")
+        .done();
+    let loaded = load(&store, &docker_archive(&[&lower, &upper], "x:1")).unwrap();
+    let image = &loaded.images[0].image;
+    let run = |name: &str, top, script: &str| {
+        let snapshot = store.snapshot_create(name, top).unwrap();
+        let lowers: Vec<&str> = snapshot.lowers.iter().map(|path| path.to_str().unwrap()).collect();
+        let script = format!(
+            "mkdir -p {0}/m && mount -t overlay -o lowerdir={1},upperdir={2},workdir={3} none {0}/m && cd {0}/m && {script}",
+            snapshot.upper.parent().unwrap().display(),
+            lowers.join(":"),
+            snapshot.upper.display(),
+            snapshot.work.display(),
+        );
+        let output = std::process::Command::new("unshare")
+            .args(["-m", "sh", "-ec", &script])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = run("one", image.top(), "find . -type f -path './[aegm]*' | sort");
+    let want = "./again/new\n./etc/b\n./etc/hostname\n./etc/hosts\n./etc/resolv.conf\n./moved/in\n";
+    assert_eq!(listed, want);
+    assert!(store.changes("one").unwrap().is_empty());
+
+    run(
+        "two",
+        image.top(),
+        "rm etc/b; rm -r moved; mkdir moved; echo n > moved/n; rm -r again; chmod 700 etc; \
+         mkfifo p; touch etc/hosts",
+    );
+    use ChangeKind::{Added, Deleted, Modified};
+    let changes: Vec<(ChangeKind, String)> = store
+        .changes("two")
+        .unwrap()
+        .into_iter()
+        .map(|change| (change.kind, change.path.to_str().unwrap().to_owned()))
+        .collect();
+    let want = [
+        (Deleted, "/again"),
+        (Modified, "/etc"),
+        (Deleted, "/etc/b"),
+        (Modified, "/etc/hosts"),
+        (Modified, "/moved"),
+        (Deleted, "/moved/in"),
+        (Added, "/moved/n"),
+        (Added, "/p"),
+    ];
+    assert_eq!(changes, want.map(|(kind, path)| (kind, path.to_owned())));
+
+    let (committed, _lease) = store.commit("two", (*image.config).clone()).unwrap();
+    let listed = run("three", committed.top(), "find . -path './[aegmp]*' | sort; stat -c %a etc");
+    let want = "./etc\n./etc/hostname\n./etc/hosts\n./etc/mtab\n./etc/resolv.conf\n./moved\n./moved/n\n./p\n./proc\n700\n";
+    assert_eq!(listed, want);
+}
+
+#[test]
+fn what_was_not_finished_is_gone_after_the_next_open() {
+    let (directory, store) = store();
+    let (lower, _) = two_layers();
+    load(&store, &docker_archive(&[&lower], "x:1")).unwrap();
+    store.snapshot_create("whole", None).unwrap();
+    drop(store);
+    let path = directory.path();
+    fs_err::create_dir_all(path.join("layers/.new-1-1/fs/a/b")).unwrap();
+    fs_err::create_dir_all(path.join("snapshots/half")).unwrap();
+    fs_err::create_dir_all(path.join("trash/1/deep")).unwrap();
+    fs_err::write(path.join("content/ingest/1"), b"half").unwrap();
+    fs_err::write(path.join("content/index.new"), b"{").unwrap();
+    let store = Store::open(path).unwrap();
+    assert_eq!(store.snapshots().unwrap(), ["whole"]);
+    assert_eq!(store.images().unwrap().len(), 1);
+    assert!(!path.join("layers/.new-1-1").exists() && !path.join("content/ingest/1").exists());
+}
+
+#[test]
+fn loads_and_collections_at_once() {
+    let (_directory, store) = store();
+    let (lower, upper) = two_layers();
+    let archive = docker_archive(&[&lower, &upper], "x:1");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let loaded = load(&store, &archive).unwrap();
+                    let image = &loaded.images[0].image;
+                    // Held by the lease, whatever is collected meanwhile.
+                    let mut out = Vec::new();
+                    store.write_layer_tar(&image.chain[1], &mut out).unwrap();
+                    assert!(store.image(&image.id).is_ok());
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..50 {
+                store.collect(&HashSet::new()).unwrap();
+            }
+        });
+    });
+    store.collect(&HashSet::new()).unwrap();
+    assert!(store.layers().is_empty() && store.images().unwrap().is_empty());
+}
