@@ -273,7 +273,7 @@ impl Engine {
             }
         }
         for name in strays {
-            self.kill_cgroup(&parent.join(name));
+            self.kill_cgroup(&Path::new("/").join(parent).join(name));
         }
     }
 
@@ -281,7 +281,7 @@ impl Engine {
     fn end_stray(&self, id: &str) {
         let Ok(id) = id.parse::<ContainerId>() else { return };
         let parent = Path::new(self.config.cgroup_parent.trim_start_matches('/'));
-        self.kill_cgroup(&parent.join(id.as_str()));
+        self.kill_cgroup(&Path::new("/").join(parent).join(id.as_str()));
         let pid = fs_err::read_to_string(self.shim_dir(id.as_str()).join("pid"))
             .ok()
             .and_then(|text| rustix::process::Pid::from_raw(text.trim().parse().ok()?));

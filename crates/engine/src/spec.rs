@@ -71,7 +71,7 @@ pub struct Input<'a> {
     pub shm: Option<PathBuf>,
     /// The shared namespaces.
     pub namespaces: Namespaces,
-    /// The cgroup, relative to the roots of the hierarchies.
+    /// The cgroup, from the roots of the hierarchies.
     pub cgroup: String,
 }
 

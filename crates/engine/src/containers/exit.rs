@@ -81,7 +81,7 @@ impl Engine {
     /// Kills every process of a cgroup and removes it.
     pub(crate) fn kill_cgroup(&self, path: &std::path::Path) {
         let Some(text) = path.to_str() else { return };
-        let killed = silo_cgroup::CgroupPath::from_oci(&format!("/{text}"), "")
+        let killed = silo_cgroup::CgroupPath::from_oci(text, "")
             .and_then(|path| self.cgroups.open(&path))
             .and_then(|group| {
                 group.kill_all()?;

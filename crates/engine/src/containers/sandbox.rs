@@ -93,7 +93,7 @@ impl Engine {
                                 "driver failed programming external connectivity on endpoint {} ({}): {}",
                                 record.name,
                                 attachment.endpoint_id,
-                                silo_types::error::chain(&error)
+                                explain(&error)
                             )));
                         }
                     };
@@ -208,6 +208,14 @@ impl Engine {
 
 const FILES: [(&str, &str); 3] =
     [("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname"), ("hosts", "/etc/hosts")];
+
+/// The error with its cause, unless it says it already.
+fn explain(error: &silo_net::NetError) -> String {
+    match error {
+        silo_net::NetError::Bind { .. } => error.to_string(),
+        other => silo_types::error::chain(other),
+    }
+}
 
 fn release(bridge: &silo_net::Network, sandbox: Sandbox) {
     if let Err(error) = bridge.release(sandbox) {

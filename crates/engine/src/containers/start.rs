@@ -232,7 +232,6 @@ impl Engine {
             state.error = message;
             state.exit_code = failure.exit_code;
             state.network = None;
-            state.exits += 1;
         });
         self.save_state(container);
     }
@@ -384,13 +383,13 @@ impl Engine {
         })
     }
 
-    /// The container's cgroup, relative to the roots of the hierarchies.
+    /// The container's cgroup, from the roots of the hierarchies.
     pub(crate) fn cgroup_path(&self, id: &str, record: &Record) -> PathBuf {
         let parent = match record.host_config.resources.cgroup_parent.as_str() {
             "" => self.config.cgroup_parent.as_str(),
             parent => parent,
         };
-        Path::new(parent.trim_start_matches('/')).join(id)
+        Path::new("/").join(parent.trim_start_matches('/')).join(id)
     }
 }
 

@@ -188,7 +188,7 @@ impl Engine {
     fn group(&self, container: &Container) -> Result<silo_cgroup::Cgroup, Error> {
         let record = container.record();
         let path = self.cgroup_path(container.id.as_str(), &record);
-        let path = silo_cgroup::CgroupPath::from_oci(&format!("/{}", path.display()), "")
+        let path = silo_cgroup::CgroupPath::from_oci(&path.display().to_string(), "")
             .map_err(Error::from_kind)?;
         self.cgroups.open(&path).map_err(Error::from_kind)
     }

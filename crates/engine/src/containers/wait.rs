@@ -29,8 +29,9 @@ impl Engine {
                 WaitCondition::Removed => state.removed,
             };
             let response = match watch.wait_for(met).await {
-                Ok(state) => response(&state),
-                Err(_) => response(&State::default()),
+                // Who waits for the removal hears of a failed start by the exit code alone.
+                Ok(state) => response(&state, condition != WaitCondition::Removed),
+                Err(_) => response(&State::default(), false),
             };
             drop(container);
             response
@@ -38,8 +39,8 @@ impl Engine {
     }
 }
 
-fn response(state: &State) -> WaitResponse {
-    let failed = !state.error.is_empty() && state.started_at == 0;
+fn response(state: &State, with_error: bool) -> WaitResponse {
+    let failed = with_error && !state.error.is_empty();
     WaitResponse {
         error: failed.then(|| WaitError { message: state.error.clone() }),
         status_code: i64::from(state.exit_code),
