@@ -193,7 +193,7 @@ fn last_lines(path: &Path, from: u64) -> String {
     let start = usize::try_from(from).unwrap_or(0).min(bytes.len());
     let text = String::from_utf8_lossy(&bytes[start..]);
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    lines.iter().rev().map(|line| format!("\n  {line}")).collect()
+    lines.iter().rev().fold(String::new(), |text, line| text + "\n  " + line)
 }
 
 #[cfg(test)]

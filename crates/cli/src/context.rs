@@ -61,11 +61,13 @@ impl Cli {
     }
 
     /// Writes to stdout.
+    #[expect(clippy::unused_self, reason = "whoever has the command line may write")]
     pub(crate) fn print(&self, text: &str) -> Outcome {
         print(text)
     }
 
     /// Writes a line to stdout.
+    #[expect(clippy::unused_self, reason = "whoever has the command line may write")]
     pub(crate) fn line(&self, text: &str) -> Outcome {
         print(&format!("{text}\n"))
     }

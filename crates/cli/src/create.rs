@@ -388,9 +388,7 @@ fn read_lines(bytes: &[u8], from_environment: bool, out: &mut Vec<String>) -> Re
         if key.contains([' ', '\t']) {
             return Err(format!("variable '{key}' contains whitespaces"));
         }
-        if line.contains('=') {
-            out.push(line.to_owned());
-        } else if !from_environment {
+        if line.contains('=') || !from_environment {
             out.push(line.to_owned());
         } else if let Ok(value) = std::env::var(line) {
             out.push(format!("{key}={value}"));

@@ -17,11 +17,11 @@ mod request;
 pub use body::{Body, BodySender};
 pub use endpoint::{Endpoint, EndpointError, Stream};
 pub use error::ClientError;
-pub use hyper::Method;
 pub use frames::{Channel, Frames};
+pub use hyper::Method;
 pub use request::{Client, Hijacked, Request, Response, encode_query};
 
 /// The newest version of the API that this client speaks.
-pub const API_VERSION: &str = "1.52";
+pub const API_VERSION: &str = "1.55";
 /// The version to speak to an engine that does not say which it has.
 pub const FALLBACK_API_VERSION: &str = "1.24";

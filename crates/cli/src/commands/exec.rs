@@ -40,7 +40,7 @@ pub(crate) async fn exec(invocation: Invocation) -> Outcome {
     let attach = !flags.detach;
     stream::check_tty(attach && flags.interactive, flags.tty)?;
     let size = terminal::size();
-    let console = (flags.tty && size != (0, 0)).then(|| [size.0, size.1]);
+    let console = (flags.tty && size != (0, 0)).then_some([size.0, size.1]);
     let client = cli.client().await?;
     let body = json!({
         "User": flags.user,

@@ -361,7 +361,7 @@ pub(crate) async fn commit(invocation: Invocation) -> Outcome {
     if flags.pause == Some(false) {
         request = request.query("pause", "0");
     }
-    let image: Value = request.json(&serde_json::Value::Null).receive().await?;
+    let image: Value = request.receive().await?;
     invocation.cli.line(image.get("Id").str())
 }
 
