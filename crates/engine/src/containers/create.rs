@@ -125,12 +125,14 @@ impl Engine {
         let json = |value: Result<String, serde_json::Error>| {
             value.map_err(|error| Error::internal(format!("write record: {error}")))
         };
-        self.db.container_insert(&ContainerRow {
+        let row = ContainerRow {
             id: container.id.to_string(),
             name: record.name.clone(),
             config: json(serde_json::to_string(&*record))?,
             state: json(serde_json::to_string(&*container.state()))?,
-        })?;
+        };
+        // A container that goes by itself would not outlive a power cut anyway.
+        self.db.container_insert_with(&row, !record.host_config.auto_remove)?;
         Ok(())
     }
 

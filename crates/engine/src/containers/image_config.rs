@@ -42,6 +42,9 @@ fn fill(config: &mut Config, image: &ContainerConfig) {
     for (name, value) in &image.labels {
         config.labels.make().entry(name.clone()).or_insert_with(|| value.clone());
     }
+    if config.volumes.is_empty() {
+        config.volumes = silo_docker::Map::null();
+    }
     if config.labels.is_null() {
         config.labels = silo_docker::Map::new();
     }

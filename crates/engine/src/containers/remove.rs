@@ -95,7 +95,7 @@ impl Engine {
     ) {
         let record = container.record();
         let id = container.id.as_str();
-        if let Err(error) = self.db.container_remove(id) {
+        if let Err(error) = self.db.container_remove_with(id, !record.host_config.auto_remove) {
             tracing::warn!(container = id, %error, "could not remove the record");
         }
         self.containers.remove(container);
