@@ -13,6 +13,7 @@ mod features;
 mod life;
 mod log;
 mod process;
+mod sealed;
 mod show;
 mod signals;
 mod state;
@@ -43,6 +44,10 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(code.min(1));
         }
     };
+    if matches!(arguments.command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        // Without a sealed copy the binary is as safe as its file's permissions make it.
+        let _unsealed = sealed::reexecute();
+    }
     let log = Log::new(arguments.log.as_deref(), arguments.log_format, arguments.debug);
     match run(&arguments, &log) {
         Ok(code) => ExitCode::from(code),
@@ -68,6 +73,11 @@ fn waits(command: &Command) -> bool {
 }
 
 fn run(arguments: &Arguments, log: &Log) -> Result<u8, Error> {
+    match &arguments.command {
+        Command::Spec(spec) => return show::spec(spec).map(|()| 0),
+        Command::Features => return features::features().map(|()| 0),
+        _ => {}
+    }
     let store = state::Store::new(arguments.root.as_deref())?;
     crate::hooks::ensure_standard_streams()?;
     match &arguments.command {
@@ -84,8 +94,7 @@ fn run(arguments: &Arguments, log: &Log) -> Result<u8, Error> {
         Command::Resume(resume) => life::resume(&store, &resume.id).map(|()| 0),
         Command::Update(update) => update::update(&store, update).map(|()| 0),
         Command::Events(events) => events::events(&store, events).map(|()| 0),
-        Command::Spec(spec) => show::spec(spec).map(|()| 0),
-        Command::Features => features::features().map(|()| 0),
+        Command::Spec(_) | Command::Features => Ok(0),
     }
 }
 

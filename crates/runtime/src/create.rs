@@ -74,7 +74,8 @@ fn check(spec: &Spec) -> Result<(), Error> {
         return Err(Error::invalid(format!("unsupported ociVersion {:?}", spec.oci_version)));
     }
     let has = |kind| spec.namespace(kind).is_some();
-    if !(spec.hostname.is_empty() && spec.domainname.is_empty()) && !has(NamespaceKind::Uts) {
+    let named = !spec.hostname.is_empty() || !spec.domainname.is_empty();
+    if named && !has(NamespaceKind::Uts) {
         return Err(Error::invalid("unable to set hostname without a private UTS namespace"));
     }
     for mount in &spec.mounts {
@@ -220,6 +221,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
         gate: request.gate,
         entrance,
         channel: theirs,
+        later: namespaces.later,
         new_network: namespaces.new & process::NEW_NETWORK != 0,
         keep_keyring: request.keep_keyring,
         no_pivot: request.no_pivot,

@@ -51,7 +51,8 @@ pub(crate) fn make(
         } else {
             let place = clean(&device.path);
             let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
-                return Err(Error::invalid(format!("device {:?} has no name", device.path)));
+                let shown = device.path.display();
+                return Err(Error::invalid(format!("device {shown} has no name")));
             };
             let parent = root.directory(parent).step(step)?;
             node(&parent, name, &device)?;

@@ -1,6 +1,6 @@
 //! Starting a further process in a running container.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::process::Pid;
@@ -173,7 +173,7 @@ fn run(
     keep_keyring: bool,
 ) -> u8 {
     let error = match prepare(&finish, &channel, entrance, cpus, keep_keyring) {
-        Ok(()) => finish.run(&channel, false, || {
+        Ok(()) => finish.run(&channel, &[channel.as_fd().as_raw_fd()], false, || {
             rustix::process::set_parent_process_death_signal(None)
                 .step(|| "clear parent death signal".into())?;
             channel.send(&Message::Ready).step(|| "tell the runtime".into())

@@ -1,6 +1,7 @@
 //! The last part of every process's way to its program, the same for a container's first
 //! process and for one that is executed in it later.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 
@@ -132,23 +133,26 @@ impl Finish<'_> {
         }
     }
 
-    /// Becomes ready to run the program: waits at `gate` and then does so. `listener` is where
-    /// a filter's listener goes. Returns only with an error.
+    /// Becomes ready to run the program: waits at `gate` and then does so. From the gate on only
+    /// the descriptors `kept` are open, beside those of the program. Returns only with an error.
     pub(crate) fn run(
         self,
         channel: &Channel,
+        kept: &[RawFd],
         make_cwd: bool,
         gate: impl FnOnce() -> Result<(), Error>,
     ) -> Error {
-        match self.try_run(channel, make_cwd, gate) {
+        // Its descriptors are closed on the way, without it.
+        match ManuallyDrop::new(self).try_run(channel, kept, make_cwd, gate) {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
 
     fn try_run(
-        self,
+        &self,
         channel: &Channel,
+        kept: &[RawFd],
         make_cwd: bool,
         gate: impl FnOnce() -> Result<(), Error>,
     ) -> Result<std::convert::Infallible, Error> {
@@ -194,6 +198,8 @@ impl Finish<'_> {
             .to_str()
             .and_then(|path| std::ffi::CString::new(path).ok())
             .ok_or_else(|| Error::invalid("process.args contains a NUL byte"))?;
+        let all: Vec<RawFd> = kept.iter().chain(&self.preserved).copied().collect();
+        process::close_all_but(&all).step(|| "close descriptors".into())?;
         process::close_on_exec_from(3).step(|| "close descriptors".into())?;
         process::keep_over_exec(&self.preserved).step(|| "preserve descriptors".into())?;
         if !early && notifies {

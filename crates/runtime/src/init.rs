@@ -1,7 +1,7 @@
 //! The container's first process, from its birth to its program. Everything here runs in that
 //! process; an error goes to the maker and ends it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -34,6 +34,8 @@ pub(crate) struct Init<'a> {
     /// By what the process enters its cgroup, if it was not born there.
     pub(crate) entrance: Option<Entrance>,
     pub(crate) channel: Channel,
+    /// Namespaces that are made when the process has its ids.
+    pub(crate) later: u64,
     pub(crate) new_network: bool,
     pub(crate) keep_keyring: bool,
     pub(crate) no_pivot: bool,
@@ -47,18 +49,23 @@ impl<'a> Init<'a> {
             Ok(socket) => Channel::new(socket),
             Err(_) => return 1,
         };
-        let error = self.try_run();
+        let error = self.try_run(channel.as_fd().as_raw_fd());
         // If the maker is gone too, there is nobody to tell.
         u8::from(channel.send(&Message::Failed(error)).is_err()) + 1
     }
 
-    fn try_run(self) -> Error {
+    /// `reporter` is the descriptor by which a failure will be told.
+    fn try_run(self, reporter: RawFd) -> Error {
         let dies_with_caller = self.dies_with_caller;
         match self.prepare() {
             Ok((finish, channel, gate, spec, state)) => {
                 let mut answer = None;
                 let finish_env = finish.process.env.clone();
-                let error = finish.run(&channel, true, || {
+                let mut kept = vec![reporter, channel.as_fd().as_raw_fd()];
+                if let GateKind::Listener(listener) = &gate {
+                    kept.push(listener.as_raw_fd());
+                }
+                let error = finish.run(&channel, &kept, true, || {
                     let step = || "wait for start".to_owned();
                     // Set once more where it stays: the change of user has cleared it.
                     let signal = dies_with_caller.then_some(Signal::KILL);
@@ -86,7 +93,6 @@ impl<'a> Init<'a> {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of self that outlive the preparation")]
     fn prepare(self) -> Result<(Finish<'a>, Channel, GateKind, &'a Spec, State), Error> {
         let Self { id, spec, bundle, state, sources, joins, finish, gate, channel, .. } = self;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
@@ -99,6 +105,9 @@ impl<'a> Init<'a> {
         offset_clocks(spec)?;
         if new_user {
             become_root()?;
+        }
+        if self.later != 0 {
+            namespace::unshare(self.later).step(|| "make namespaces".into())?;
         }
         if let Some(entrance) = &self.entrance {
             entrance.enter().step(|| "enter cgroup".into())?;

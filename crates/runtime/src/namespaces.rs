@@ -38,6 +38,8 @@ pub(crate) struct Namespaces {
     /// Flags for those that are new from the process's first moment. A new cgroup namespace
     /// is made when the process is in its cgroup, a new time namespace when its clocks are set.
     pub(crate) new: u64,
+    /// Flags for those that are new once the process has its ids.
+    pub(crate) later: u64,
     /// Those to join, a user namespace first.
     pub(crate) joins: Vec<Join>,
     /// Whether they have to be joined before the process is made, by a process in between.
@@ -85,11 +87,14 @@ impl Namespaces {
         }
         joins.extend(netns.map(|fd| Join { kind: NamespaceKind::Network, fd }));
         joins.sort_by_key(|join| join.kind != NamespaceKind::User);
+        // Message queues belong to whom the maker of their namespace is then.
+        let later = if new & process::NEW_USER == 0 { 0 } else { new & process::NEW_IPC };
+        new &= !later;
         let joins_any = |kind| joins.iter().any(|join: &Join| join.kind == kind);
         let join_first = joins_any(NamespaceKind::Pid)
             || joins_any(NamespaceKind::User)
             || (new & process::NEW_USER != 0 && !joins.is_empty());
-        Ok(Self { new, joins, join_first })
+        Ok(Self { new, later, joins, join_first })
     }
 }
 

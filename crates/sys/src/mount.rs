@@ -304,13 +304,13 @@ fn overlay_by_mount(
     let names = lowers.iter().map(|lower| name(lower)).collect::<io::Result<Vec<_>>>()?;
     let mut data = format!("lowerdir={}", names.join(":"));
     if let Some((upper, work)) = upper_work {
-        data.push_str(&format!(",upperdir={},workdir={}", name(upper)?, name(work)?));
+        data.extend([",upperdir=", &name(upper)?, ",workdir=", &name(work)?]);
     }
     for (key, value) in options {
         data.push(',');
         data.push_str(key);
         if let Some(value) = value {
-            data.push_str(&format!("={value}"));
+            data.extend(["=", value]);
         }
     }
     let data = std::ffi::CString::new(data)?;

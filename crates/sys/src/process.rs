@@ -212,6 +212,28 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from 3 on but those in `kept`, at once and whoever owns them.
+///
+/// For a process that is about to execute a program: values that own a closed descriptor must
+/// not be used or dropped any more.
+pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<u32> =
+        kept.iter().filter_map(|&number| u32::try_from(number).ok()).filter(|n| *n > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for end in kept.into_iter().chain([u32::MAX]) {
+        if first < end {
+            // SAFETY: the callers give up what owned these descriptors.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = end.saturating_add(1);
+    }
+    Ok(())
+}
+
 /// Makes descriptors survive execve(2). Fails for one that is not open.
 pub fn keep_over_exec(numbers: &[RawFd]) -> io::Result<()> {
     for &number in numbers {

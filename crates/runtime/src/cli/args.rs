@@ -44,9 +44,9 @@ pub(super) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a container
-    Create(Create),
+    Create(Box<Create>),
     /// Make a container and run it
-    Run(Run),
+    Run(Box<Run>),
     /// Run the program of a container that was made
     Start(Id),
     /// Show the state of a container
@@ -56,7 +56,7 @@ pub(super) enum Command {
     /// Remove what is left of a container
     Delete(Delete),
     /// Run a further program in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// List the containers
     List(List),
     /// List the processes of a container

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use silo_oci::runtime::{LinuxBlockIo, LinuxPids, LinuxResources, Status};
+use silo_oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Status};
 
 use super::args::Update;
 use super::state::{Store, cgroup_error};
@@ -46,7 +46,7 @@ fn resources(arguments: &Update) -> Result<LinuxResources, Error> {
     if let Some(weight) = arguments.blkio_weight {
         resources.block_io = Some(LinuxBlockIo { weight: Some(weight), ..LinuxBlockIo::default() });
     }
-    let mut cpu = silo_oci::runtime::LinuxCpu {
+    let mut cpu = LinuxCpu {
         shares: arguments.cpu_share,
         quota: arguments.cpu_quota,
         burst: arguments.cpu_burst,
@@ -54,19 +54,19 @@ fn resources(arguments: &Update) -> Result<LinuxResources, Error> {
         realtime_runtime: arguments.cpu_rt_runtime,
         realtime_period: arguments.cpu_rt_period,
         idle: arguments.cpu_idle,
-        ..Default::default()
+        ..LinuxCpu::default()
     };
     cpu.cpus = arguments.cpuset_cpus.clone().unwrap_or_default();
     cpu.mems = arguments.cpuset_mems.clone().unwrap_or_default();
-    resources.cpu = (cpu != Default::default()).then_some(cpu);
+    resources.cpu = (cpu != LinuxCpu::default()).then_some(cpu);
     let number = |text: &Option<String>| text.as_deref().map(bytes).transpose();
-    let memory = silo_oci::runtime::LinuxMemory {
+    let memory = LinuxMemory {
         limit: number(&arguments.memory)?,
         reservation: number(&arguments.memory_reservation)?,
         swap: number(&arguments.memory_swap)?,
-        ..Default::default()
+        ..LinuxMemory::default()
     };
-    resources.memory = (memory != Default::default()).then_some(memory);
+    resources.memory = (memory != LinuxMemory::default()).then_some(memory);
     if let Some(limit) = arguments.pids_limit {
         resources.pids = Some(LinuxPids { limit: Some(limit) });
     }
