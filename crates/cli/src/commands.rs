@@ -31,10 +31,8 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 ];
 
 /// Commands that help shows first, in their order.
-pub(crate) const COMMON: &[&str] = &[
-    "run", "exec", "ps", "build", "pull", "push", "images", "login", "logout", "search", "version",
-    "info",
-];
+pub(crate) const COMMON: &[&str] =
+    &["run", "exec", "ps", "build", "pull", "push", "images", "login", "search", "version", "info"];
 
 /// Makes an async function the command's function.
 macro_rules! run {

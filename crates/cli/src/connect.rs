@@ -148,8 +148,8 @@ fn start_daemon_once(roots: &Roots) -> Outcome {
     start_daemon(roots)
 }
 
-/// Starts the daemon in a session of its own and waits until it serves: it writes a word to its
-/// standard output then, or ends, which closes the pipe.
+/// Starts the daemon, which makes a session of its own, and waits until it serves: it writes a
+/// word to its standard output then, or ends, which closes the pipe.
 fn start_daemon(roots: &Roots) -> Outcome {
     let log_path = roots.data.join("daemon.log");
     let log = fs_err::OpenOptions::new()
@@ -170,8 +170,7 @@ fn start_daemon(roots: &Roots) -> Outcome {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::from(log.into_file()))
-        .current_dir("/")
-        .process_group(0);
+        .current_dir("/");
     let mut child = command
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start the daemon: {error}")))?;

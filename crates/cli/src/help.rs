@@ -53,6 +53,9 @@ pub(crate) fn of_root(global: &[Flag]) -> String {
         })
         .map(|command| (command.top, command.about))
         .collect();
+    // Roles of the program that the table does not have.
+    others.push(("daemon", "Run the engine in the foreground"));
+    others.push(("runtime", "Run as an OCI runtime"));
     others.sort_unstable();
     list(&mut out, others);
     out.push_str("\nGlobal Options:\n");

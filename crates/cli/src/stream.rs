@@ -70,47 +70,41 @@ impl Session {
         let (mut reader, mut writer) = tokio::io::split(hijacked.stream);
         let mut output = Output::new(self.tty);
         output.write(&hijacked.early)?;
-        let mut input = self.stdin.then(read_stdin);
-        let mut typed =
-            Typed { keys: if self.tty { keys } else { Vec::new() }, matched: 0, done: false };
-        let mut buffer = vec![0; 64 * 1024];
-        let result = loop {
-            tokio::select! {
-                read = reader.read(&mut buffer) => match read {
-                    Ok(0) => break Ok(()),
-                    Ok(length) => {
-                        if let Err(failure) = output.write(&buffer[..length]) {
-                            break Err(failure);
-                        }
+        let keys = if self.tty { keys } else { Vec::new() };
+        let mut typed = Typed { keys, matched: 0, done: false };
+        // Both directions go on at the same time: a program that answers all that it reads
+        // would else wait for us while we wait for it.
+        let input = async {
+            if self.stdin {
+                let mut chunks = read_stdin();
+                while let Some(bytes) = chunks.recv().await {
+                    typed.push(&bytes);
+                    if writer.write_all(&bytes).await.is_err() {
+                        break;
                     }
-                    // The engine went away, or the container with everything in it.
-                    Err(_) => break Ok(()),
-                },
-                chunk = next(&mut input), if input.is_some() => match chunk {
-                    Some(bytes) => {
-                        typed.push(&bytes);
-                        if writer.write_all(&bytes).await.is_err() {
-                            input = None;
-                        }
-                    }
-                    None => {
-                        input = None;
-                        writer.shutdown().await.ok();
-                    }
-                },
+                }
+                writer.shutdown().await.ok();
             }
+            std::future::pending::<Outcome>().await
+        };
+        let copied = async {
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                match reader.read(&mut buffer).await {
+                    // An error: the engine went away, or the container with everything in it.
+                    Ok(0) | Err(_) => return Ok(()),
+                    Ok(length) => output.write(&buffer[..length])?,
+                }
+            }
+        };
+        let result = tokio::select! {
+            result = copied => result,
+            result = input => result,
         };
         if raw {
             terminal::restore();
         }
         result.map(|()| if typed.done { End::Detached } else { End::Closed })
-    }
-}
-
-async fn next(input: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
-    match input {
-        Some(receiver) => receiver.recv().await,
-        None => std::future::pending().await,
     }
 }
 

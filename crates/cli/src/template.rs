@@ -179,7 +179,7 @@ mod tests {
             ),
             (
                 "{{.Config.Env.X}}",
-                "template: :1:13: executing \"\" at <.Config.Env.X>: nil pointer evaluating \
+                "template: :1:9: executing \"\" at <.Config.Env.X>: nil pointer evaluating \
                  interface {}.X",
             ),
             (

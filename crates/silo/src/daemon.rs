@@ -125,6 +125,11 @@ fn parse(args: Vec<OsString>) -> Result<Option<Options>, String> {
 }
 
 fn run(options: Options) -> anyhow::Result<()> {
+    if options.ready_on_stdout {
+        // A command started us: its terminal's signals are not for us. This only fails when the
+        // session is our own already.
+        rustix::process::setsid().ok();
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
         .with_context(|| format!("log level {:?}", options.log_level))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
