@@ -386,31 +386,4 @@ async fn attach_to(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_of_start_failures() {
-        for (message, code) in [
-            ("exec: \"x\": executable file not found in $PATH: unknown", 127),
-            ("exec: \"/x\": stat /x: no such file or directory: unknown", 127),
-            ("exec: \"/etc\": permission denied: unknown", 126),
-            ("exec: \"/etc\": is a directory: unknown", 126),
-            ("Conflict. The container name \"/x\" is already in use", 125),
-        ] {
-            assert_eq!(start_code(message), code, "{message}");
-        }
-    }
-
-    #[test]
-    fn id_file_goes_away_unless_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("id");
-        let text = path.to_str().unwrap();
-        drop(IdFile::new(text).unwrap());
-        assert!(fs_err::metadata(&path).is_err());
-        IdFile::new(text).unwrap().write("abc").unwrap();
-        assert_eq!(fs_err::read_to_string(&path).unwrap(), "abc");
-        assert!(IdFile::new(text).err().unwrap().message.starts_with("container ID file found"));
-    }
-}
+mod tests;
