@@ -5,6 +5,7 @@
 //! descriptor; so whoever can rename things in the root can at most misplace things in it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -27,6 +28,9 @@ const SYSFS_MAGIC: u64 = 0x6265_6572;
 pub(crate) const DEVPTS_SUPER_MAGIC: u64 = 0x1cd1;
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// How many dangling links may be on the way to one place.
+const LINKS_MAX: usize = 40;
 
 /// Files of procfs that may be replaced by a bind mount, as LXCFS does.
 const REPLACEABLE: &[&str] = &[
@@ -227,7 +231,48 @@ impl Furnished {
             path::mkdir_all_in_root(&self.root, place, DIRECTORY_MODE)?;
             return self.open_without_links(place);
         }
-        path::mkdir_all_in_root(&self.root, place, DIRECTORY_MODE)
+        self.through_dangling_links(place, |place| {
+            path::mkdir_all_in_root(&self.root, place, DIRECTORY_MODE)
+        })
+    }
+
+    /// Tries an operation on `place`, and where a link on the way leads to nothing, on where it
+    /// leads to, as seen from the root.
+    fn through_dangling_links(
+        &self,
+        place: &Path,
+        operation: impl Fn(&Path) -> std::io::Result<OwnedFd>,
+    ) -> std::io::Result<OwnedFd> {
+        let mut place = place.to_owned();
+        for _ in 0..LINKS_MAX {
+            match operation(&place) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    place = self.behind_dangling_link(&place).ok_or(error)?;
+                }
+                result => return result,
+            }
+        }
+        Err(Errno::LOOP.into())
+    }
+
+    /// The place with its first dangling link replaced by what it says.
+    fn behind_dangling_link(&self, place: &Path) -> Option<PathBuf> {
+        let mut parent = PathBuf::new();
+        let mut rest = place.components();
+        while let Some(component) = rest.next() {
+            let name = component.as_os_str();
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let directory = path::open_in_root(&self.root, &parent, flags, Mode::empty()).ok()?;
+            let here = parent.join(name);
+            if let Ok(link) = rustix::fs::readlinkat(&directory, name, Vec::new())
+                && path::open_in_root(&self.root, &here, OFlags::PATH, Mode::empty()).is_err()
+            {
+                let target = Path::new(std::ffi::OsStr::from_bytes(link.as_bytes()));
+                return Some(clean(parent.join(target)).join(rest.as_path()));
+            }
+            parent = here;
+        }
+        None
     }
 
     /// What is at `place` and not a directory, or a new empty file there.
@@ -237,16 +282,17 @@ impl Furnished {
             result => return result,
         }
         if let Some(parent) = place.parent() {
-            path::mkdir_all_in_root(&self.root, parent, DIRECTORY_MODE)?;
+            self.directory(parent)?;
         }
-        // Through RESOLVE_IN_ROOT, so a dangling link makes its target inside the root.
-        let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let made = path::open_in_root(&self.root, place, flags, DIRECTORY_MODE)?;
-        if file_type(&made)? == FileType::RegularFile {
-            Ok(made)
-        } else {
-            Err(std::io::Error::from(Errno::EXIST))
-        }
+        self.through_dangling_links(place, |place| {
+            let flags = OFlags::CREATE | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+            let made = path::open_in_root(&self.root, place, flags, DIRECTORY_MODE)?;
+            if file_type(&made)? == FileType::RegularFile {
+                Ok(made)
+            } else {
+                Err(std::io::Error::from(Errno::EXIST))
+            }
+        })
     }
 
     /// Hides the masked paths and write-protects the read-only ones. `null` is the host's null
