@@ -295,29 +295,13 @@ fn overlay_by_mount(
     upper_work: Option<(&Path, &Path)>,
     options: &[(&str, Option<&str>)],
 ) -> io::Result<OwnedFd> {
-    let mut held = Vec::new();
-    let mut name = |path: &Path| -> io::Result<String> {
-        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        held.push(fd);
-        Ok(format!("/proc/self/fd/{}", held[held.len() - 1].as_raw_fd()))
-    };
-    let names = lowers.iter().map(|lower| name(lower)).collect::<io::Result<Vec<_>>>()?;
-    let mut data = format!("lowerdir={}", names.join(":"));
-    if let Some((upper, work)) = upper_work {
-        data.extend([",upperdir=", &name(upper)?, ",workdir=", &name(work)?]);
-    }
-    for (key, value) in options {
-        data.push(',');
-        data.push_str(key);
-        if let Some(value) = value {
-            data.extend(["=", value]);
-        }
-    }
-    let data = std::ffi::CString::new(data)?;
     let (ours, theirs) = crate::fdpass::stream_pair()?;
     let spawned = crate::process::fork(crate::process::NEW_MOUNT, None, || {
         let make = || -> io::Result<()> {
             set_propagation_of_all(Propagation::Private)?;
+            // Opened here, since the kernel takes directories of the own namespace only.
+            let mut held = Vec::new();
+            let data = mount_data(lowers, upper_work, options, &mut held)?;
             rustix::mount::mount(
                 c"overlay",
                 c"/",
@@ -348,6 +332,33 @@ fn overlay_by_mount(
         0 => io::Error::from(io::ErrorKind::UnexpectedEof),
         number => io::Error::from_raw_os_error(number),
     })
+}
+
+/// The options for mount(2), with each directory opened into `held` and named by that.
+fn mount_data(
+    lowers: &[&Path],
+    upper_work: Option<(&Path, &Path)>,
+    options: &[(&str, Option<&str>)],
+    held: &mut Vec<OwnedFd>,
+) -> io::Result<std::ffi::CString> {
+    let mut name = |path: &Path| -> io::Result<String> {
+        let fd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        held.push(fd);
+        Ok(format!("/proc/self/fd/{}", held[held.len() - 1].as_raw_fd()))
+    };
+    let names = lowers.iter().map(|lower| name(lower)).collect::<io::Result<Vec<_>>>()?;
+    let mut data = format!("lowerdir={}", names.join(":"));
+    if let Some((upper, work)) = upper_work {
+        data.extend([",upperdir=", &name(upper)?, ",workdir=", &name(work)?]);
+    }
+    for (key, value) in options {
+        data.push(',');
+        data.push_str(key);
+        if let Some(value) = value {
+            data.extend(["=", value]);
+        }
+    }
+    Ok(std::ffi::CString::new(data)?)
 }
 
 /// Detaches what is mounted at `.` from the caller's mount namespace, with all beneath it.

@@ -117,7 +117,7 @@ pub(super) fn features() -> Result<(), Error> {
                     "MPOL_F_STATIC_NODES"],
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": true},
+            "netDevices": {"enabled": false},
         },
         "annotations": {},
         "potentiallyUnsafeConfigAnnotations": [],
