@@ -247,6 +247,15 @@ fn nftables() -> Finding {
 /// Whether another program's rules drop what containers send.
 fn forward_policy() -> Finding {
     const WHAT: &str = "forwarding rules";
+    if nft_forward_policy().as_deref() == Some("drop") {
+        return Finding::bad(
+            Verdict::Warning,
+            WHAT,
+            "another program (Docker, a firewall) drops what it does not know",
+            "if containers cannot reach out: iptables -I FORWARD -i silo0 -j ACCEPT; iptables -I \
+             FORWARD -o silo0 -j ACCEPT",
+        );
+    }
     let tables = read("/proc/net/ip_tables_names").unwrap_or_default();
     if tables.lines().any(|table| table == "filter") {
         return Finding::bad(
@@ -257,7 +266,19 @@ fn forward_policy() -> Finding {
              FORWARD -o silo0 -j ACCEPT",
         );
     }
-    Finding::good(WHAT, "no iptables filter table")
+    Finding::good(WHAT, "nothing drops by default")
+}
+
+/// The policy of the chain that iptables makes, where the `nft` program can tell.
+fn nft_forward_policy() -> Option<String> {
+    let output = std::process::Command::new("nft")
+        .args(["-j", "list", "chain", "ip", "filter", "FORWARD"])
+        .output()
+        .ok()?;
+    let listed = crate::value::Value::parse(&output.stdout).ok()?;
+    let chains = listed.get("nftables").list();
+    let policy = |item: &crate::value::Value| item.path(&["chain", "policy"]).str().to_owned();
+    chains.iter().map(policy).find(|policy| !policy.is_empty())
 }
 
 fn ip_forwarding() -> Finding {

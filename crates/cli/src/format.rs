@@ -15,6 +15,8 @@ pub(crate) struct Kind {
     pub(crate) table: &'static str,
     /// The template for `--quiet`.
     pub(crate) quiet: &'static str,
+    /// The template for `--format raw`; empty where there is none.
+    pub(crate) raw: &'static str,
 }
 
 /// A format that is ready to show rows.
@@ -22,6 +24,7 @@ pub(crate) struct Kind {
 pub(crate) struct Format {
     template: Template,
     is_table: bool,
+    shows_whole_row: bool,
 }
 
 impl Format {
@@ -31,6 +34,7 @@ impl Format {
             "" | "table" if quiet => (kind.quiet.to_owned(), false),
             "" | "table" => (kind.table.to_owned(), true),
             "json" => ("{{json .}}".to_owned(), false),
+            "raw" if !kind.raw.is_empty() => (kind.raw.to_owned(), false),
             _ if quiet && !format.starts_with("table") => (kind.quiet.to_owned(), false),
             _ => match format.strip_prefix("table") {
                 Some(rest) => (unescape(rest.trim_matches(' ')), true),
@@ -39,7 +43,9 @@ impl Format {
         };
         let template = Template::parse(&source)
             .map_err(|error| Failure::new(format!("failed to parse template: {error}")))?;
-        Ok(Self { template, is_table })
+        // `--format json` leaves costly fields out, as Docker does; the template does not.
+        let shows_whole_row = format.replace(' ', "").contains("{{json.}}");
+        Ok(Self { template, is_table, shows_whole_row })
     }
 
     /// Whether the format is a table.
@@ -47,9 +53,9 @@ impl Format {
         self.is_table
     }
 
-    /// Whether the template shows a field.
+    /// Whether the template shows a field, by its name or with the whole row.
     pub(crate) fn uses(&self, field: &str) -> bool {
-        self.template.uses_field(field)
+        self.template.uses_field(field) || self.shows_whole_row
     }
 
     /// All rows, ready to print.
@@ -108,6 +114,7 @@ mod tests {
         headings: &[("ID", "CONTAINER ID"), ("Names", "NAMES")],
         table: "{{.ID}}\t{{.Names}}",
         quiet: "{{.ID}}",
+        raw: "",
     };
 
     fn rows() -> Vec<Row> {

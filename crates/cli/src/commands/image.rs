@@ -81,6 +81,7 @@ pub(super) const KIND: Kind = Kind {
     ],
     table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{if .CreatedSince }}{{.CreatedSince}}{{else}}N/A{{end}}\t{{.Size}}",
     quiet: "{{.ID}}",
+    raw: "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n",
 };
 
 const WITH_DIGEST: Kind = Kind {
@@ -277,6 +278,7 @@ const HISTORY: Kind = Kind {
     ],
     table: "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
     quiet: "{{.ID}}",
+    raw: "",
 };
 
 const HISTORY_EXACT: Kind =

@@ -37,6 +37,7 @@ const KIND: Kind = Kind {
     ],
     table: "{{.ID}}\t{{.Name}}\t{{.CPUPerc}}\t{{.MemUsage}}\t{{.MemPerc}}\t{{.NetIO}}\t{{.BlockIO}}\t{{.PIDs}}",
     quiet: "{{.ID}}",
+    raw: "",
 };
 
 /// `stats`

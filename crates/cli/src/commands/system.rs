@@ -371,6 +371,7 @@ const DF: Kind = Kind {
     ],
     table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
     quiet: "{{.Type}}",
+    raw: "",
 };
 
 fn df_row(kind: &'static str, total: usize, active: usize, bytes: f64, reclaimable: f64) -> Row {

@@ -64,6 +64,7 @@ pub(super) const KIND: Kind = Kind {
     ],
     table: "{{.Driver}}\t{{.Name}}",
     quiet: "{{.Name}}",
+    raw: "name: {{.Name}}\ndriver: {{.Driver}}\n",
 };
 
 /// The row of one volume.
