@@ -15,4 +15,5 @@ pub mod process;
 pub mod pty;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod spawn;
