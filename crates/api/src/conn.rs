@@ -20,10 +20,83 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
 /// A request head longer than this is not looked at; hyper has its own limit.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// From this host.
+    Unix(UnixStream),
+    /// From anywhere.
+    Tcp(TcpStream),
+}
+
+impl Socket {
+    /// How much the client has not read yet; `None` where nobody can tell.
+    pub(crate) fn unread(&self) -> Option<usize> {
+        match self {
+            Self::Unix(socket) => silo_sys::socket::unread_by_peer(socket).ok(),
+            Self::Tcp(_) => None,
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets have no buffer of ours.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
 
 /// What the adapter and the request handlers tell each other.
 #[derive(Debug, Default)]
@@ -94,6 +167,24 @@ pub(crate) struct Conn<S> {
 impl<S> Conn<S> {
     pub(crate) fn new(socket: S, state: Arc<ConnState>) -> Self {
         Self { socket, state, input: Input::Sniff(Vec::new()), output: Output::Pass }
+    }
+}
+
+impl<S> Conn<S> {
+    /// Gives bytes back that were read too far; they come first again.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        let mut all = bytes.to_vec();
+        match &mut self.input {
+            Input::Sniff(rest) => all.append(rest),
+            Input::Drain(rest, position) => all.extend_from_slice(&rest[*position..]),
+            Input::Pass => {}
+        }
+        self.input = Input::Drain(all, 0);
+    }
+
+    /// The socket itself.
+    pub(crate) fn socket(&self) -> &S {
+        &self.socket
     }
 }
 

@@ -11,10 +11,13 @@ use crate::respond::Answer;
 
 /// Calls the handler of a path without its version prefix.
 pub(crate) async fn route(method: &Method, segments: &[String], request: Request) -> Answer {
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    // An empty segment is no name; dockerd would redirect to the path without it.
+    let mut segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    // dockerd redirects to the path without empty segments, which makes only sense for reads.
     if segments.iter().any(|segment| segment.is_empty()) {
-        return Err(not_found());
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(not_found());
+        }
+        segments.retain(|segment| !segment.is_empty());
     }
     match method.as_str() {
         "GET" => get(&segments, request).await,
@@ -175,11 +178,14 @@ async fn put(segments: &[&str], request: Request) -> Answer {
 
 async fn delete(segments: &[&str], request: Request) -> Answer {
     match segments {
-        ["containers", id] => containers::remove(request, id).await,
+        ["containers", _, "checkpoints", _] => Err(absent::checkpoints()),
+        // A link is named `/container/alias`.
+        ["containers", id @ ..] if !id.is_empty() => {
+            containers::remove(request, &id.join("/")).await
+        }
         ["images", name @ ..] if !name.is_empty() => images::remove(request, &name.join("/")).await,
         ["volumes", name] => volumes::remove(request, name).await,
         ["networks", id] => networks::remove(request, id).await,
-        ["containers", _, "checkpoints", _] => Err(absent::checkpoints()),
         ["plugins", ..] => Err(absent::plugin(segments)),
         ["nodes" | "services" | "secrets" | "configs", ..] => Err(absent::swarm(segments)),
         _ => Err(not_found()),

@@ -16,12 +16,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use silo_docker::{API_VERSION, ApiVersion, MIN_API_VERSION};
 use silo_engine::Engine;
 use silo_types::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::body::Body;
-use crate::conn::{Conn, ConnState};
+use crate::conn::{Conn, ConnState, Socket};
 use crate::query::{Query, decode};
 use crate::request::Request;
 use crate::respond::{self, Answer};
@@ -53,26 +52,13 @@ impl Listener {
     async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
-            Self::Tcp(listener) => Ok(Socket::Tcp(listener.accept().await?.0)),
-        }
-    }
-}
-
-enum Socket {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
-impl Socket {
-    async fn serve(self, engine: Arc<Engine>) {
-        match self {
-            Self::Unix(socket) => connection(engine, socket).await,
-            Self::Tcp(socket) => {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
                 // Small frames of a terminal must not wait for more.
                 if let Err(error) = socket.set_nodelay(true) {
                     tracing::debug!(%error, "set TCP_NODELAY");
                 }
-                connection(engine, socket).await;
+                Ok(Socket::Tcp(socket))
             }
         }
     }
@@ -93,7 +79,7 @@ pub async fn serve(engine: Arc<Engine>, listeners: Vec<Listener>, stop: impl Fut
                 };
                 match accepted {
                     Ok(socket) => {
-                        connections.spawn(socket.serve(Arc::clone(&engine)));
+                        connections.spawn(connection(Arc::clone(&engine), socket));
                     }
                     Err(error) => {
                         // Out of descriptors: connections that end will free some.
@@ -110,10 +96,7 @@ pub async fn serve(engine: Arc<Engine>, listeners: Vec<Listener>, stop: impl Fut
     accepting.shutdown().await;
 }
 
-async fn connection(
-    engine: Arc<Engine>,
-    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) {
+async fn connection(engine: Arc<Engine>, socket: Socket) {
     let state = Arc::new(ConnState::default());
     let io = TokioIo::new(Conn::new(socket, Arc::clone(&state)));
     let service = service_fn(move |request| {
@@ -144,7 +127,7 @@ async fn answer(
     let result = dispatch(engine, Arc::clone(&conn), request).await;
     let mut response = result.unwrap_or_else(|error| {
         let code = error.kind().http_status();
-        if code >= 500 {
+        if code == 500 {
             tracing::error!(%method, path, code, error = error.chain(), "request failed");
         } else {
             tracing::debug!(%method, path, code, error = error.chain(), "request refused");

@@ -258,6 +258,8 @@ impl Engine {
             version: VERSION.to_owned(),
             api_version: API_VERSION.to_string(),
             min_api_version: MIN_API_VERSION.to_string(),
+            // Clients expect the field to be there.
+            go_version: "none".to_owned(),
             os: "linux".to_owned(),
             arch: go_arch(),
             kernel_version: kernel,

@@ -44,7 +44,10 @@ pub(crate) fn plugin(segments: &[&str]) -> Error {
         ["plugins", "pull" | "create" | "privileges", ..] => {
             Error::new(ErrorKind::NotImplemented, "plugins are not supported by Silo")
         }
-        ["plugins", name, ..] => Error::not_found(format!("plugin {name:?} not found")),
+        ["plugins", name @ .., _] if !name.is_empty() => {
+            Error::not_found(format!("plugin {:?} not found", name.join("/")))
+        }
+        ["plugins", name] => Error::not_found(format!("plugin {name:?} not found")),
         _ => Error::not_found("page not found"),
     }
 }

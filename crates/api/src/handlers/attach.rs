@@ -1,16 +1,19 @@
 //! Attach and logs: the streams of a container.
 
+use std::time::Duration;
+
 use futures_util::stream;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use silo_docker::query::{AttachQuery, LogsQuery};
-use silo_engine::containers::Attachment;
 use silo_types::Error;
+use tokio::io::{ReadHalf, WriteHalf};
 
 use super::containers::broken;
 use crate::body::Body;
+use crate::conn::{Conn, Socket};
 use crate::request::Request;
 use crate::respond::{self, Answer};
 
@@ -21,27 +24,41 @@ fn stream_type(request: &Request, tty: bool) -> &'static str {
     if tty || !request.at_least(42) { RAW } else { MULTIPLEXED }
 }
 
-/// Answers with a head after which the connection is the attachment's.
+/// The halves of a connection that was taken over.
+pub(super) type Reader = ReadHalf<Conn<Socket>>;
+/// See [`Reader`].
+pub(super) type Writer = WriteHalf<Conn<Socket>>;
+
+/// Answers with a head after which the connection belongs to `session`.
 ///
 /// A client that asked for an upgrade gets `101 UPGRADED`; for one that did not, the connection
 /// turns it into `200 OK` (see `conn`).
-pub(super) fn hijack(mut request: Request, attachment: Attachment) -> Answer {
+pub(super) fn hijack<F: Future<Output = ()> + Send + 'static>(
+    mut request: Request,
+    tty: bool,
+    session: impl FnOnce(Reader, Writer) -> F + Send + 'static,
+) -> Answer {
     let upgrade = request.upgrade.take().ok_or_else(|| broken("connection is not available"))?;
-    let kind = if request.asks_upgrade() { stream_type(&request, attachment.tty) } else { RAW };
+    let kind = if request.asks_upgrade() { stream_type(&request, tty) } else { RAW };
     if !request.asks_upgrade() && !request.conn.is_raw() {
-        // A later request of a kept connection: it has no way in, but output can still be seen.
         return Err(Error::invalid(
             "this connection cannot be taken over; use a new one or ask for an upgrade",
         ));
     }
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(stream) => {
-                let (reader, writer) = tokio::io::split(TokioIo::new(stream));
-                attachment.run(reader, writer).await;
+        let parts = match upgrade.await {
+            Ok(upgraded) => upgraded.downcast::<TokioIo<Conn<Socket>>>(),
+            Err(error) => {
+                tracing::debug!(%error, "client went away before its stream began");
+                return;
             }
-            Err(error) => tracing::debug!(%error, "client went away before its stream began"),
-        }
+        };
+        let Ok(parts) = parts else { return };
+        let mut conn = parts.io.into_inner();
+        conn.unread(&parts.read_buf);
+        head_is_read(conn.socket()).await;
+        let (reader, writer) = tokio::io::split(conn);
+        session(reader, writer).await;
     });
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -51,6 +68,21 @@ pub(super) fn hijack(mut request: Request, attachment: Attachment) -> Answer {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     Ok(response)
+}
+
+/// Waits a moment until the client has read the head.
+///
+/// docker-py reads heads through a buffer and streams past it, so what arrives together with the
+/// head is lost to it. There is no event for this; a Unix socket tells when it is asked.
+async fn head_is_read(socket: &Socket) {
+    const TRIES: u32 = 8;
+    for attempt in 0..TRIES {
+        match socket.unread() {
+            None | Some(0) => return,
+            Some(_) if attempt < 2 => tokio::task::yield_now().await,
+            Some(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
 }
 
 pub(crate) async fn attach(request: Request, id: &str) -> Answer {
@@ -63,7 +95,8 @@ pub(crate) async fn attach(request: Request, id: &str) -> Answer {
         detach_keys: request.query.get("detachKeys").to_owned(),
     };
     let attachment = request.engine.container_attach(id, query).await?;
-    hijack(request, attachment)
+    let tty = attachment.tty;
+    hijack(request, tty, move |reader, writer| attachment.run(reader, writer))
 }
 
 pub(crate) async fn logs(request: Request, id: &str) -> Answer {
