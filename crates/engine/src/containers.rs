@@ -17,6 +17,7 @@ mod exit;
 mod filters;
 mod image_config;
 mod inspect;
+mod links;
 mod list;
 mod logs;
 mod names;

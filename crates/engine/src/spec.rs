@@ -63,6 +63,8 @@ pub struct Input<'a> {
     pub security: &'a security::Security,
     /// Program and arguments.
     pub args: Vec<String>,
+    /// Variables that tell of linked containers.
+    pub linked: Vec<String>,
     /// Who it runs as.
     pub user: &'a user::Resolved,
     /// The mounts that the user and the engine add, with their sources found.
@@ -123,7 +125,7 @@ pub fn generate(input: Input<'_>, seccomp: Option<LinuxSeccomp>) -> Result<Spec,
         &input.host.capabilities,
     )?;
     let uts_host = host_config.uts_mode == "host";
-    let mut env = process::environment(&config.hostname, config.tty, &config.env);
+    let mut env = process::environment(&config.hostname, config.tty, &input.linked, &config.env);
     process::add_home(&mut env, &user.home);
     let mut args = input.args;
     if host_config.init == Some(true) && input.namespaces.pid == Join::New {
@@ -327,6 +329,7 @@ mod tests {
             host_config: &host_config,
             security: &security,
             args: vec!["sh".into()],
+            linked: Vec::new(),
             user: &user::Resolved { home: "/root".into(), groups: vec![0], ..Default::default() },
             mounts: Vec::new(),
             shm: None,

@@ -11,7 +11,7 @@ use silo_types::{Error, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::exec::Exec;
+use super::exec::{Exec, Unstarted};
 use super::logs;
 use crate::container::{Container, WaitingClient};
 use crate::detach::{self, Watch};
@@ -44,8 +44,9 @@ pub struct Attachment {
 enum Streams {
     /// Nothing but what is in the log.
     None,
-    /// A message in place of the streams.
-    Text(String),
+    /// Those of an exec that is started when the client has been answered: some clients lose what
+    /// comes together with the answer.
+    Exec(Unstarted),
     /// Connected.
     Ready(AttachStream),
     /// The container is not running yet.
@@ -167,11 +168,11 @@ impl Engine {
         })
     }
 
-    /// Streams of an exec that runs.
+    /// Streams of an exec that is about to run.
     pub(crate) fn attachment_of_exec(
         self: &Arc<Self>,
         exec: &Arc<Exec>,
-        stream: AttachStream,
+        size: Option<[u32; 2]>,
     ) -> Attachment {
         let request = &exec.request;
         Attachment {
@@ -180,31 +181,11 @@ impl Engine {
             container: Arc::clone(&exec.container),
             exec: Some(Arc::clone(exec)),
             log: None,
-            streams: Streams::Ready(stream),
+            streams: Streams::Exec(Unstarted::new(exec, size)),
             stdin: request.attach_stdin,
             stdout: request.attach_stdout,
             stderr: request.attach_stderr,
             keys: if request.tty { exec.keys.clone() } else { Vec::new() },
-        }
-    }
-
-    /// A message in place of the streams of an exec that could not be run.
-    pub(crate) fn attachment_of_failure(
-        self: &Arc<Self>,
-        exec: &Arc<Exec>,
-        message: &str,
-    ) -> Attachment {
-        Attachment {
-            tty: exec.request.tty,
-            engine: Arc::clone(self),
-            container: Arc::clone(&exec.container),
-            exec: None,
-            log: None,
-            streams: Streams::Text(format!("{message}\r\n")),
-            stdin: false,
-            stdout: true,
-            stderr: true,
-            keys: Vec::new(),
         }
     }
 
@@ -237,12 +218,17 @@ impl Attachment {
         }
         let stream = match streams {
             Streams::None => None,
-            Streams::Text(text) => {
-                let bytes = if self.tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
-                // A client that has gone does not read it.
-                drop(writer.write_all(&bytes).await);
-                None
-            }
+            Streams::Exec(unstarted) => match unstarted.start(&self.engine).await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    let text = format!("{}\r\n", error.message());
+                    let bytes =
+                        if self.tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
+                    // A client that has gone does not read it.
+                    drop(writer.write_all(&bytes).await);
+                    None
+                }
+            },
             Streams::Ready(stream) => Some(stream),
             Streams::Waiting(streams) => streams.await.ok().map(|attached| attached.stream),
         };

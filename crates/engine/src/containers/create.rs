@@ -72,6 +72,7 @@ impl Engine {
         self.name_shared_containers(&mut host_config);
         self.merge_log_config(&mut host_config.log_config)?;
         security::parse(&host_config.security_opt)?;
+        self.check_links(&host_config.links)?;
 
         let id = ContainerId::random();
         host_name(&id, &mut config, &host_config);

@@ -60,6 +60,38 @@ pub enum ExecStarted {
     Attached(Attachment),
 }
 
+/// An exec whose client has not been answered yet. One that is dropped will never run.
+#[derive(Debug)]
+pub(crate) struct Unstarted {
+    exec: Option<Arc<Exec>>,
+    size: Option<[u32; 2]>,
+}
+
+impl Unstarted {
+    pub(crate) fn new(exec: &Arc<Exec>, size: Option<[u32; 2]>) -> Self {
+        Self { exec: Some(Arc::clone(exec)), size }
+    }
+
+    /// Runs it and returns its streams.
+    pub(crate) async fn start(
+        mut self,
+        engine: &Arc<Engine>,
+    ) -> Result<Option<AttachStream>, Error> {
+        match self.exec.take() {
+            Some(exec) => engine.run_exec(&exec, true, self.size).await,
+            None => Ok(None),
+        }
+    }
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(exec) = self.exec.take() {
+            exec.end(CANNOT_EXECUTE);
+        }
+    }
+}
+
 impl Exec {
     /// Records the end, unless it was recorded before.
     pub(crate) fn end(&self, code: i32) {
@@ -185,15 +217,11 @@ impl Engine {
         let action = format!("exec_start: {}", exec.command_line());
         self.container_event(&exec.container, &action, &[("execID", exec.id.as_str())]);
         let size = request.console_size.or(exec.request.console_size);
-        match self.run_exec(&exec, !request.detach, size).await {
-            Ok(Some(stream)) => Ok(ExecStarted::Attached(self.attachment_of_exec(&exec, stream))),
-            Ok(None) => Ok(ExecStarted::Detached),
-            Err(error) if request.detach => Err(error),
-            // The client has to see the message and then find the exit code.
-            Err(error) => {
-                Ok(ExecStarted::Attached(self.attachment_of_failure(&exec, error.message())))
-            }
+        if !request.detach {
+            return Ok(ExecStarted::Attached(self.attachment_of_exec(&exec, size)));
         }
+        self.run_exec(&exec, false, size).await?;
+        Ok(ExecStarted::Detached)
     }
 
     /// Runs the process; with `attach` returns its streams.
@@ -265,8 +293,10 @@ impl Engine {
             Error::internal(format!("the specification of container {} is gone", container.id))
         })?;
         let mut process = (*own).clone();
+        // A linked container may have ended meanwhile.
+        let linked = self.links(&record).unwrap_or_default().env;
         let mut env =
-            process::environment(&record.config.hostname, request.tty, &record.config.env);
+            process::environment(&record.config.hostname, request.tty, &linked, &record.config.env);
         env = process::merge_env(env, &request.env);
         let mut home = own.env.iter().find_map(|variable| variable.strip_prefix("HOME="));
         let resolved;

@@ -30,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) attachment: Option<Attachment>,
     /// The files of /etc.
     pub(crate) files: Vec<Extra>,
+    /// Variables that tell of linked containers.
+    pub(crate) env: Vec<String>,
 }
 
 fn networking(error: &impl std::fmt::Display) -> Error {
@@ -56,6 +58,7 @@ impl Engine {
         let Some(known) = self.networks.find(mode) else {
             return Err(Error::not_found(format!("network {mode} not found")));
         };
+        let links = self.links(record)?;
         let mut attachment = Attachment {
             network: known.to_owned(),
             network_id: self.networks.id(known).unwrap_or_default().to_owned(),
@@ -116,7 +119,8 @@ impl Engine {
                 sandbox = Some(taken);
             }
         }
-        let written = self.write_network_files(container, record, known == "host", &own, reach);
+        let written =
+            self.write_network_files(container, record, known == "host", &own, links.hosts, reach);
         if let Err(error) = written {
             if let (Some(taken), Ok(bridge)) = (sandbox, self.networks.bridge()) {
                 release(bridge, taken);
@@ -127,7 +131,7 @@ impl Engine {
             .iter()
             .map(|(file, place)| Extra::file(container.path(file), place, writable))
             .collect();
-        Ok(Prepared { join, netns, sandbox, attachment: Some(attachment), files })
+        Ok(Prepared { join, netns, sandbox, attachment: Some(attachment), files, env: links.env })
     }
 
     /// The network of another container, which must be running.
@@ -156,7 +160,14 @@ impl Engine {
             .iter()
             .map(|(file, place)| Extra::file(other.path(file), place, writable))
             .collect();
-        Ok(Prepared { join: Join::New, netns: Some(netns), sandbox: None, attachment: None, files })
+        Ok(Prepared {
+            join: Join::New,
+            netns: Some(netns),
+            sandbox: None,
+            attachment: None,
+            files,
+            env: Vec::new(),
+        })
     }
 
     fn write_network_files(
@@ -165,15 +176,17 @@ impl Engine {
         record: &Record,
         host: bool,
         own: &[(IpAddr, String)],
+        linked: Vec<(String, String)>,
         reach: ResolverReach,
     ) -> std::io::Result<()> {
         let gateway = self.networks.bridge().ok().map(|bridge| IpAddr::from(bridge.gateway()));
-        let extra: Vec<(String, String)> = record
+        let mut extra: Vec<(String, String)> = record
             .host_config
             .extra_hosts
             .iter()
             .filter_map(|entry| files::parse_extra_host(entry, gateway))
             .collect();
+        extra.extend(linked);
         let hosts = if host {
             let mut text = fs_err::read_to_string("/etc/hosts").unwrap_or_default();
             for (address, name) in &extra {

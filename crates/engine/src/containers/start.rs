@@ -170,6 +170,7 @@ impl Engine {
                 host_config: &record.host_config,
                 security: &security,
                 args: record.command(),
+                linked: std::mem::take(&mut network.env),
                 user: &resolved,
                 mounts,
                 shm,

@@ -17,6 +17,8 @@ use crate::spec::caps;
 
 const MINIMUM_MEMORY: i64 = 6 * 1024 * 1024;
 const LONGEST_HOSTNAME: usize = 64;
+/// The name that clients know of the runtime that every engine has.
+const DEFAULT_RUNTIME: &str = "runc";
 /// The shortest time that a health check may be given: one millisecond, in nanoseconds.
 const SHORTEST_TIME: i64 = 1_000_000;
 
@@ -498,7 +500,7 @@ pub(crate) fn adapt(config: &mut HostConfig, host: &Host) {
         config.resources.oom_kill_disable = Some(false);
     }
     if config.runtime.is_empty() {
-        config.runtime = "silo".into();
+        config.runtime = DEFAULT_RUNTIME.into();
     }
     if config.privileged || config.ipc_mode == "host" || config.pid_mode == "host" {
         let options = config.security_opt.make();

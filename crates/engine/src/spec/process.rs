@@ -27,12 +27,14 @@ pub fn merge_env(mut base: Vec<String>, changes: &[String]) -> Vec<String> {
     base
 }
 
-/// The environment of a container's processes: Docker's own variables, then the container's.
-pub fn environment(hostname: &str, tty: bool, env: &[String]) -> Vec<String> {
+/// The environment of a container's processes: Docker's own variables, those of links, then the
+/// container's.
+pub fn environment(hostname: &str, tty: bool, linked: &[String], env: &[String]) -> Vec<String> {
     let mut base = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
     if tty {
         base.push("TERM=xterm".into());
     }
+    base.extend_from_slice(linked);
     merge_env(base, env)
 }
 
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn variables_replace_append_and_remove() {
-        let env = environment("box", true, &list(&["A=1", "PATH=/x", "A=2", "TERM", "NONE"]));
+        let env = environment("box", true, &[], &list(&["A=1", "PATH=/x", "A=2", "TERM", "NONE"]));
         assert_eq!(env, ["PATH=/x", "HOSTNAME=box", "A=2"]);
         let mut env = list(&["A=1"]);
         add_home(&mut env, "/root");
