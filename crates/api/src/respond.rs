@@ -40,6 +40,7 @@ pub(crate) fn created(value: &impl Serialize) -> Answer {
 }
 
 /// An answer without a body.
+#[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
 pub(crate) fn status(status: StatusCode) -> Answer {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -41,9 +41,9 @@ fn since(request: &Request, minor: u32) -> Result<(), Error> {
 
 async fn get(segments: &[&str], request: Request) -> Answer {
     match segments {
-        ["_ping"] => system::ping(&request),
-        ["info"] => system::info(request).await,
-        ["version"] => system::version(request).await,
+        ["_ping"] => system::ping(),
+        ["info"] => system::info(request),
+        ["version"] => system::version(request),
         ["events"] => system::events(request),
         ["system", "df"] => system::disk_usage(request).await,
 
@@ -57,32 +57,30 @@ async fn get(segments: &[&str], request: Request) -> Answer {
         ["containers", id, "archive"] => archive::get(request, id).await,
         ["containers", _, "attach", "ws"] => Err(absent::websocket()),
         ["containers", _, "checkpoints"] => Err(absent::checkpoints()),
-        ["exec", id, "json"] => exec::inspect(request, id).await,
+        ["exec", id, "json"] => exec::inspect(request, id),
 
-        ["images", "json"] => images::list(request).await,
+        ["images", "json"] => images::list(request),
         ["images", "search"] => images::search(&request),
-        ["images", "get"] => images::save_many(request).await,
-        ["images", name @ .., "get"] if !name.is_empty() => {
-            images::save(request, name.join("/")).await
-        }
+        ["images", "get"] => images::save_many(request),
+        ["images", name @ .., "get"] if !name.is_empty() => images::save(request, name.join("/")),
         ["images", name @ .., "history"] if !name.is_empty() => {
-            images::history(request, &name.join("/")).await
+            images::history(request, &name.join("/"))
         }
         ["images", name @ .., "json"] if !name.is_empty() => {
-            images::inspect(request, &name.join("/")).await
+            images::inspect(request, &name.join("/"))
         }
         ["images", name @ .., "attestations"] if !name.is_empty() => {
             since(&request, 55)?;
-            images::attestations(request, &name.join("/")).await
+            images::attestations(request, &name.join("/"))
         }
         ["distribution", name @ .., "json"] if !name.is_empty() => {
             absent::distribution(&name.join("/"))
         }
 
-        ["volumes"] => volumes::list(request).await,
-        ["volumes", name] => volumes::inspect(request, name).await,
-        ["networks"] => networks::list(request).await,
-        ["networks", id] => networks::inspect(request, id).await,
+        ["volumes"] => volumes::list(request),
+        ["volumes", name] => volumes::inspect(request, name),
+        ["networks"] => networks::list(request),
+        ["networks", id] => networks::inspect(request, id),
 
         ["plugins"] => absent::plugin_list(),
         ["plugins", ..] => Err(absent::plugin(segments)),
@@ -95,7 +93,7 @@ async fn get(segments: &[&str], request: Request) -> Answer {
 
 async fn head(segments: &[&str], request: Request) -> Answer {
     match segments {
-        ["_ping"] => system::ping(&request),
+        ["_ping"] => system::ping(),
         ["containers", id, "archive"] => archive::head(request, id).await,
         _ => Err(not_found()),
     }
@@ -107,7 +105,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["build"] => Err(absent::build()),
         ["build", "prune"] => absent::build_prune(&request),
         ["build", "cancel"] => Err(absent::build()),
-        ["session"] | ["grpc"] => Err(absent::session()),
+        ["session" | "grpc"] => Err(absent::session()),
         ["commit"] => images::commit(request).await,
 
         ["containers", "create"] => containers::create(request).await,
@@ -131,7 +129,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["exec", id, "start"] => exec::start(request, id).await,
         ["exec", id, "resize"] => exec::resize(request, id).await,
 
-        ["images", "load"] => images::load(request).await,
+        ["images", "load"] => images::load(request),
         ["images", "create"] => images::create(request).await,
         ["images", "prune"] => {
             since(&request, 25)?;
@@ -140,9 +138,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["images", name @ .., "push"] if !name.is_empty() => {
             absent::push(&request, &name.join("/"))
         }
-        ["images", name @ .., "tag"] if !name.is_empty() => {
-            images::tag(request, &name.join("/")).await
-        }
+        ["images", name @ .., "tag"] if !name.is_empty() => images::tag(request, &name.join("/")),
 
         ["volumes", "create"] => volumes::create(request).await,
         ["volumes", "prune"] => {
@@ -152,7 +148,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["networks", "create"] => networks::create(request).await,
         ["networks", "prune"] => {
             since(&request, 25)?;
-            networks::prune(request).await
+            networks::prune(request)
         }
         ["networks", id, "connect"] => networks::connect(request, id).await,
         ["networks", id, "disconnect"] => networks::disconnect(request, id).await,
@@ -185,7 +181,7 @@ async fn delete(segments: &[&str], request: Request) -> Answer {
         }
         ["images", name @ ..] if !name.is_empty() => images::remove(request, &name.join("/")).await,
         ["volumes", name] => volumes::remove(request, name).await,
-        ["networks", id] => networks::remove(request, id).await,
+        ["networks", id] => networks::remove(request, id),
         ["plugins", ..] => Err(absent::plugin(segments)),
         ["nodes" | "services" | "secrets" | "configs", ..] => Err(absent::swarm(segments)),
         _ => Err(not_found()),

@@ -118,7 +118,7 @@ impl Engine {
     }
 
     /// `GET /info`.
-    pub async fn info(&self) -> Result<Info, Error> {
+    pub fn info(&self) -> Result<Info, Error> {
         let (mut running, mut paused, mut stopped) = (0, 0, 0);
         for container in self.containers.all() {
             match container.state().status() {
@@ -129,9 +129,7 @@ impl Engine {
         }
         let uname = rustix::system::uname();
         let memory = rustix::system::sysinfo();
-        let mem_total = u64::try_from(memory.totalram)
-            .unwrap_or(u64::MAX)
-            .saturating_mul(u64::from(memory.mem_unit));
+        let mem_total = memory.totalram.saturating_mul(u64::from(memory.mem_unit));
         let release = fs_err::read_to_string("/etc/os-release")
             .or_else(|_| fs_err::read_to_string("/usr/lib/os-release"))
             .unwrap_or_default();

@@ -193,10 +193,16 @@ impl Volumes {
 
     /// Removes a volume that no container uses: `users` are the ids of those that do.
     pub fn remove(&self, name: &str, users: &[String]) -> Result<(), Error> {
+        self.remove_unless(name, || users.to_vec())
+    }
+
+    /// [`Volumes::remove`], asking for the users when nothing can begin to use the volume any more.
+    fn remove_unless(&self, name: &str, users: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
         let mut inner = self.lock();
         if !inner.volumes.contains_key(name) {
             return Err(Error::not_found(format!("get {name}: no such volume")));
         }
+        let users = users();
         if !users.is_empty() || inner.holds.contains_key(name) {
             let users = users.join(", ");
             return Err(Error::conflict(format!("remove {name}: volume is in use - [{users}]")));
@@ -370,7 +376,7 @@ impl Engine {
     }
 
     /// `POST /volumes/create`.
-    pub async fn volume_create(&self, request: VolumeCreateRequest) -> Result<Volume, Error> {
+    pub fn volume_create(&self, request: VolumeCreateRequest) -> Result<Volume, Error> {
         let (record, _hold) = self.volume_make(request)?;
         Ok(self.volumes.to_api(&record))
     }
@@ -406,22 +412,38 @@ impl Engine {
         Ok(volumes)
     }
 
+    fn volume_remove_now(&self, name: &str) -> Result<(), Error> {
+        self.volumes.remove_unless(name, || self.volume_users(name))?;
+        self.volume_event(name, "destroy");
+        Ok(())
+    }
+
     /// `DELETE /volumes/{name}`. With `force` a volume that is not there is no error.
-    pub async fn volume_remove(&self, name: &str, force: bool) -> Result<(), Error> {
-        match self.volumes.remove(name, &self.volume_users(name)) {
-            Ok(()) => {
-                self.volume_event(name, "destroy");
-                Ok(())
-            }
+    pub async fn volume_remove(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Error> {
+        let (engine, name) = (Arc::clone(self), name.to_owned());
+        let removed = tokio::task::spawn_blocking(move || engine.volume_remove_now(&name))
+            .await
+            .map_err(|error| Error::internal(format!("remove volume: {error}")))?;
+        match removed {
             Err(error) if force && error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            result => result,
         }
     }
 
     /// `POST /volumes/prune`.
-    pub async fn volume_prune(&self, filters: &Filters) -> Result<VolumesPruneReport, Error> {
+    pub async fn volume_prune(
+        self: &Arc<Self>,
+        filters: &Filters,
+    ) -> Result<VolumesPruneReport, Error> {
         filters.validate(&["label", "label!", "all"])?;
+        let (engine, filters) = (Arc::clone(self), filters.clone());
         let all = filters.boolean("all", false)?;
+        tokio::task::spawn_blocking(move || engine.volume_prune_now(&filters, all))
+            .await
+            .map_err(|error| Error::internal(format!("prune volumes: {error}")))
+    }
+
+    fn volume_prune_now(&self, filters: &Filters, all: bool) -> VolumesPruneReport {
         let mut report = VolumesPruneReport::default();
         for record in self.volumes.all() {
             let label = |key: &str| record.labels.get(key).map(String::as_str);
@@ -430,23 +452,21 @@ impl Engine {
                 continue;
             }
             // Options may point at data that is not ours.
-            let users = self.volume_users(&record.name);
-            if !users.is_empty() || !record.options.is_empty() {
+            if !record.options.is_empty() || !self.volume_users(&record.name).is_empty() {
                 continue;
             }
             let size = tree_size(&self.volumes.data_dir(&record.name));
-            if let Err(error) = self.volumes.remove(&record.name, &users) {
+            if let Err(error) = self.volume_remove_now(&record.name) {
                 tracing::warn!(volume = record.name, error = error.chain(), "prune volume");
                 continue;
             }
-            self.volume_event(&record.name, "destroy");
             report.space_reclaimed += size;
             report.volumes_deleted.make().push(record.name.clone());
         }
         let reclaimed = report.space_reclaimed.to_string();
         let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed)]);
         self.events.publish("volume", "prune", "", attributes);
-        Ok(report)
+        report
     }
 
     /// Volumes with their sizes and users, as `docker system df -v` shows them.

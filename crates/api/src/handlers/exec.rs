@@ -62,7 +62,7 @@ pub(crate) async fn start(mut request: Request, id: &str) -> Answer {
     })
 }
 
-pub(crate) async fn inspect(request: Request, id: &str) -> Answer {
+pub(crate) fn inspect(request: Request, id: &str) -> Answer {
     respond::json(&request.engine.exec_inspect(id)?)
 }
 

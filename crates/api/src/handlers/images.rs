@@ -15,7 +15,7 @@ use crate::compat;
 use crate::request::Request;
 use crate::respond::{self, Answer};
 
-pub(crate) async fn list(request: Request) -> Answer {
+pub(crate) fn list(request: Request) -> Answer {
     let mut filters = request.query.filters()?;
     let pattern = request.query.get("filter");
     if !request.at_least(25) && !pattern.is_empty() && !filters.contains("reference") {
@@ -31,17 +31,17 @@ pub(crate) async fn list(request: Request) -> Answer {
     respond::json(&compat::image_list(&images, request.version)?)
 }
 
-pub(crate) async fn inspect(request: Request, name: &str) -> Answer {
+pub(crate) fn inspect(request: Request, name: &str) -> Answer {
     let image = request.engine.image_inspect(name)?;
     respond::json(&compat::image(&image, request.version)?)
 }
 
-pub(crate) async fn history(request: Request, name: &str) -> Answer {
+pub(crate) fn history(request: Request, name: &str) -> Answer {
     respond::json(&request.engine.image_history(name)?)
 }
 
 /// Attestations come with multi-platform indexes, which are not kept.
-pub(crate) async fn attestations(request: Request, name: &str) -> Answer {
+pub(crate) fn attestations(request: Request, name: &str) -> Answer {
     request.engine.image_inspect(name)?;
     respond::json(&serde_json::json!([]))
 }
@@ -53,7 +53,7 @@ pub(crate) fn search(request: &Request) -> Answer {
     Err(absent::search())
 }
 
-pub(crate) async fn tag(request: Request, name: &str) -> Answer {
+pub(crate) fn tag(request: Request, name: &str) -> Answer {
     let (repo, tag) = (request.query.get("repo"), request.query.get("tag"));
     request.engine.image_tag(name, repo, tag)?;
     respond::status(StatusCode::CREATED)
@@ -74,11 +74,11 @@ pub(crate) async fn prune(request: Request) -> Answer {
     respond::json(&request.engine.image_prune(&request.query.filters()?).await?)
 }
 
-pub(crate) async fn save(request: Request, name: String) -> Answer {
+pub(crate) fn save(request: Request, name: String) -> Answer {
     save_names(request, vec![name])
 }
 
-pub(crate) async fn save_many(request: Request) -> Answer {
+pub(crate) fn save_many(request: Request) -> Answer {
     let names = request.query.all("names").map(str::to_owned).collect();
     save_names(request, names)
 }
@@ -115,7 +115,8 @@ fn progress() -> (impl FnMut(StreamMessage) + Send + 'static, Body) {
     (sink, Body::stream(lines))
 }
 
-pub(crate) async fn load(request: Request) -> Answer {
+#[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
+pub(crate) fn load(request: Request) -> Answer {
     let quiet = request.query.flag_or("quiet", true);
     let (mut sink, body) = progress();
     let reader = BodyReader::new(request.body);

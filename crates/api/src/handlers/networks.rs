@@ -9,7 +9,7 @@ use crate::compat;
 use crate::request::Request;
 use crate::respond::{self, Answer};
 
-pub(crate) async fn list(request: Request) -> Answer {
+pub(crate) fn list(request: Request) -> Answer {
     let networks = request.engine.network_list(&request.query.filters()?)?;
     let list: Vec<_> = networks
         .iter()
@@ -18,7 +18,7 @@ pub(crate) async fn list(request: Request) -> Answer {
     respond::json(&list)
 }
 
-pub(crate) async fn inspect(request: Request, id: &str) -> Answer {
+pub(crate) fn inspect(request: Request, id: &str) -> Answer {
     let verbose = request.query.get("verbose");
     if !matches!(verbose, "" | "0" | "1" | "t" | "f" | "true" | "false" | "True" | "False") {
         return Err(Error::invalid(format!(
@@ -35,7 +35,7 @@ pub(crate) async fn create(mut request: Request) -> Answer {
     respond::created(&request.engine.network_create(&body)?)
 }
 
-pub(crate) async fn remove(request: Request, id: &str) -> Answer {
+pub(crate) fn remove(request: Request, id: &str) -> Answer {
     request.engine.network_remove(id)?;
     respond::no_content()
 }
@@ -58,6 +58,6 @@ pub(crate) async fn disconnect(mut request: Request, id: &str) -> Answer {
     respond::status(hyper::StatusCode::OK)
 }
 
-pub(crate) async fn prune(request: Request) -> Answer {
+pub(crate) fn prune(request: Request) -> Answer {
     respond::json(&request.engine.network_prune(&request.query.filters()?)?)
 }

@@ -11,8 +11,8 @@ use crate::request::Request;
 use crate::respond::{self, Answer};
 
 /// `GET` and `HEAD /_ping`.
-pub(crate) fn ping(request: &Request) -> Answer {
-    let _ = request;
+#[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
+pub(crate) fn ping() -> Answer {
     let mut response = respond::content("text/plain; charset=utf-8", Body::full("OK"));
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
@@ -24,12 +24,12 @@ pub(crate) fn ping(request: &Request) -> Answer {
     Ok(response)
 }
 
-pub(crate) async fn info(request: Request) -> Answer {
-    let info = request.engine.info().await?;
+pub(crate) fn info(request: Request) -> Answer {
+    let info = request.engine.info()?;
     respond::json(&compat::info(&info, request.version)?)
 }
 
-pub(crate) async fn version(request: Request) -> Answer {
+pub(crate) fn version(request: Request) -> Answer {
     respond::json(&request.engine.version())
 }
 

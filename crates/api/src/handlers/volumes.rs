@@ -6,7 +6,7 @@ use silo_types::Error;
 use crate::request::Request;
 use crate::respond::{self, Answer};
 
-pub(crate) async fn list(request: Request) -> Answer {
+pub(crate) fn list(request: Request) -> Answer {
     let filters = request.query.filters().map_err(|error| {
         Error::invalid(format!("error reading volume filters: {}", error.message()))
     })?;
@@ -14,7 +14,7 @@ pub(crate) async fn list(request: Request) -> Answer {
     respond::json(&VolumeListResponse { volumes, ..VolumeListResponse::default() })
 }
 
-pub(crate) async fn inspect(request: Request, name: &str) -> Answer {
+pub(crate) fn inspect(request: Request, name: &str) -> Answer {
     respond::json(&request.engine.volume_inspect(name)?)
 }
 
@@ -23,7 +23,7 @@ pub(crate) async fn create(mut request: Request) -> Answer {
     if request.at_least(42) && body.cluster_volume_spec.is_some() {
         return Err(super::absent::swarm(&["volumes", "create"]));
     }
-    respond::created(&request.engine.volume_create(body).await?)
+    respond::created(&request.engine.volume_create(body)?)
 }
 
 pub(crate) async fn remove(request: Request, name: &str) -> Answer {

@@ -143,7 +143,7 @@ impl State<'_> {
                     _ => self.config.on_build.make().push(rest.to_owned()),
                 }
             }
-            "HEALTHCHECK" => self.config.healthcheck = Some(self.health(rest)?),
+            "HEALTHCHECK" => self.config.healthcheck = Some(Self::health(rest)?),
             _ => return Err(format!("{keyword} is not a valid change command")),
         }
         Ok(())
@@ -199,7 +199,7 @@ impl State<'_> {
         Ok(pairs)
     }
 
-    fn health(&self, rest: &str) -> Result<HealthConfig, String> {
+    fn health(rest: &str) -> Result<HealthConfig, String> {
         let mut check = HealthConfig::default();
         let mut rest = rest;
         while let Some(flag) = rest.strip_prefix("--") {

@@ -7,6 +7,7 @@ use silo_docker::containers::Config;
 use silo_docker::query::CommitQuery;
 use silo_oci::image::{History, ImageConfig};
 use silo_oci::platform::Platform;
+use silo_oci::reference::Reference;
 use silo_types::{Error, ErrorKind};
 
 use super::{ImageRecord, change, config, repository_and_tag};
@@ -91,7 +92,7 @@ impl Engine {
         self.images.put(image, Some(image_record), name.as_slice())?;
         drop(lease);
         self.image_event("create", &image_id, &image_id.to_string());
-        let familiar = name.as_ref().map(|name| name.familiar()).unwrap_or_default();
+        let familiar = name.as_ref().map(Reference::familiar).unwrap_or_default();
         if name.is_some() {
             self.image_event("tag", &image_id, &familiar);
         }

@@ -6,6 +6,7 @@ use silo_docker::containers::{Config, EmptyObject, HealthConfig};
 use silo_docker::{List, Map};
 use silo_oci::image::{ContainerConfig, Empty, Healthcheck};
 
+#[expect(clippy::zero_sized_map_values, reason = "the document's own form")]
 fn set(from: &BTreeMap<String, Empty>) -> Map<EmptyObject> {
     if from.is_empty() {
         return Map::null();

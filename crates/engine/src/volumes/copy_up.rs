@@ -101,9 +101,8 @@ fn copy_dir(
     finish(source, target, &stat)
 }
 
-#[expect(clippy::cast_sign_loss, clippy::allow_attributes, reason = "device and inode are bits")]
 fn key(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev as u64, stat.st_ino as u64)
+    (stat.st_dev, stat.st_ino)
 }
 
 fn copy_file(
