@@ -189,6 +189,17 @@ pub fn port_map(record: &Record, state: &State) -> Map<List<PortBinding>> {
 }
 
 impl Engine {
+    /// Announces that a container joined its network or left it.
+    pub(crate) fn network_event(&self, action: &str, attachment: &Attachment, container: &str) {
+        let driver = NAMES.iter().find(|(name, _)| *name == attachment.network);
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), container.to_owned()),
+            ("name".to_owned(), attachment.network.clone()),
+            ("type".to_owned(), driver.map_or("", |(_, driver)| driver).to_owned()),
+        ]);
+        self.events.publish("network", action, &attachment.network_id, attributes);
+    }
+
     fn network(&self, name: &str, with_containers: bool) -> Network {
         let driver = NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, d)| d);
         let (id, created) = self

@@ -123,6 +123,7 @@ impl Engine {
         container.set_shim(None);
         container.set_process(None);
         self.execs_ended(container);
+        let attachment = container.state().network.clone();
         let delay = if live.restarting_by_client {
             None
         } else {
@@ -156,6 +157,9 @@ impl Engine {
         }
         let (code, seconds) = (exit.code.to_string(), ran.as_secs().to_string());
         self.container_event(container, "die", &[("execDuration", &seconds), ("exitCode", &code)]);
+        if let Some(attachment) = attachment {
+            self.network_event("disconnect", &attachment, container.id.as_str());
+        }
         if let Some(delay) = delay {
             self.restart_after(container, &mut live, delay);
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use silo_docker::List;
 use silo_docker::containers::{ContainerInspect, NetworkSettings};
+use silo_docker::host_config::HostConfig;
 use silo_docker::images::GraphDriver;
 use silo_types::Error;
 
@@ -69,7 +70,10 @@ impl Engine {
             process_label: String::new(),
             app_armor_profile: record.security().apparmor.unwrap_or_default(),
             exec_ids,
-            host_config: record.host_config.clone(),
+            host_config: HostConfig {
+                links: super::links::shown(&record),
+                ..record.host_config.clone()
+            },
             graph_driver: Some(self.graph_driver(&container)),
             size_rw,
             size_root_fs,

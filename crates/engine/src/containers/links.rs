@@ -70,6 +70,43 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Removes a link by its name, `parent/alias`.
+    pub(crate) fn remove_link(&self, name: &str) -> Result<(), Error> {
+        // docker wording
+        let plain = name.strip_prefix('/').unwrap_or(name);
+        let Some((parent, alias)) = plain.rsplit_once('/') else {
+            self.container(name)?;
+            return Err(Error::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let parent = self.containers.find(parent).map_err(|_| {
+            Error::internal(format!("Cannot get parent /{parent} for link name /{plain}"))
+        })?;
+        let mut record = Record::clone(&parent.record());
+        record
+            .host_config
+            .links
+            .make()
+            .retain(|link| parse(link).is_none_or(|(_, own_alias)| own_alias != alias));
+        let json = serde_json::to_string(&record)
+            .map_err(|error| Error::internal(format!("write record: {error}")))?;
+        self.db.container_set_config(parent.id.as_str(), &json)?;
+        parent.set_record(record);
+        Ok(())
+    }
+}
+
+/// The links of a container as inspect shows them.
+pub(crate) fn shown(record: &Record) -> silo_docker::List<String> {
+    if record.host_config.links.is_empty() {
+        return silo_docker::List::null();
+    }
+    let links = record.host_config.links.iter().filter_map(|link| parse(link));
+    links.map(|(name, alias)| format!("/{name}:/{}/{alias}", record.name)).collect()
+}
+
 /// The variables that tell of a linked container.
 fn variables(own_name: &str, alias: &str, address: &str, theirs: &Record) -> Vec<String> {
     let prefix = alias.to_ascii_uppercase().replace('-', "_");

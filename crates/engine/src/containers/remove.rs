@@ -18,13 +18,11 @@ impl Engine {
         name: &str,
         query: ContainerRemoveQuery,
     ) -> Result<(), Error> {
-        let container = self.container(name)?;
         // docker wording, throughout
         if query.link {
-            return Err(Error::internal(
-                "Conflict, cannot remove the default link name of the container",
-            ));
+            return self.remove_link(name);
         }
+        let container = self.container(name)?;
         if container.state().removing {
             return Err(Error::conflict(format!(
                 "removal of container {name} is already in progress"

@@ -131,6 +131,9 @@ impl Engine {
         });
         self.begin_health_checks(container, live);
         self.save_state(container);
+        if let Some(attachment) = &container.state().network {
+            self.network_event("connect", attachment, container.id.as_str());
+        }
         self.container_event(container, "start", &[]);
         self.follow(container, live.run, events);
         Ok(())
