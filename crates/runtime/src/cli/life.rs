@@ -123,12 +123,7 @@ pub(super) fn remove(container: &Container) -> Result<(), Error> {
     fs_err::remove_dir_all(&container.directory).step(|| "remove state".into())?;
     if let Some(spec_hooks) = &record.spec.hooks {
         let state = container.state(Status::Stopped);
-        // A failure keeps nothing from being done.
-        let mut result = Ok(());
-        for hook in &spec_hooks.poststop {
-            result = result.and(hooks::run("poststop", std::slice::from_ref(hook), &state));
-        }
-        return result;
+        return hooks::run("poststop", &spec_hooks.poststop, &state);
     }
     Ok(())
 }
