@@ -1,5 +1,6 @@
 //! A bundle in a directory of its own, and the runtime's program to use it with.
 #![allow(dead_code, unreachable_pub, unused_macros, unused_imports)]
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
