@@ -6,70 +6,86 @@
 
 use std::ffi::OsString;
 use std::io::{Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
-use fs_err::File;
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context, Result, bail};
+use clap::Parser;
 use silo_api::Listener;
 use silo_engine::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "Usage:  silo daemon [OPTIONS]
-
-Run the engine in the foreground
-
-Options:
-      --bridge NAME          Name of the default bridge
-      --cgroup-parent PATH   Parent of the containers' cgroups
-      --dns ADDRESS          Name server of containers that name none
-  -H, --host ADDRESS         Listen here as well (unix://PATH or tcp://ADDRESS:PORT)
-      --label TEXT           Label of the daemon
-      --log-driver NAME      Log driver of containers that name none
-  -l, --log-level LEVEL      error, warn, info, debug or trace (default info)
-      --log-opt NAME=VALUE   Option of that log driver
-      --root DIRECTORY       Persistent state (default /var/lib/silo)
-      --run-root DIRECTORY   State that a reboot may lose (default /run/silo)
-      --sandbox-pool NUMBER  How many network sandboxes to keep ready
-      --subnet CIDR          Subnet of the default bridge
-      --table NAME           Name of Silo's own nftables table
-";
-
-/// What the command line says.
-#[derive(Debug, Default)]
+/// Serves the Docker Engine API; containers outlive it.
+#[derive(Debug, Parser)]
+#[command(name = "silo daemon", disable_version_flag = true)]
 struct Options {
+    /// Where images, containers and volumes are kept [default: /var/lib/silo]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     root: String,
+    /// Where sockets of running containers are kept [default: /run/silo]
+    #[arg(long, value_name = "DIR", default_value = "", hide_default_value = true)]
     run_root: String,
-    hosts: Vec<String>,
-    log_level: String,
-    ready_on_stdout: bool,
-    bridge: Option<String>,
-    table: Option<String>,
-    subnet: Option<String>,
-    cgroup_parent: Option<String>,
-    log_driver: Option<String>,
-    log_options: Vec<(String, String)>,
+    /// Where to listen: unix://PATH or tcp://ADDRESS:PORT; may be repeated
+    #[arg(short = 'H', long, value_name = "ADDRESS")]
+    host: Vec<String>,
+    /// Group that may use the unix socket
+    #[arg(short = 'G', long, value_name = "GROUP", default_value = "docker")]
+    group: String,
+    /// Name of the bridge of the default network
+    #[arg(short = 'b', long, value_name = "NAME", default_value = "silo0")]
+    bridge: String,
+    /// Address and subnet of the bridge [default: one that is free]
+    #[arg(long, value_name = "CIDR", default_value = "", hide_default_value = true)]
+    bip: String,
+    /// Name of the nftables table that holds the rules
+    #[arg(long, value_name = "NAME", default_value = "silo")]
+    table: String,
+    /// Parent cgroup of containers
+    #[arg(long, value_name = "PATH", default_value = "/silo")]
+    cgroup_parent: String,
+    /// Name server of containers; may be repeated
+    #[arg(long, value_name = "IP")]
     dns: Vec<String>,
-    labels: Vec<String>,
-    sandbox_pool: Option<usize>,
+    /// Log driver of containers
+    #[arg(long, value_name = "DRIVER", default_value = "json-file")]
+    log_driver: String,
+    /// Option of the log driver; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    log_opt: Vec<String>,
+    /// Label of the daemon; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// What to log on standard error: error, warn, info, debug or trace
+    #[arg(short, long, value_name = "LEVEL", default_value = "info")]
+    log_level: String,
+    /// File to write the process id to
+    #[arg(short, long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Write "ready" to standard output, and close it, once the sockets listen
+    #[arg(long)]
+    ready_on_stdout: bool,
+    /// How many network sandboxes to keep ready
+    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
+    sandbox_pool: usize,
+    /// Remove the bridge and the rules that an engine of this configuration made, and end
+    #[arg(long)]
+    remove_network: bool,
 }
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon with the arguments after `daemon`.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
-    let options = match parse(args) {
-        Ok(Some(options)) => options,
-        Ok(None) => {
-            write!(std::io::stdout().lock(), "{USAGE}").ok();
-            return ExitCode::SUCCESS;
-        }
-        Err(reason) => {
-            crate::complain(&format!("{reason}\n\n{USAGE}"));
-            return ExitCode::from(125);
+    let named = std::iter::once(OsString::from("silo daemon")).chain(args);
+    let options = match Options::try_parse_from(named) {
+        Ok(options) => options,
+        Err(error) => {
+            let code = u8::try_from(error.exit_code()).unwrap_or(2);
+            error.print().ok();
+            return ExitCode::from(code);
         }
     };
-    match run(options) {
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::complain(&format!("silo daemon: {error:#}"));
@@ -78,228 +94,208 @@ pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn parse(args: Vec<OsString>) -> Result<Option<Options>, String> {
-    let mut options = Options { log_level: "info".into(), ..Options::default() };
-    let mut args = args.into_iter().map(|arg| arg.to_string_lossy().into_owned());
-    while let Some(arg) = args.next() {
-        let (name, inline) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name.to_owned(), Some(value.into())),
-            _ => (arg, None),
-        };
-        let mut value = || {
-            inline
-                .clone()
-                .or_else(|| args.next())
-                .ok_or_else(|| format!("flag needs an argument: {name}"))
-        };
-        match name.as_str() {
-            "-h" | "--help" => return Ok(None),
-            "--root" => options.root = value()?,
-            "--run-root" => options.run_root = value()?,
-            "-H" | "--host" => options.hosts.push(value()?),
-            "-l" | "--log-level" => options.log_level = value()?,
-            "--ready-on-stdout" => options.ready_on_stdout = true,
-            "--bridge" => options.bridge = Some(value()?),
-            "--table" => options.table = Some(value()?),
-            "--subnet" => options.subnet = Some(value()?),
-            "--cgroup-parent" => options.cgroup_parent = Some(value()?),
-            "--log-driver" => options.log_driver = Some(value()?),
-            "--log-opt" => {
-                let text: String = value()?;
-                let (key, value) = text
-                    .split_once('=')
-                    .ok_or_else(|| format!("--log-opt wants NAME=VALUE, not {text:?}"))?;
-                options.log_options.push((key.to_owned(), value.to_owned()));
-            }
-            "--dns" => options.dns.push(value()?),
-            "--label" => options.labels.push(value()?),
-            "--sandbox-pool" => {
-                let text: String = value()?;
-                let number = text.parse().map_err(|_| format!("not a number: {text:?}"))?;
-                options.sandbox_pool = Some(number);
-            }
-            _ => return Err(format!("unknown flag: {name}")),
-        }
+fn run(options: &Options) -> Result<()> {
+    if options.remove_network {
+        return remove_network(options);
     }
-    Ok(Some(options))
-}
-
-fn run(options: Options) -> anyhow::Result<()> {
     if options.ready_on_stdout {
         // A command started us: its terminal's signals are not for us. This only fails when the
         // session is our own already.
         rustix::process::setsid().ok();
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
-        .with_context(|| format!("log level {:?}", options.log_level))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let (data, run_root, socket) = silo_cli::default_socket(&options.root, &options.run_root);
+    let (data_root, run_root, socket) = silo_cli::default_socket(&options.root, &options.run_root);
     // What the engine makes has the modes it asks for, whoever started it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    fs_err::create_dir_all(&data)?;
-    fs_err::create_dir_all(&run_root)?;
-    let lock = lock(&data)?;
-    let exe = silo_sys::spawn::sealed_self().context("open the own program")?;
-    let config = engine_config(&options, data, run_root, exe);
+    for root in [&data_root, &run_root] {
+        if !root.is_dir() {
+            fs_err::create_dir_all(root)?;
+            fs_err::set_permissions(root, PermissionsExt::from_mode(0o711))?;
+        }
+    }
+    let _lock = lock(&data_root)?;
+    if let Some(file) = &options.pidfile {
+        fs_err::write(file, std::process::id().to_string())?;
+    }
+    // The binary that shims run from; nothing in a container can open it for writing.
+    let exe = silo_sys::spawn::sealed_self().context("open the engine's own binary")?;
+    let mut config = EngineConfig::new(data_root, run_root, exe);
+    config.bridge.clone_from(&options.bridge);
+    config.table.clone_from(&options.table);
+    config.subnet.clone_from(&options.bip);
+    config.cgroup_parent.clone_from(&options.cgroup_parent);
+    config.dns.clone_from(&options.dns);
+    config.log_driver.clone_from(&options.log_driver);
+    config.labels.clone_from(&options.label);
+    config.sandbox_pool = options.sandbox_pool;
+    for option in &options.log_opt {
+        let (key, value) = option
+            .split_once('=')
+            .with_context(|| format!("--log-opt {option}: expected KEY=VALUE"))?;
+        config.log_options.insert(key.to_owned(), value.to_owned());
+    }
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
+        .with_context(|| format!("--log-level {}", options.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let hosts = if options.host.is_empty() {
+        vec![format!("unix://{}", socket.display())]
+    } else {
+        options.host.clone()
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
         .enable_all()
         .thread_name("silo")
         .build()
         .context("start the runtime")?;
-    runtime.block_on(serve(options, config, &socket))?;
+    let result = runtime.block_on(serve(options, config, &hosts));
     // Work that is still open (a log that is followed, an upload) must not hold the end up.
     runtime.shutdown_background();
-    drop(lock);
+    result
+}
+
+async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // An engine that a terminal started goes on when that closes.
+    let _hangup = signal(SignalKind::hangup())?;
+    // Clients that come while the engine looks for its containers wait in the socket's queue.
+    let mut listeners = Vec::new();
+    for host in hosts {
+        listeners.push(listen(host, &options.group).await?);
+    }
+    let engine = Engine::open(config).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    for host in hosts {
+        tracing::info!("API listen on {host}");
+    }
+    if options.ready_on_stdout {
+        let mut stdout = std::io::stdout();
+        // Whoever started us may have left already.
+        stdout.write_all(b"ready").and_then(|()| stdout.flush()).ok();
+        let null = fs_err::OpenOptions::new().write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdout(&null).context("close standard output")?;
+    }
+    silo_api::serve(engine, listeners, async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+    .await;
+    for path in hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
+        fs_err::remove_file(path).ok();
+    }
+    if let Some(file) = &options.pidfile {
+        fs_err::remove_file(file).ok();
+    }
     Ok(())
 }
 
-fn engine_config(
-    options: &Options,
-    data: PathBuf,
-    run_root: PathBuf,
-    exe: std::os::fd::OwnedFd,
-) -> EngineConfig {
-    let mut config = EngineConfig::new(data, run_root, exe);
-    if let Some(bridge) = &options.bridge {
-        config.bridge.clone_from(bridge);
-    }
-    if let Some(table) = &options.table {
-        config.table.clone_from(table);
-    }
-    if let Some(subnet) = &options.subnet {
-        config.subnet.clone_from(subnet);
-    }
-    if let Some(parent) = &options.cgroup_parent {
-        config.cgroup_parent.clone_from(parent);
-    }
-    if let Some(driver) = &options.log_driver {
-        config.log_driver.clone_from(driver);
-    }
-    if let Some(pool) = options.sandbox_pool {
-        config.sandbox_pool = pool;
-    }
-    config.log_options.extend(options.log_options.iter().cloned());
-    config.dns.extend(options.dns.iter().cloned());
-    config.labels.extend(options.labels.iter().cloned());
-    config
-}
-
-/// Takes the root for this process; the file has its id.
-fn lock(data: &Path) -> anyhow::Result<File> {
-    let path = data.join("daemon.pid");
+/// Takes the data root for this process; two engines on one would destroy it.
+fn lock(data_root: &Path) -> Result<fs_err::File> {
+    let path = data_root.join("daemon.pid");
     let mut file = fs_err::OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&path)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+    if rustix::fs::flock(file.as_fd(), exclusive).is_err() {
         let pid = fs_err::read_to_string(&path).unwrap_or_default();
-        bail!("another daemon (pid {}) serves {}", pid.trim(), data.display());
+        bail!(
+            "another daemon (pid {}) uses {}; stop it, or choose another --root",
+            pid.trim(),
+            data_root.display()
+        );
     }
-    file.set_len(0)?;
+    file.file().set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
 }
 
-async fn serve(options: Options, config: EngineConfig, socket: &Path) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    let mut listeners = vec![unix_listener(socket)?];
-    for host in &options.hosts {
-        match host.split_once("://") {
-            Some(("unix", path)) if Path::new(path) == socket => {}
-            Some(("unix", path)) => listeners.push(unix_listener(Path::new(path))?),
-            Some(("tcp", address)) => {
-                let listener = tokio::net::TcpListener::bind(address)
-                    .await
-                    .with_context(|| format!("listen at {host}"))?;
-                tracing::warn!(%address, "whoever can connect to this port is root on this host");
-                listeners.push(Listener::Tcp(listener));
-            }
-            _ => bail!("cannot listen at {host:?}: expected unix://PATH or tcp://ADDRESS:PORT"),
+async fn listen(host: &str, group: &str) -> Result<Listener> {
+    if let Some(path) = host.strip_prefix("unix://") {
+        let path = Path::new(path);
+        if let Some(folder) = path.parent() {
+            fs_err::create_dir_all(folder)?;
         }
-    }
-    let engine = Engine::open(config).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
-    if options.ready_on_stdout {
-        ready()?;
-    }
-    tracing::info!(socket = %socket.display(), "serving");
-    let stop = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        // The lock on the root is ours, so a socket that is there is a dead engine's, unless it
+        // answers.
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("something listens on {host} already");
         }
-        tracing::info!("ending; containers run on");
+        fs_err::remove_file(path).ok();
+        // The mode is set before anybody can connect: a socket is born with what umask leaves.
+        let previous = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o117));
+        let listener = Listener::unix(path);
+        rustix::process::umask(previous);
+        let listener = listener.with_context(|| format!("listen on {host}"))?;
+        fs_err::set_permissions(path, PermissionsExt::from_mode(0o660))?;
+        give_to_group(path, group);
+        return Ok(listener);
+    }
+    if let Some(address) = host.strip_prefix("tcp://") {
+        tracing::warn!(
+            "{host} is open to everyone who can connect, and they are root on this host"
+        );
+        return Listener::tcp(address).await.with_context(|| format!("listen on {host}"));
+    }
+    bail!("invalid host {host:?}: expected unix://PATH or tcp://ADDRESS:PORT")
+}
+
+/// Lets the group use the socket, where there is such a group.
+fn give_to_group(path: &Path, group: &str) {
+    let Ok(groups) = fs_err::read_to_string("/etc/group") else { return };
+    let id = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    if let Some(id) = id
+        && let Err(error) = rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(id)))
+    {
+        tracing::warn!(%error, "give {} to group {group}", path.display());
+    }
+}
+
+fn remove_network(options: &Options) -> Result<()> {
+    let config = silo_net::NetworkConfig {
+        bridge: options.bridge.clone(),
+        table: options.table.clone(),
+        pool_min: 0,
+        ..silo_net::NetworkConfig::default()
     };
-    silo_api::serve(engine, listeners, stop).await;
-    fs_err::remove_file(socket).ok();
-    Ok(())
-}
-
-/// Listens at a path that a dead daemon may have left behind; the lock says that it is dead.
-fn unix_listener(path: &Path) -> anyhow::Result<Listener> {
-    if let Some(parent) = path.parent() {
-        fs_err::create_dir_all(parent)?;
-    }
-    match fs_err::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    // Between its creation and the change of its mode, nobody else may connect.
-    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
-    let listener = Listener::unix(path).with_context(|| format!("listen at {}", path.display()));
-    rustix::process::umask(before);
-    let listener = listener?;
-    fs_err::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-/// Tells whoever started us that connections are taken, and lets go of their pipe.
-fn ready() -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(b"ready").and_then(|()| stdout.flush()).context("say that we are ready")?;
-    let null = fs_err::OpenOptions::new().write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdout(&null).context("close the pipe")?;
-    Ok(())
+    let network = silo_net::Network::open(config).context("open the network")?;
+    network.remove_all().context("remove the network")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn options(args: &[&str]) -> Result<Option<Options>, String> {
-        parse(args.iter().map(OsString::from).collect())
+    fn options(args: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(std::iter::once("silo daemon").chain(args.iter().copied()))
     }
 
     #[test]
     fn flags() {
-        let options = options(&[
-            "--root",
-            "/x",
-            "--run-root=/y",
-            "-H",
-            "tcp://127.0.0.1:1",
-            "--log-opt",
-            "a=b",
-            "--sandbox-pool",
-            "2",
-            "--ready-on-stdout",
-        ])
-        .unwrap()
-        .unwrap();
+        let args = "--root /x --run-root=/y -H tcp://127.0.0.1:1 -H unix:///z --log-opt a=b";
+        let options = options(&args.split(' ').collect::<Vec<_>>()).unwrap();
         assert_eq!((options.root.as_str(), options.run_root.as_str()), ("/x", "/y"));
-        assert_eq!(options.hosts, ["tcp://127.0.0.1:1"]);
-        assert_eq!(options.log_options, [("a".to_owned(), "b".to_owned())]);
-        assert_eq!(options.sandbox_pool, Some(2));
-        assert!(options.ready_on_stdout);
+        assert_eq!(options.host, ["tcp://127.0.0.1:1", "unix:///z"]);
+        assert_eq!(options.log_opt, ["a=b"]);
+        assert!(!options.ready_on_stdout);
     }
 
     #[test]
     fn refused_flags() {
-        assert_eq!(options(&["--foo"]).unwrap_err(), "unknown flag: --foo");
-        assert_eq!(options(&["--root"]).unwrap_err(), "flag needs an argument: --root");
-        assert!(options(&["--help"]).unwrap().is_none());
+        for bad in [&["--foo"][..], &["--root"], &["--sandbox-pool", "many"]] {
+            assert!(options(bad).is_err(), "{bad:?}");
+        }
     }
 }
