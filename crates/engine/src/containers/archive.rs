@@ -216,7 +216,7 @@ impl Engine {
 
     /// Unpacks a tar stream into a directory of a container.
     pub async fn container_archive_put(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         path: &str,
         no_overwrite_dir_non_dir: bool,

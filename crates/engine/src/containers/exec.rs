@@ -284,7 +284,7 @@ impl Engine {
 
     /// What an exec runs: the container's own process, changed by what was asked for.
     async fn exec_process(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         request: &ExecCreateRequest,
     ) -> Result<Process, Error> {

@@ -141,7 +141,7 @@ impl Engine {
 
     /// Makes the container and runs its program.
     async fn run(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         record: &Record,
         network: &mut Prepared,
@@ -240,9 +240,20 @@ impl Engine {
         self.save_state(container);
     }
 
+    /// The account files of a container: of its root while it runs, of its layers otherwise.
+    fn read_accounts(&self, container: &Arc<Container>) -> Result<user::Accounts, Error> {
+        if container.running_shim().is_ok() {
+            return crate::accounts::read(self.open_root(container)?.fd());
+        }
+        let snapshot = self.snapshot(container)?;
+        let mut layers: Vec<&Path> = vec![&snapshot.upper];
+        layers.extend(snapshot.lowers.iter().map(PathBuf::as_path));
+        crate::accounts::read_layers(&layers)
+    }
+
     /// Who a process of the container runs as.
     pub(crate) async fn resolve_user(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         record: &Record,
         user: &str,
@@ -250,11 +261,10 @@ impl Engine {
         let accounts = match self.pristine_accounts(container, record) {
             Some(accounts) => accounts,
             None => {
-                let root = self.open_root(container)?;
-                let read = move || crate::accounts::read(root.fd());
-                let accounts = tokio::task::spawn_blocking(read)
-                    .await
-                    .map_err(|error| Error::internal(format!("read accounts: {error}")))??;
+                let engine = Arc::clone(self);
+                let owner = Arc::clone(container);
+                let accounts =
+                    super::archive::blocking(move || engine.read_accounts(&owner)).await?;
                 let accounts = Arc::new(accounts);
                 if let Some(image) = record.image
                     && rootfs::is_pristine(container)
