@@ -120,6 +120,20 @@ impl Engine {
         format!("silo-test-{}", self.prefix)
     }
 
+    /// The daemon leaves the parent of its containers' cgroups for the next daemon.
+    fn remove_cgroup_parent(&self) {
+        let Ok(hierarchies) = fs_err::read_dir("/sys/fs/cgroup") else { return };
+        let roots = hierarchies.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
+            let group = root.join(self.cgroup_parent());
+            if group.is_dir()
+                && let Err(error) = fs_err::remove_dir(&group)
+            {
+                eprintln!("left behind: {error}");
+            }
+        }
+    }
+
     /// Which engine this is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -334,6 +348,7 @@ impl Drop for Engine {
                 .args(["daemon", "--remove-network", "--bridge", &format!("s{}", self.prefix)])
                 .args(["--table", &format!("s{}", self.prefix)])
                 .output();
+            self.remove_cgroup_parent();
         }
         if std::thread::panicking() {
             eprintln!("daemon log:\n{}", self.daemon_log());
