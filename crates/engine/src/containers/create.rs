@@ -69,7 +69,7 @@ impl Engine {
         // The image's part has not been checked before.
         validate::config(&mut config)?;
         validate::adapt(&mut host_config, &self.host);
-        self.name_shared_containers(&mut host_config);
+        self.name_shared_containers(&mut host_config)?;
         self.merge_log_config(&mut host_config.log_config)?;
         security::parse(&host_config.security_opt)?;
         self.check_links(&host_config.links)?;
@@ -139,16 +139,23 @@ impl Engine {
 
     /// Puts ids in place of the names of containers whose namespaces are shared, so that a
     /// renaming does not matter.
-    fn name_shared_containers(&self, host_config: &mut HostConfig) {
-        for mode in
-            [&mut host_config.network_mode, &mut host_config.ipc_mode, &mut host_config.pid_mode]
-        {
-            if let Some(name) = validate::container_of(mode)
-                && let Ok(container) = self.containers.find(name)
-            {
-                *mode = format!("container:{}", container.id);
+    ///
+    /// As in Docker, the container whose network is shared may come later; those whose IPC or
+    /// PID namespace is shared must be there.
+    fn name_shared_containers(&self, host_config: &mut HostConfig) -> Result<(), Error> {
+        for (mode, may_come_later) in [
+            (&mut host_config.network_mode, true),
+            (&mut host_config.ipc_mode, false),
+            (&mut host_config.pid_mode, false),
+        ] {
+            let Some(name) = validate::container_of(mode) else { continue };
+            match self.containers.find(name) {
+                Ok(container) => *mode = format!("container:{}", container.id),
+                Err(_) if may_come_later => {}
+                Err(error) => return Err(error),
             }
         }
+        Ok(())
     }
 
     fn merge_log_config(&self, log: &mut LogConfig) -> Result<(), Error> {

@@ -220,12 +220,19 @@ impl Engine {
                 let labels = &entry.image.config.config.labels;
                 let label = |key: &str| labels.get(key).map(String::as_str);
                 let excluded = filters.contains("label!") && filters.labels("label!", label);
-                !inner.has_children(&entry.id())
+                // What only a child needs stays with the child; what has a name is the user's.
+                let kept_by_child =
+                    inner.has_children(&entry.id()) && inner.names_of(&entry.id()).is_empty();
+                !kept_by_child
                     && until.is_none_or(|until| entry.created().is_some_and(|c| c <= until))
                     && filters.labels("label", label)
                     && !excluded
             });
-            wanted.map(|entry| entry.id()).collect()
+            let mut wanted: Vec<_> =
+                wanted.map(|entry| (std::cmp::Reverse(entry.created()), entry.id())).collect();
+            // Children before parents, so that a parent has no child left when its turn comes.
+            wanted.sort();
+            wanted.into_iter().map(|(_, id)| id).collect()
         };
         for id in candidates {
             let names = self.images.names(&id);
