@@ -221,6 +221,9 @@ pub(crate) fn info(model: &Info, version: ApiVersion) -> Result<Value, Error> {
         }
     }
     let Some(info) = value.as_object_mut() else { return Ok(value) };
+    if version < ApiVersion::v1(25) {
+        info.insert("ExecutionDriver".into(), json!("<not supported>"));
+    }
     if version < ApiVersion::v1(42) {
         info.insert("KernelMemory".into(), json!(false));
     }

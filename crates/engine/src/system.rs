@@ -204,7 +204,7 @@ impl Engine {
                         official: true,
                     },
                 )]),
-                mirrors: List::null(),
+                mirrors: Vec::new().into(),
             },
             n_cpu: i64::from(host.cpu_count),
             mem_total: i64::try_from(mem_total).unwrap_or(i64::MAX),

@@ -366,6 +366,19 @@ impl Engine {
     /// Makes a volume for a caller that will write down its use; see [`Volumes::create`].
     pub(crate) fn volume_make(
         &self,
+        mut request: VolumeCreateRequest,
+    ) -> Result<(Arc<VolumeRecord>, Hold<'_>), Error> {
+        // What a mount did not say was never set.
+        for map in [&mut request.labels, &mut request.driver_opts] {
+            if map.is_empty() {
+                *map = Map::null();
+            }
+        }
+        self.volume_made(request)
+    }
+
+    fn volume_made(
+        &self,
         request: VolumeCreateRequest,
     ) -> Result<(Arc<VolumeRecord>, Hold<'_>), Error> {
         let (record, hold, new) = self.volumes.create(request)?;
@@ -377,7 +390,7 @@ impl Engine {
 
     /// `POST /volumes/create`.
     pub fn volume_create(&self, request: VolumeCreateRequest) -> Result<Volume, Error> {
-        let (record, _hold) = self.volume_make(request)?;
+        let (record, _hold) = self.volume_made(request)?;
         Ok(self.volumes.to_api(&record))
     }
 
