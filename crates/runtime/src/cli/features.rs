@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::print_json;
 use crate::error::Error;
-use crate::identity::CAPABILITIES;
+use silo_oci::capability::ALL as CAPABILITIES;
 
 const MOUNT_OPTIONS: &[&str] = &[
     "async",
