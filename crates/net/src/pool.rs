@@ -1,8 +1,9 @@
 //! Sandboxes made beforehand.
 //!
 //! One thread makes them, one after the other: most of the work is done under locks of the kernel
-//! that would serialise several. It starts to refill as soon as one is taken, and keeps more when
-//! a burst has emptied the pool.
+//! that would serialise several. It refills once a container that took one has had the time to
+//! start, since it would compete with that start for those locks and for the processor; at once,
+//! when half of the stock is gone. It keeps more when a burst has emptied the pool.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -20,6 +21,9 @@ use crate::{NetError, sysctl};
 
 /// After this long without a take, the pool shrinks to its size at rest.
 const CALM: Duration = Duration::from_mins(1);
+
+/// How long after a take the stock is refilled, unless it runs low before.
+const REST: Duration = Duration::from_millis(25);
 
 /// Ready sandboxes, and how many of them are wanted.
 #[derive(Debug)]
@@ -82,6 +86,14 @@ impl Pool {
             return Some(Want::Sandbox);
         }
         (self.isolated.len() < self.isolated_target).then_some(Want::Isolated)
+    }
+
+    /// Whether somebody waits, or will soon have to.
+    fn runs_low(&self) -> bool {
+        self.waiting > 0
+            || self.isolated_waiting > 0
+            || self.ready.len() * 2 < self.target
+            || self.isolated.len() * 2 < self.isolated_target
     }
 }
 
@@ -146,6 +158,7 @@ pub(crate) fn take_isolated(inner: &Inner) -> Result<Isolated, NetError> {
 /// The body of the thread that fills the pool.
 pub(crate) fn fill(inner: &Arc<Inner>) {
     let mut pool = lock(&inner.pool);
+    let mut rested = false;
     loop {
         if pool.closed {
             return;
@@ -162,8 +175,16 @@ pub(crate) fn fill(inner: &Arc<Inner>) {
                 drop(surplus);
                 pool = lock(&inner.pool);
             }
+            rested = false;
             continue;
         };
+        if !rested && !pool.runs_low() {
+            let (guard, wait) =
+                inner.pool_changed.wait_timeout(pool, REST).unwrap_or_else(PoisonError::into_inner);
+            pool = guard;
+            rested = wait.timed_out();
+            continue;
+        }
         drop(pool);
         let made = match want {
             Want::Sandbox => next(inner).map(|sandbox| (Some(sandbox), None)),

@@ -26,6 +26,9 @@ pub(super) struct OciCompute {
     filter: Option<Program>,
     /// Whether the kernel ends all processes with the first one.
     dies_together: bool,
+    /// Keeps the container's mount namespace. Otherwise the kernel would take it apart, which
+    /// lasts as long as all the rest of a short container, before it reports the exit.
+    mounts: Option<OwnedFd>,
 }
 
 impl OciCompute {
@@ -43,6 +46,7 @@ impl OciCompute {
             gate: None,
             filter: None,
             dies_together: false,
+            mounts: None,
         })
     }
 
@@ -86,6 +90,8 @@ impl OciCompute {
         }
         let created = silo_runtime::create(request).map_err(compute)?;
         self.gate = Some(created.gate);
+        let mounts = format!("/proc/{}/ns/mnt", created.pid.as_raw_nonzero());
+        self.mounts = fs_err::File::open(mounts).ok().map(|file| file.into_file().into());
         Ok(Launched { pid: created.pid, pidfd: created.pidfd, console: created.console })
     }
 }
@@ -170,6 +176,7 @@ impl Compute for OciCompute {
 
     fn destroy(&mut self) {
         self.oom = None;
+        self.mounts = None;
         // What is in the way is killed; what even then cannot be removed, the engine's next
         // look at leftovers finds.
         if self.cgroup.remove().is_err() && self.cgroup.kill_all().is_ok() {
