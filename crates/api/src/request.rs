@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
-use silo_docker::ApiVersion;
+use silo_docker::{AnyCase, ApiVersion};
 use silo_engine::Engine;
 use silo_types::Error;
 
@@ -100,9 +100,9 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::invalid("invalid JSON: got EOF while reading request body"));
     }
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<T>();
+    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<AnyCase<T>>();
     let value = match documents.next() {
-        Some(Ok(value)) => value,
+        Some(Ok(AnyCase(value))) => value,
         Some(Err(error)) => return Err(explain(bytes, &error)),
         None => return Err(Error::invalid("invalid JSON: got EOF while reading request body")),
     };

@@ -11,6 +11,7 @@
 #[macro_use]
 mod value;
 
+mod any_case;
 pub mod containers;
 pub mod events;
 pub mod exec;
@@ -25,6 +26,7 @@ pub mod stream;
 pub mod system;
 pub mod volumes;
 
+pub use any_case::AnyCase;
 pub use filters::Filters;
 pub use value::{List, Map, empty};
 

@@ -255,6 +255,31 @@ macro_rules! model {
                 pub $field: $type,
             )*
         }
+
+        own_fields! { $name [$($flat)?] $( $(#[$field_meta])* $field: $type, )* }
+    };
+}
+
+/// Tells the names of a struct's own fields where another is flattened into it.
+macro_rules! own_fields {
+    ($name:ident [] $($rest:tt)*) => {};
+    ($name:ident [$flat:ident] $( $(#[$field_meta:meta])* $field:ident: $type:ty, )*) => {
+        impl $name {
+            /// The names under which serde reads the fields that are the struct's own.
+            pub(crate) fn own_fields() -> &'static [&'static str] {
+                #[derive(serde::Deserialize)]
+                #[serde(rename_all = "PascalCase")]
+                #[allow(dead_code)]
+                struct Own {
+                    $(
+                        #[serde(default, deserialize_with = "crate::value::nullable")]
+                        $(#[$field_meta])*
+                        $field: $type,
+                    )*
+                }
+                crate::any_case::fields::<Own>()
+            }
+        }
     };
 }
 

@@ -32,6 +32,48 @@ pub(crate) async fn inspect(request: Request, id: &str) -> Answer {
     respond::json(&compat::container(&container, request.version)?)
 }
 
+/// The container-wide hardware address: all there was before 1.44, and gone from dockerd since
+/// 1.52, whereas some clients send it at any version.
+fn adapt_mac(
+    body: &mut ContainerCreateRequest,
+    version: ApiVersion,
+) -> Result<Option<String>, Error> {
+    let wanted = body.config.mac_address.as_str();
+    let mode = body.host_config.network_mode.as_str();
+    let endpoints = body
+        .networking_config
+        .as_mut()
+        .and_then(|networking| networking.endpoints_config.0.as_mut())
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, endpoint)| Some((name, endpoint.as_mut()?)));
+    if version < ApiVersion::v1(44) {
+        for (_, endpoint) in endpoints {
+            endpoint.mac_address.clear();
+        }
+        if !wanted.is_empty() && matches!(mode, "host" | "none") {
+            return Err(Error::invalid("conflicting options: mac-address and the network mode"));
+        }
+        return Ok(None);
+    }
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    for (name, endpoint) in endpoints {
+        let main = name == mode || matches!((mode, name.as_str()), ("" | "default", "bridge"));
+        let own = endpoint.mac_address.as_str();
+        if main && !own.is_empty() && !own.eq_ignore_ascii_case(wanted) {
+            return Err(Error::invalid(
+                "the container-wide MAC address must match the endpoint-specific MAC address for \
+                 the main network, or be left empty",
+            ));
+        }
+    }
+    let warning = "The container-wide MacAddress field is now deprecated. It should be specified \
+                   in EndpointsConfig instead.";
+    Ok(Some(warning.to_owned()))
+}
+
 /// Takes out what a client's version did not have, and refuses what it must not have.
 fn adapt(body: &mut ContainerCreateRequest, version: ApiVersion) -> Result<Vec<String>, Error> {
     let older = |minor| version < ApiVersion::v1(minor);
@@ -77,21 +119,8 @@ fn adapt(body: &mut ContainerCreateRequest, version: ApiVersion) -> Result<Vec<S
             );
         }
     }
-    if !body.config.mac_address.is_empty() {
-        if !older(52) {
-            return Err(Error::invalid(
-                "container-wide MAC address no longer supported; use endpoint-specific MAC \
-                 address instead",
-            ));
-        }
-        if !older(44) {
-            warnings.push(
-                "The container-wide MacAddress field is now deprecated. It should be specified in \
-                 EndpointsConfig instead."
-                    .to_owned(),
-            );
-        }
-    }
+    warnings.extend(adapt_mac(body, version)?);
+    let host = &mut body.host_config;
     let mut empty = Vec::new();
     if let Some(bindings) = &mut host.port_bindings.0 {
         for (port, list) in bindings.iter_mut().filter(|(_, list)| list.is_empty()) {
@@ -382,13 +411,29 @@ mod tests {
                 "Container cannot be created with multiple network endpoints: a, b",
             ),
             (
-                r#"{"MacAddress":"00:00:00:00:00:01"}"#,
-                52,
-                "container-wide MAC address no longer supported; use endpoint-specific MAC \
-                 address instead",
+                r#"{"MacAddress":"00:00:00:00:00:01","HostConfig":{"NetworkMode":"host"}}"#,
+                43,
+                "conflicting options: mac-address and the network mode",
+            ),
+            (
+                r#"{"MacAddress":"00:00:00:00:00:01",
+                    "NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"2"}}}}"#,
+                44,
+                "the container-wide MAC address must match the endpoint-specific MAC address for \
+                 the main network, or be left empty",
             ),
         ] {
             assert_eq!(adapted(json, minor).unwrap_err().message(), expected);
+        }
+    }
+
+    #[test]
+    fn container_wide_hardware_addresses() {
+        let json = r#"{"MacAddress":"00:00:00:00:00:01"}"#;
+        for (minor, warnings) in [(43, 0), (44, 1), (55, 1)] {
+            let (body, found) = adapted(json, minor).unwrap();
+            assert_eq!(body.config.mac_address, "00:00:00:00:00:01");
+            assert_eq!(found.len(), warnings, "{minor}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use silo_docker::containers::{Config, ContainerCreateRequest, ContainerCreateResponse};
 use silo_docker::host_config::{HostConfig, LogConfig};
+use silo_docker::networks::NetworkingConfig;
 use silo_oci::image::ImageConfig;
 use silo_shim::config::LogDriver;
 use silo_types::{ContainerId, Error};
@@ -52,7 +53,10 @@ impl Engine {
         platform: &str,
         request: ContainerCreateRequest,
     ) -> Result<ContainerCreateResponse, Error> {
-        let ContainerCreateRequest { mut config, mut host_config, networking_config } = request;
+        let ContainerCreateRequest { mut config, mut host_config, mut networking_config } = request;
+        if let Some(networking) = &mut networking_config {
+            self.name_networks(networking);
+        }
         validate::config(&mut config)?;
         let mut warnings = validate::host_config(&mut host_config, &self.host, false)?;
         validate::network_and_config(&config, &host_config)?;
@@ -156,6 +160,16 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Puts names of networks in place of `default` and of ids.
+    fn name_networks(&self, networking: &mut NetworkingConfig) {
+        let Some(endpoints) = networking.endpoints_config.0.take() else { return };
+        let named = endpoints.into_iter().map(|(key, endpoint)| {
+            let name = crate::networks::name_of_mode(&key);
+            (self.networks.find(name).map_or_else(|| name.to_owned(), str::to_owned), endpoint)
+        });
+        networking.endpoints_config = named.collect();
     }
 
     fn merge_log_config(&self, log: &mut LogConfig) -> Result<(), Error> {
