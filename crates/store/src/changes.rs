@@ -35,7 +35,9 @@ impl Store {
 
     /// Bytes of the files that a snapshot itself holds.
     pub fn snapshot_usage(&self, snapshot: &str) -> Result<u64, Error> {
-        let upper = self.snapshot(snapshot)?.upper;
+        // Even where what is beneath is lost.
+        self.snapshot_chain(snapshot)?;
+        let upper = self.snapshot_path(snapshot)?.join("upper");
         let root = silo_sys::path::open_root(&upper).map_err(Error::io("open", &upper))?;
         tree::usage(&root).map_err(Error::io("measure", upper))
     }

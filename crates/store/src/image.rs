@@ -1,6 +1,6 @@
 //! Image records: `content/index.json` lists the manifests.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use silo_oci::image::{
@@ -8,8 +8,9 @@ use silo_oci::image::{
 };
 use silo_types::Digest;
 
+use crate::durable::{INDEX, SYNCED};
 use crate::lease::lock;
-use crate::store::{State, write_atomically};
+use crate::store::{State, names};
 use crate::{Error, Image, Layer, Lease, Store};
 
 /// Annotation of a manifest in the index: the image's id.
@@ -25,46 +26,110 @@ pub(crate) struct NewImage {
 }
 
 impl Store {
-    pub(crate) fn read_images(&self) -> Result<BTreeMap<Digest, Image>, Error> {
-        let path = self.path("content/index.json");
-        let bytes = match fs_err::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(BTreeMap::new());
-            }
-            result => result.map_err(Error::io("read", &path))?,
-        };
-        // Our own file: bounded by our disk, not by what strangers may send.
-        let index: Index = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::Json { what: path.display().to_string(), source })?;
-        let mut images = BTreeMap::new();
+    /// Reads the images. Those that lost something are logged and forgotten.
+    pub(crate) fn recover_images(&self) -> Result<(), Error> {
+        let (index, is_newest) = self.read_index()?;
+        let synced = rustix::fs::access(self.path(SYNCED), rustix::fs::Access::EXISTS).is_err();
+        let mut lost = false;
+        let mut state = lock(&self.inner.state);
+        state.index_is_durable = synced && is_newest;
         for manifest in index.manifests {
             let Some(id) = manifest.annotations.get(ID).and_then(|id| id.parse().ok()) else {
                 continue;
             };
-            let config = self.read_config(&id)?;
-            let state = lock(&self.inner.state);
-            match image(id, manifest, config, &state) {
-                Ok(image) => drop(images.insert(id, image)),
-                Err(error) => tracing::warn!(image = %id, %error, "an image is incomplete"),
+            let read = || {
+                self.read_checked(&manifest.digest)?;
+                let bytes = self.read_checked(&id)?;
+                let what = || format!("image {id}");
+                let config = ImageConfig::parse(&bytes)
+                    .map_err(|source| Error::Document { what: what(), source })?;
+                image(id, manifest.clone(), config, &state)
+            };
+            match read() {
+                Ok(image) => drop(state.images.insert(id, image)),
+                Err(error) => {
+                    lost = true;
+                    let error = silo_types::Error::from_kind(error);
+                    tracing::warn!(image = %id, %error, "an image is dropped");
+                }
             }
         }
-        Ok(images)
+        if lost || !is_newest {
+            self.write_index(&mut state)?;
+        }
+        Ok(())
     }
 
-    fn read_config(&self, id: &Digest) -> Result<ImageConfig, Error> {
-        let bytes = self.read_blob(id, MAX_DOCUMENT as u64)?;
-        ImageConfig::parse(&bytes)
-            .map_err(|source| Error::Document { what: format!("image {id}"), source })
+    /// The index, and whether it is the one that was written last.
+    fn read_index(&self) -> Result<(Index, bool), Error> {
+        let read = |name| {
+            let path = self.path(name);
+            let bytes = fs_err::read(&path).map_err(Error::io("read", &path))?;
+            // Our own file: bounded by our disk, not by what strangers may send.
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::Json { what: path.display().to_string(), source })
+        };
+        let error = match read(INDEX) {
+            Ok(index) => return Ok((index, true)),
+            Err(error) => error,
+        };
+        match read(SYNCED) {
+            Ok(index) => {
+                tracing::warn!(%error, "the newest images are lost");
+                Ok((index, false))
+            }
+            Err(_) => Err(error),
+        }
     }
 
-    fn write_index(&self, state: &State) -> Result<(), Error> {
+    /// Reads a document, which must be what its digest says.
+    fn read_checked(&self, wanted: &Digest) -> Result<Vec<u8>, Error> {
+        let bytes = self.read_blob(wanted, MAX_DOCUMENT as u64)?;
+        let actual = digest(&bytes);
+        if actual != *wanted {
+            return Err(Error::DigestMismatch { what: "a blob".into(), expected: *wanted, actual });
+        }
+        Ok(bytes)
+    }
+
+    /// Removes blobs that nothing needs: those of an operation that did not end.
+    pub(crate) fn remove_orphans(&self) -> Result<(), Error> {
+        let state = lock(&self.inner.state);
+        let mut live: HashSet<String> = HashSet::new();
+        for image in state.images.values() {
+            live.extend([image.id.hex(), image.manifest.digest.hex()]);
+            live.extend(self.manifest_layers(&image.manifest.digest)?.iter().map(Digest::hex));
+        }
+        let kept = state.layers.values().filter_map(|layer| layer.blob.as_ref());
+        live.extend(kept.map(|blob| blob.digest.hex()));
+        for name in names(&self.path("content/blobs/sha256"))? {
+            if !live.contains(&name) {
+                let path = self.path("content/blobs/sha256").join(name);
+                fs_err::remove_file(&path).map_err(Error::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the index. It is durable after the next flush; until then, the last durable one
+    /// is kept.
+    fn write_index(&self, state: &mut State) -> Result<(), Error> {
         let index = Index {
             schema_version: 2,
             media_type: media::OCI_INDEX.to_owned(),
             manifests: state.images.values().map(|image| image.manifest.clone()).collect(),
             annotations: BTreeMap::new(),
         };
-        write_atomically(&self.path("content/index.json"), &to_bytes(&index))
+        let (path, synced) = (self.path(INDEX), self.path(SYNCED));
+        if state.index_is_durable {
+            fs_err::hard_link(&path, &synced).map_err(Error::io("keep", &path))?;
+            state.index_is_durable = false;
+        }
+        let aside = path.with_extension("new");
+        fs_err::write(&aside, to_bytes(&index)).map_err(Error::io("write", &aside))?;
+        fs_err::rename(&aside, &path).map_err(Error::io("rename", &aside))?;
+        state.index_generation += 1;
+        self.inner.flusher.request()
     }
 
     /// All images, in the order of their ids.
@@ -81,7 +146,7 @@ impl Store {
     pub fn remove_image(&self, id: &Digest) -> Result<(), Error> {
         let mut state = lock(&self.inner.state);
         let image = state.images.remove(id).ok_or(Error::NoImage(*id))?;
-        if let Err(error) = self.write_index(&state) {
+        if let Err(error) = self.write_index(&mut state) {
             state.images.insert(*id, image);
             return Err(error);
         }
@@ -137,7 +202,7 @@ impl Store {
             recorded.push(image.clone());
         }
         if changed {
-            self.write_index(&state)?;
+            self.write_index(&mut state)?;
         }
         Ok(recorded)
     }

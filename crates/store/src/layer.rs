@@ -101,7 +101,7 @@ fn make_root(layer: &std::os::fd::OwnedFd) -> io::Result<std::os::fd::OwnedFd> {
 
 impl NewLayer {
     /// The record that this layer has on top of `parent`.
-    pub(crate) fn record(&self, parent: Option<&Digest>) -> Layer {
+    pub(crate) fn record(&self, parent: Option<&Digest>, marker: Option<String>) -> Layer {
         Layer {
             chain_id: silo_oci::image::chain_id(parent, &self.diff_id),
             parent: parent.copied(),
@@ -111,12 +111,18 @@ impl NewLayer {
             entries: self.entries,
             blob: self.blob.clone(),
             kept: self.kept.clone(),
+            unsynced: marker,
         }
     }
 
-    /// Writes the record; without an entry for the root, the root is as the parent's.
-    pub(crate) fn seal(&self, parent: Option<(&Digest, &Path)>) -> Result<Layer, Error> {
-        let layer = self.record(parent.map(|(chain, _)| chain));
+    /// Writes the record with a marker; without an entry for the root, the root is as the
+    /// parent's.
+    pub(crate) fn seal(
+        &self,
+        parent: Option<(&Digest, &Path)>,
+        marker: String,
+    ) -> Result<Layer, Error> {
+        let layer = self.record(parent.map(|(chain, _)| chain), Some(marker));
         if let (false, Some((_, below))) = (self.has_root, parent) {
             copy_root(&below.join(FILES), &self.path.join(FILES))
                 .map_err(Error::io("set the mode of", self.path.join(FILES)))?;
@@ -127,7 +133,7 @@ impl NewLayer {
         Ok(layer)
     }
 
-    /// Gives the directory its place. Everything in it must have been flushed.
+    /// Gives the directory its place.
     pub(crate) fn place(mut self, to: &Path) -> Result<(), Error> {
         fs_err::rename(&self.path, to).map_err(Error::io("rename", &self.path))?;
         self.placed = true;

@@ -5,6 +5,7 @@
 //! ```text
 //! content/                  an OCI image layout
 //!   oci-layout, index.json  the images: one descriptor a manifest, config digest as annotation
+//!   index.synced.json       the last durable index, while a newer one may not be
 //!   blobs/sha256/<hex>      configurations, manifests, and layers that arrived compressed
 //!   ingest/                 blobs that are being written; emptied at open
 //! layers/<chain id>/        one unpacked layer
@@ -33,8 +34,16 @@
 //!
 //! # Crash safety
 //!
-//! Everything is written aside, flushed, and renamed into place. [`Store::open`] removes what
-//! was not finished. One process at a time has a store open.
+//! Everything is written aside and renamed into place, so the end of a process loses nothing
+//! that an operation returned. [`Store::open`] removes what was not finished. One process at a
+//! time has a store open.
+//!
+//! When the host itself goes down, what was stored in the last seconds may be lost, but is
+//! never there in part: layers are marked in their record until the disk has them, which a
+//! flush in the background sees to, and [`Store::open`] drops layers that an earlier boot left
+//! marked, with the images that need them. Documents are checked against their digests, and
+//! the last durable index is kept beside a newer one. [`Store::sync`] waits for the flush, as
+//! does dropping the last clone of a store.
 //!
 //! # Garbage
 //!
@@ -44,6 +53,7 @@
 
 mod changes;
 mod collect;
+mod durable;
 mod error;
 mod extract;
 mod image;

@@ -82,7 +82,6 @@ impl Store {
         }
         diff_ids.reverse();
         config.rootfs = RootFs { diff_ids, ..RootFs::default() };
-        self.flush()?;
         self.place_layer(new, parent.as_ref())?;
         let config_bytes = config.to_bytes();
         let new = NewImage { config_bytes, config, manifest: None };

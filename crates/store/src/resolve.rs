@@ -285,7 +285,7 @@ impl Walk<'_> {
     }
 }
 
-/// Flushes everything, gives layers and blobs their places, and records the images.
+/// Gives layers and blobs their places, and records the images.
 fn place(
     store: &Store,
     wanted: Vec<Wanted>,
@@ -322,9 +322,6 @@ fn place(
         for _ in have..count {
             copies.push(copy(store, &diff_id, layers.get(&diff_id), &blobs)?);
         }
-    }
-    if !places.is_empty() || !blobs.is_empty() {
-        store.flush()?;
     }
     for blob in blobs {
         lease.hold(blob.digest);
@@ -386,7 +383,7 @@ fn copy(
     let known = store.layers().into_iter().find(|layer| layer.diff_id == *diff_id);
     let (path, record, blob) = match (fresh, known) {
         (Some(layer), _) => {
-            let record = layer.record(None);
+            let record = layer.record(None, None);
             let blob = record.blob.as_ref().and_then(|kept| {
                 let staged = blobs.iter().find(|blob| blob.digest == kept.digest);
                 staged.map(|blob| blob.path.clone())

@@ -77,7 +77,7 @@ fn check_name(name: &str) -> Result<(), Error> {
 }
 
 impl Store {
-    fn snapshot_path(&self, name: &str) -> Result<PathBuf, Error> {
+    pub(crate) fn snapshot_path(&self, name: &str) -> Result<PathBuf, Error> {
         check_name(name)?;
         Ok(self.path("snapshots").join(name))
     }
@@ -130,15 +130,21 @@ impl Store {
         Ok(lowers)
     }
 
+    /// What a snapshot stands on, whether it is there or not.
+    pub fn snapshot_chain(&self, name: &str) -> Result<Option<Digest>, Error> {
+        let path = self.snapshot_path(name)?;
+        match read_chain(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoSnapshot(name.to_owned()))
+            }
+            result => result.map_err(Error::io("read", path.join(CHAIN))),
+        }
+    }
+
     /// The directories of a snapshot.
     pub fn snapshot(&self, name: &str) -> Result<Snapshot, Error> {
         let path = self.snapshot_path(name)?;
-        let chain = match read_chain(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoSnapshot(name.to_owned()));
-            }
-            result => result.map_err(Error::io("read", path.join(CHAIN)))?,
-        };
+        let chain = self.snapshot_chain(name)?;
         let lowers = self.lowers(chain, &lock(&self.inner.state))?;
         let (upper, work) = (path.join("upper"), path.join("work"));
         Ok(Snapshot { id: name.to_owned(), chain, lowers, upper, work })

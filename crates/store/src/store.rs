@@ -12,9 +12,13 @@ use rustix::fs::{FlockOperation, Mode};
 use sha2::{Digest as _, Sha256};
 use silo_types::Digest;
 
+use crate::durable::{Flusher, INDEX};
 use crate::layer::{self, NewLayer, RECORD, remove_tree};
 use crate::lease::{Pins, lock};
 use crate::{Error, Image, Layer, Lease, snapshot};
+
+/// An index of no images.
+const EMPTY_INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 
 /// A store. Clones are the same store; all methods block.
 #[derive(Debug, Clone)]
@@ -29,7 +33,8 @@ pub(crate) struct Inner {
     _lock: File,
     pub(crate) pins: Arc<Mutex<Pins>>,
     /// Also orders everything that adds or removes layers, images and snapshots.
-    pub(crate) state: Mutex<State>,
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) flusher: Flusher,
     counter: AtomicU64,
     reaper: Mutex<Option<Sender<PathBuf>>>,
 }
@@ -39,6 +44,10 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) layers: HashMap<Digest, Arc<Layer>>,
     pub(crate) images: BTreeMap<Digest, Image>,
+    /// How often the index was written.
+    pub(crate) index_generation: u64,
+    /// The disk has the index as it is.
+    pub(crate) index_is_durable: bool,
 }
 
 /// A blob under a temporary name; removed when dropped without having been placed.
@@ -61,7 +70,9 @@ impl Drop for StagedBlob {
 
 impl Store {
     /// Opens the store in `root`, which is made if it does not exist, and removes what was
-    /// being written when the last process that had it open ended.
+    /// being written when the last process that had it open ended, and what the disk may not
+    /// have whole after the host went down. Images of which something is missing then are
+    /// logged, and are not in the store any more.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, Error> {
         let root = root.as_ref();
         fs_err::create_dir_all(root).map_err(Error::io("create", root))?;
@@ -89,15 +100,22 @@ impl Store {
             Err(error) => return Err(Error::io("lock", path)(error.into())),
         }
         let layout = root.join("content/oci-layout");
-        if fs_err::read(&layout).is_err() {
-            let text = br#"{"imageLayoutVersion":"1.0.0"}"#;
-            fs_err::write(&layout, text).map_err(Error::io("write", &layout))?;
+        let text = br#"{"imageLayoutVersion":"1.0.0"}"#;
+        if fs_err::read(&layout).map_or(true, |found| found != text) {
+            write_atomically(&layout, text)?;
         }
+        let index = root.join(INDEX);
+        if rustix::fs::access(&index, rustix::fs::Access::EXISTS).is_err() {
+            write_atomically(&index, EMPTY_INDEX)?;
+        }
+        let state = Arc::new(Mutex::new(State::default()));
+        let flusher = Flusher::new(&root, Arc::clone(&state))?;
         let inner = Inner {
             root,
             _lock: held,
             pins: Arc::default(),
-            state: Mutex::default(),
+            state,
+            flusher,
             counter: AtomicU64::new(0),
             reaper: Mutex::default(),
         };
@@ -105,9 +123,11 @@ impl Store {
         store.clear_leftovers()?;
         let layers = store.read_layers()?;
         lock(&store.inner.state).layers = layers;
-        let images = store.read_images()?;
-        lock(&store.inner.state).images = images;
+        store.recover_images()?;
+        store.remove_orphans()?;
         snapshot::prepare(&store)?;
+        // What an earlier process of this boot could not wait for.
+        store.inner.flusher.request()?;
         Ok(store)
     }
 
@@ -149,20 +169,39 @@ impl Store {
         Ok(())
     }
 
+    /// Reads the records of layers, and drops what the disk may not have whole.
     fn read_layers(&self) -> Result<HashMap<Digest, Arc<Layer>>, Error> {
         let mut layers = HashMap::new();
         for name in names(&self.path("layers"))? {
             let path = self.path("layers").join(&name);
             let record = path.join(RECORD);
-            let Ok(bytes) = fs_err::read(&record) else {
-                tracing::warn!(path = %path.display(), "a layer without a record is ignored");
-                continue;
+            let lost = match fs_err::read(&record) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "it has no record",
+                Err(error) => {
+                    tracing::warn!(layer = name, %error, "a layer is ignored");
+                    continue;
+                }
+                Ok(bytes) => match serde_json::from_slice::<Layer>(&bytes) {
+                    // As it was written, but not by this version.
+                    Err(error) if error.is_data() => {
+                        tracing::warn!(layer = name, %error, "a layer is ignored");
+                        continue;
+                    }
+                    Err(_) => "its record was not written to the end",
+                    Ok(layer) if layer.chain_id.hex() != name => "its record is another's",
+                    Ok(layer) => match &layer.unsynced {
+                        Some(marker) if !self.inner.flusher.is_current(marker) => {
+                            "the host went down before it was on the disk"
+                        }
+                        _ => {
+                            layers.insert(layer.chain_id, Arc::new(layer));
+                            continue;
+                        }
+                    },
+                },
             };
-            let layer: Layer = serde_json::from_slice(&bytes)
-                .map_err(|source| Error::Json { what: record.display().to_string(), source })?;
-            if layer.chain_id.hex() == name {
-                layers.insert(layer.chain_id, Arc::new(layer));
-            }
+            tracing::warn!(layer = name, reason = lost, "a layer is dropped");
+            self.discard(&path)?;
         }
         Ok(layers)
     }
@@ -201,15 +240,11 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Stores a blob, durably.
-    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
+    /// Stores a blob. It is durable after the next flush.
+    pub(crate) fn put_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let blob = self.stage_blob(bytes)?;
         let digest = blob.digest;
-        if !self.has_blob(&digest) {
-            let file = File::open(&blob.path).map_err(Error::io("open", &blob.path))?;
-            file.sync_all().map_err(Error::io("flush", &blob.path))?;
-            self.place_blob(blob)?;
-        }
+        self.place_blob(blob)?;
         Ok(digest)
     }
 
@@ -230,21 +265,28 @@ impl Store {
         Ok((file, StagedBlob { path, digest, size: 0, placed: false }))
     }
 
-    /// Gives a blob its place. Its bytes must have been flushed.
+    /// Gives a blob its place. One that an image or a layer has already stays as it is, for
+    /// that one may be durable.
     pub(crate) fn place_blob(&self, mut blob: StagedBlob) -> Result<(), Error> {
-        let path = self.blob_path(&blob.digest);
-        fs_err::rename(&blob.path, &path).map_err(Error::io("rename", &blob.path))?;
-        blob.placed = true;
-        sync_directory(&self.path("content/blobs/sha256"))
+        let state = lock(&self.inner.state);
+        let known = state.images.contains_key(&blob.digest)
+            || state.images.values().any(|image| image.manifest.digest == blob.digest)
+            || state
+                .layers
+                .values()
+                .any(|layer| layer.blob.as_ref().is_some_and(|known| known.digest == blob.digest));
+        if !known {
+            let path = self.blob_path(&blob.digest);
+            fs_err::rename(&blob.path, &path).map_err(Error::io("rename", &blob.path))?;
+            blob.placed = true;
+        }
+        Ok(())
     }
 
-    /// Flushes everything that was written aside, as a whole.
-    pub(crate) fn flush(&self) -> Result<(), Error> {
-        let path = self.path("content");
-        let directory = File::open(&path).map_err(Error::io("open", &path))?;
-        rustix::fs::syncfs(&directory)
-            .map_err(io::Error::from)
-            .map_err(Error::io("flush the file system of", path))
+    /// Makes everything durable that was stored before, and returns when it is. A store does
+    /// so by itself, but after its operations have returned.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.inner.flusher.now()
     }
 
     /// A name for a layer that is being unpacked.
@@ -267,8 +309,8 @@ impl Store {
         self.layer_path(chain).join(layer::FILES)
     }
 
-    /// Gives an unpacked and flushed layer its place on top of `parent`; if the same is there
-    /// already, the new one is dropped.
+    /// Gives an unpacked layer its place on top of `parent`, marked as not durable yet; if the
+    /// same is there already, the new one is dropped.
     pub(crate) fn place_layer(
         &self,
         new: NewLayer,
@@ -280,16 +322,12 @@ impl Store {
             return Ok(Arc::clone(layer));
         }
         let below = parent.map(|chain| (chain, self.layer_path(chain)));
-        let layer = new.seal(below.as_ref().map(|(chain, path)| (*chain, path.as_path())))?;
-        let record = new.path.join(RECORD);
-        File::open(&record)
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io("flush", &record))?;
+        let below = below.as_ref().map(|(chain, path)| (*chain, path.as_path()));
+        let layer = new.seal(below, self.inner.flusher.marker())?;
         let to = self.layer_path(&chain);
-        // Only what is not in the table can be in the way: a directory without a record.
-        remove_tree(&to).map_err(Error::io("remove", &to))?;
+        // Only what is not in the table can be in the way: what could not be read.
+        self.discard(&to)?;
         new.place(&to)?;
-        sync_directory(&self.path("layers"))?;
         let layer = Arc::new(layer);
         state.layers.insert(chain, Arc::clone(&layer));
         Ok(layer)
@@ -353,12 +391,17 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
     File::open(path).and_then(|file| file.sync_all()).map_err(Error::io("flush", path))
 }
 
+/// Writes a file to the disk.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
 /// Replaces a file's content, durably and at once.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let aside = path.with_extension("new");
-    let mut file = File::create(&aside).map_err(Error::io("create", &aside))?;
-    file.write_all(bytes).map_err(Error::io("write", &aside))?;
-    file.sync_all().map_err(Error::io("flush", &aside))?;
+    write_durably(&aside, bytes).map_err(Error::io("write", &aside))?;
     fs_err::rename(&aside, path).map_err(Error::io("rename", &aside))?;
     path.parent().map_or(Ok(()), sync_directory)
 }

@@ -58,6 +58,9 @@ pub struct Layer {
     /// Subtrees of `fs` that later entries replaced: where they are now.
     #[serde(default)]
     pub kept: Vec<Kept>,
+    /// The boot of the host in which it was unpacked, until the disk has all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsynced: Option<String>,
 }
 
 /// A subtree that was moved out of the way by a later entry of the same tar.

@@ -586,6 +586,93 @@ fn what_was_not_finished_is_gone_after_the_next_open() {
     assert!(!path.join("layers/.new-1-1").exists() && !path.join("content/ingest/1").exists());
 }
 
+/// Edits the record of a layer, as one that an earlier process left.
+fn mark(root: &Path, chain: &Digest, marker: Option<&str>) {
+    let path = root.join("layers").join(chain.hex()).join("layer.json");
+    let mut record: silo_store::Layer =
+        serde_json::from_slice(&fs_err::read(&path).unwrap()).unwrap();
+    record.unsynced = marker.map(str::to_owned);
+    fs_err::write(&path, serde_json::to_vec(&record).unwrap()).unwrap();
+}
+
+#[test]
+fn layers_of_another_boot_that_were_not_flushed_are_dropped_with_their_images() {
+    let (directory, store) = store();
+    let (base, top) = two_layers();
+    let other = Tar::new().file("other", b"of another image").done();
+    let whole = load(&store, &oci_archive(&[&base, &top], "a").0).unwrap();
+    let part = load(&store, &oci_archive(&[&base, &other], "b").0).unwrap();
+    let (a, b) = (whole.images[0].image.clone(), part.images[0].image.clone());
+    assert_eq!(a.chain[0], b.chain[0]);
+    store.snapshot_create("c", b.top()).unwrap();
+    store.sync().unwrap();
+    for chain in a.chain.iter().chain(&b.chain) {
+        assert_eq!(store.layer(chain).unwrap().unsynced, None);
+    }
+    let blob = store.layer(&b.chain[1]).unwrap().blob.clone().unwrap().digest;
+    drop((whole, part, store));
+
+    let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    mark(directory.path(), &b.chain[1], Some(boot.trim()));
+    let store = Store::open(directory.path()).unwrap();
+    assert_eq!(store.images().unwrap().len(), 2);
+    store.sync().unwrap();
+    assert_eq!(store.layer(&b.chain[1]).unwrap().unsynced, None);
+    drop(store);
+
+    mark(directory.path(), &b.chain[1], Some("another boot"));
+    let store = Store::open(directory.path()).unwrap();
+    assert!(matches!(store.image(&b.id), Err(Error::NoImage(_))));
+    assert!(store.layer(&b.chain[1]).is_err() && !store.has_blob(&blob) && !store.has_blob(&b.id));
+    assert!(matches!(store.snapshot("c"), Err(Error::NoLayer(_))));
+    assert!(store.snapshot_usage("c").is_ok());
+    assert_eq!(store.image(&a.id).unwrap().layer_sizes, a.layer_sizes);
+    save(&store, a.id, "a");
+    // What comes again revives what stood on it.
+    drop(load(&store, &oci_archive(&[&base, &other], "b").0).unwrap());
+    assert!(store.snapshot("c").is_ok());
+    store.snapshot_remove("c").unwrap();
+    store.collect(&HashSet::from([a.id])).unwrap();
+    assert_eq!(store.layers().len(), 2);
+}
+
+#[test]
+fn what_the_disk_has_in_part_costs_only_itself() {
+    let (directory, store) = store();
+    let (base, top) = two_layers();
+    let first = load(&store, &docker_archive(&[&base], "a")).unwrap();
+    let second = load(&store, &docker_archive(&[&base, &top], "b")).unwrap();
+    let (a, b) = (first.images[0].image.clone(), second.images[0].image.clone());
+    let content = directory.path().join("content");
+    drop((first, second, store));
+    let open = || Store::open(directory.path()).unwrap();
+
+    // A document, an index before it was flushed, a record, a blob of nobody.
+    let manifest = content.join("blobs/sha256").join(b.manifest.digest.hex());
+    let whole = fs_err::read(&manifest).unwrap();
+    fs_err::write(&manifest, &whole[..9]).unwrap();
+    fs_err::write(content.join("blobs/sha256").join("0".repeat(64)), b"").unwrap();
+    let store = open();
+    assert!(store.image(&a.id).is_ok() && store.image(&b.id).is_err());
+    assert_eq!(fs_err::read_dir(content.join("blobs/sha256")).unwrap().count(), 2);
+    drop(store);
+
+    fs_err::copy(content.join("index.json"), content.join("index.synced.json")).unwrap();
+    fs_err::write(content.join("index.json"), b"").unwrap();
+    let store = open();
+    assert!(store.image(&a.id).is_ok());
+    let again = load(&store, &docker_archive(&[&base, &top], "b")).unwrap();
+    assert_eq!(again.images[0].image.manifest, b.manifest);
+    drop((again, store));
+    assert!(!content.join("index.synced.json").exists());
+
+    let record = directory.path().join("layers").join(b.chain[1].hex()).join("layer.json");
+    fs_err::write(record, b"").unwrap();
+    let store = open();
+    assert!(store.image(&a.id).is_ok() && store.image(&b.id).is_err());
+    assert_eq!(store.layers().len(), 1);
+}
+
 #[test]
 fn loads_and_collections_at_once() {
     let (_directory, store) = store();
