@@ -125,7 +125,10 @@ impl Images {
                 (Ok(reference), Ok(id)) if inner.images.contains_key(&id) => {
                     inner.names.insert(reference, id);
                 }
-                _ => tracing::warn!(name, id, "name of an image is ignored"),
+                _ => {
+                    tracing::warn!(name, image = id, "name of an image is dropped");
+                    db.tag_remove(&name)?;
+                }
             }
         }
         Ok(Self {

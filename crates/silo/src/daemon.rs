@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -179,13 +180,16 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
         let null = fs_err::OpenOptions::new().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null).context("close standard output")?;
     }
-    silo_api::serve(engine, listeners, async {
+    silo_api::serve(Arc::clone(&engine), listeners, async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     })
     .await;
+    if let Err(error) = engine.sync().await {
+        tracing::error!(error = %error.chain(), "images are not on the disk");
+    }
     for path in hosts.iter().filter_map(|host| host.strip_prefix("unix://")) {
         fs_err::remove_file(path).ok();
     }

@@ -36,7 +36,7 @@ impl Engine {
             let id = container.id.as_str();
             let own = store.snapshot_usage(id).map_err(Error::from_kind)?;
             let mut all = own;
-            let mut next = store.snapshot(id).map_err(Error::from_kind)?.chain;
+            let mut next = store.snapshot_chain(id).map_err(Error::from_kind)?;
             while let Some(chain) = next {
                 let Ok(layer) = store.layer(&chain) else { break };
                 all = all.saturating_add(layer.size);

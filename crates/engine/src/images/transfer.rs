@@ -122,6 +122,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Waits until all images are on the disk, where they get by themselves a little later.
+    pub async fn sync(&self) -> Result<(), Error> {
+        let store = Arc::clone(&self.store);
+        blocking("flush images", move || store.sync()).await
+    }
+
     /// The images behind names, for [`Engine::image_save`]. A bare repository stands for all of
     /// its tags, an id for the image without a name.
     pub fn image_save_resolve(&self, names: &[String]) -> Result<Vec<SaveImage>, Error> {
