@@ -37,11 +37,22 @@ pub struct ShimConfig {
     /// A static init program to be bound read-only at `/sbin/docker-init`.
     #[serde(default)]
     pub init_binary: Option<PathBuf>,
+    /// What a daemon wants to know that finds this run without having begun it. The shim does
+    /// not look at it.
+    #[serde(default)]
+    pub note: String,
 }
 
 impl ShimConfig {
     /// Path of the shim's configuration within a container's directory.
     pub const FILE: &'static str = "shim.json";
+
+    /// What the last shim of a container was told; `None` if there was none, or if it cannot be
+    /// read as that.
+    pub fn read(container_dir: &Path) -> Option<Self> {
+        let bytes = fs_err::read(container_dir.join(Self::FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
 
     /// Path of the OCI configuration.
     pub fn spec_path(&self) -> PathBuf {

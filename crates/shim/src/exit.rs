@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// File name of the record within the container's directory.
 pub const FILE: &str = "exit.json";
 
+/// File name of the text of a panic within the container's directory.
+const PANIC: &str = "shim.panic";
+
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
@@ -88,6 +91,28 @@ pub(crate) fn clear(container_dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Why the shim of a run ended, if that was a fault of its own.
+pub fn panicked(container_dir: &Path) -> Option<String> {
+    fs_err::read_to_string(container_dir.join(PANIC)).ok()
+}
+
+/// Has panics of this process written to the container's directory, since a shim has no
+/// standard error.
+pub(crate) fn note_panics(container_dir: &Path) {
+    let path = container_dir.join(PANIC);
+    // One of an earlier run says nothing of this one. Usually there is none.
+    drop(fs_err::remove_file(&path));
+    let own = rustix::process::getpid();
+    std::panic::set_hook(Box::new(move |panic| {
+        // A copy of this process may have another root, in which the path is not ours to write.
+        if rustix::process::getpid() == own {
+            let trace = std::backtrace::Backtrace::force_capture();
+            // There is nobody to tell that it failed.
+            drop(fs_err::write(&path, format!("{panic}\n{trace}")));
+        }
+    }));
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::claim::Claim;
 use crate::config::{ConsoleSize, LogConfig, ShimConfig};
 use crate::protocol::{
     AttachOptions, Call, Event, ExecSpec, Failure, LogMark, Message, ProcessRef, Reply, Request,
@@ -27,6 +28,8 @@ use crate::protocol::{
 pub(crate) const CONTROL_FD: i32 = 3;
 /// Descriptor on which a shim finds the network namespace to join, if it was given one.
 pub(crate) const NETNS_FD: i32 = 4;
+/// Descriptor by which a shim holds the lock on its container's directory.
+pub(crate) const CLAIM_FD: i32 = 5;
 
 /// A call to a shim that failed.
 #[derive(Debug, thiserror::Error)]
@@ -143,13 +146,17 @@ impl Shim {
     /// Starts a shim from `exe` and has it create the container. Writes `shim.json`; the OCI
     /// configuration must be in place and the run directory is made.
     ///
-    /// `netns` is joined in place of a new network namespace. When this fails the shim is gone
-    /// and has taken back what it did.
+    /// A shim of an earlier run that is about to leave is waited for. `netns` is joined in place
+    /// of a new network namespace. When this fails the shim is gone and has taken back what it
+    /// did, unless the error is `Lost`: then somebody killed it.
     pub async fn spawn(
         exe: BorrowedFd<'_>,
         config: &ShimConfig,
         netns: Option<OwnedFd>,
     ) -> Result<Self, ShimError> {
+        let id = config.id.to_string();
+        let failed = |source| ShimError::Spawn { id: id.clone(), source };
+        let claim = Claim::take(&config.container_dir).await.map_err(failed)?;
         let path = config.container_dir.join(ShimConfig::FILE);
         let write = || {
             fs_err::create_dir_all(&config.run_dir)?;
@@ -157,8 +164,6 @@ impl Shim {
         };
         write().map_err(|source| ShimError::Config { path: path.clone(), source })?;
 
-        let id = config.id.to_string();
-        let failed = |source| ShimError::Spawn { id: id.clone(), source };
         let (ours, theirs) = StdUnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let argv = [
@@ -166,12 +171,12 @@ impl Shim {
             c_string(id.as_bytes()).map_err(failed)?,
             c_string(config.container_dir.as_os_str().as_bytes()).map_err(failed)?,
         ];
-        let mut fds = vec![(theirs.as_fd(), CONTROL_FD)];
+        let mut fds = vec![(theirs.as_fd(), CONTROL_FD), (claim.as_fd(), CLAIM_FD)];
         if let Some(netns) = &netns {
             fds.push((netns.as_fd(), NETNS_FD));
         }
         let child = silo_sys::spawn::spawn(exe, &argv, &[], &fds).map_err(failed)?;
-        drop(theirs);
+        drop((theirs, claim));
         // Whatever becomes of this call: a child of ours stays a zombie until it is waited for.
         let reaped = tokio::spawn(reap(child.pidfd));
         let stream = UnixStream::from_std(ours).map_err(failed)?;

@@ -11,7 +11,7 @@ use silo_types::ErrorKind;
 
 use crate::config::ShimConfig;
 use crate::exit;
-use crate::handle::{CONTROL_FD, NETNS_FD};
+use crate::handle::{CLAIM_FD, CONTROL_FD, NETNS_FD};
 use crate::logs::writer::LogWriter;
 use crate::protocol::{Failure, Message};
 
@@ -29,12 +29,19 @@ use connection::Connection;
 use supervisor::{Supervisor, internal, remove_run_files};
 
 /// Runs a shim: `silo-shim <container id> <container directory>`, the name included, with its
-/// first control connection as descriptor 3 and perhaps a network namespace as descriptor 4.
+/// first control connection as descriptor 3, perhaps a network namespace as descriptor 4, and
+/// the lock on the directory as descriptor 5.
 ///
 /// The process must have no other thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some(dir) = args.into_iter().nth(2).map(PathBuf::from) else { return ExitCode::from(64) };
-    let Ok((control, netns)) = inherited() else { return ExitCode::from(64) };
+    let Ok(Inherited { control, netns, claim }) = inherited() else { return ExitCode::from(64) };
+    exit::note_panics(&dir);
+    let mut control = Connection::new(control, true);
+    if control.has_ended() {
+        // The daemon is gone, and nothing has been done yet.
+        return ExitCode::FAILURE;
+    }
     // The daemon's own is nothing that a container should depend on.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let supervisor = prepare(&dir).and_then(|(config, log)| {
@@ -43,24 +50,33 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     });
     match supervisor {
         Ok(mut supervisor) => {
-            supervisor.serve(control);
+            supervisor.serve(control, claim);
             supervisor.run();
             ExitCode::SUCCESS
         }
         Err(failure) => {
             // The daemon reads it, or has gone and will find that there is no container.
-            Connection::new(control, false).send(&Message::Reply { id: 0, result: Err(failure) });
+            control.send(&Message::Reply { id: 0, result: Err(failure) });
             ExitCode::FAILURE
         }
     }
 }
 
 /// The descriptors that the daemon left for us.
-fn inherited() -> io::Result<(OwnedFd, Option<OwnedFd>)> {
+struct Inherited {
+    control: OwnedFd,
+    netns: Option<OwnedFd>,
+    claim: OwnedFd,
+}
+
+/// Takes them over and nothing else, and keeps signals off that are meant for the daemon.
+fn inherited() -> io::Result<Inherited> {
     let control = silo_sys::spawn::inherited(CONTROL_FD)?;
     let netns = silo_sys::spawn::inherited(NETNS_FD).ok();
+    let claim = silo_sys::spawn::inherited(CLAIM_FD)?;
     silo_sys::process::close_on_exec_from(CONTROL_FD.cast_unsigned())?;
-    Ok((control, netns))
+    silo_sys::process::block_signals()?;
+    Ok(Inherited { control, netns, claim })
 }
 
 /// Reads the configuration and opens the log.

@@ -29,6 +29,10 @@ const TESTS: &[Test] = &[
     ("missing_program", |ground| ground.block_on(missing_program(ground))),
     ("bad_configuration", |ground| ground.block_on(bad_configuration(ground))),
     ("survives_its_daemon", |ground| ground.block_on(survives_its_daemon(ground))),
+    ("unstarted_goes_with_its_daemon", |ground| {
+        ground.block_on(unstarted_goes_with_its_daemon(ground))
+    }),
+    ("signals_pass_the_shim_by", |ground| ground.block_on(signals_pass_the_shim_by(ground))),
     ("dies_with_its_shim", |ground| ground.block_on(dies_with_its_shim(ground))),
     ("given_network", |ground| ground.block_on(given_network(ground))),
     ("daemon_is_killed", |ground| ground.block_on(daemon_is_killed(ground))),
@@ -147,6 +151,7 @@ impl Ground {
             open_stdin: false,
             stdin_once: false,
             init_binary: None,
+            note: String::new(),
         };
         let mut spec: Spec = serde_json::from_value(serde_json::json!({
             "ociVersion": "1.2.0",
@@ -230,14 +235,19 @@ const BOTH: AttachOptions = AttachOptions { stdin: true, at_eof: AtEof::CloseStd
 
 async fn output(stream: &mut AttachStream) -> String {
     let mut text = Vec::new();
-    let mut header = [0; 8];
-    while stream.read_exact(&mut header).await.is_ok() {
-        let length = u32::from_be_bytes(*header.last_chunk().unwrap());
-        let start = text.len();
-        text.resize(start + usize::try_from(length).unwrap(), 0);
-        stream.read_exact(&mut text[start..]).await.unwrap();
+    while let Some(frame) = frame(stream).await {
+        text.extend(frame);
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+async fn frame(stream: &mut AttachStream) -> Option<Vec<u8>> {
+    let mut header = [0; 8];
+    stream.read_exact(&mut header).await.ok()?;
+    let length = u32::from_be_bytes(*header.last_chunk().unwrap());
+    let mut frame = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut frame).await.unwrap();
+    Some(frame)
 }
 
 async fn exit_of(events: &mut UnboundedReceiver<Event>, wanted: &ProcessRef) -> ExitRecord {
@@ -248,6 +258,16 @@ async fn exit_of(events: &mut UnboundedReceiver<Event>, wanted: &ProcessRef) -> 
             _ => {}
         }
     }
+}
+
+/// Whether a process ends, within a few seconds.
+async fn ends(pidfd: OwnedFd) -> bool {
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&limit)).unwrap()
+    });
+    ended.await.unwrap() == 1
 }
 
 async fn released(events: &mut UnboundedReceiver<Event>) {
@@ -460,6 +480,66 @@ async fn no_descriptor_leaks(ground: &Ground) {
     assert_eq!(output(&mut client).await, wanted);
 }
 
+/// The daemon is lost before it has started the container.
+async fn unstarted_goes_with_its_daemon(ground: &Ground) {
+    let config = ground.prepare("echo never; exit 3", |_, _| ());
+    let shim = ground.spawn(&config).await;
+    let processes = [shim.pid(), shim.shim_pid()].map(|pid| {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap()
+    });
+    drop(shim);
+    silo_shim::gone(&config.container_dir).await.unwrap();
+    assert!(Shim::connect(&config.run_dir, config.id.as_str()).await.is_err());
+    for process in processes {
+        assert!(ends(process).await);
+    }
+    assert_eq!(silo_shim::exit::read(&config.container_dir), None);
+    assert_eq!(fs_err::read_dir(&config.run_dir).unwrap().count(), 0);
+    // Before the daemon even reads that it was made.
+    let spawning = Shim::spawn(ground.exe.as_fd(), &config, None);
+    let cut_off = tokio::time::timeout(std::time::Duration::from_millis(1), spawning).await;
+    drop(cut_off);
+    silo_shim::gone(&config.container_dir).await.unwrap();
+    assert_eq!(fs_err::read_dir(&config.run_dir).unwrap().count(), 0);
+    // Somebody else who is connected keeps it no more than that.
+    let shim = ground.spawn(&config).await;
+    let (other, state) = Shim::connect(&config.run_dir, config.id.as_str()).await.unwrap();
+    assert_eq!(state.status, Status::Created);
+    let mut events = other.events();
+    drop(shim);
+    while events.recv().await.unwrap() != Event::Lost {}
+    // And the next start waits until it is gone.
+    let shim = ground.spawn(&config).await;
+    let mut events = shim.events();
+    shim.start().await.unwrap();
+    assert_eq!(exit_of(&mut events, &ProcessRef::Init).await.code, 3);
+}
+
+async fn signals_pass_the_shim_by(ground: &Ground) {
+    use rustix::process::Signal;
+    let script = "trap 'exit 5' TERM; grep Sig[BI] /proc/self/status; echo; while :; do busybox usleep 10000; done";
+    let config = ground.prepare(script, |_, _| ());
+    let shim = ground.spawn(&config).await;
+    let mut events = shim.events();
+    let mut client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap().stream;
+    shim.start().await.unwrap();
+    let shim_pid = rustix::process::Pid::from_raw(shim.shim_pid()).unwrap();
+    let mut text = String::new();
+    while !text.ends_with("\n\n") {
+        text.push_str(&String::from_utf8(frame(&mut client).await.unwrap()).unwrap());
+    }
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        assert!(line.ends_with("\t0000000000000000"), "the program begins with {line}");
+    }
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::USR1, Signal::PIPE] {
+        rustix::process::kill_process(shim_pid, signal).unwrap();
+    }
+    assert_eq!(shim.state().await.unwrap().status, Status::Running);
+    shim.signal(ProcessRef::Init, Signal::TERM.as_raw()).await.unwrap();
+    assert_eq!(exit_of(&mut events, &ProcessRef::Init).await.code, 5);
+}
+
 async fn dies_with_its_shim(ground: &Ground) {
     for user in [0, 1000] {
         let config = ground.prepare("sleep 1000", |spec, _| {
@@ -475,12 +555,7 @@ async fn dies_with_its_shim(ground: &Ground) {
         let shim_pid = rustix::process::Pid::from_raw(shim.shim_pid()).unwrap();
         rustix::process::kill_process(shim_pid, rustix::process::Signal::KILL).unwrap();
         while events.recv().await.unwrap() != Event::Lost {}
-        let ended = tokio::task::spawn_blocking(move || {
-            let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            let limit = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
-            rustix::event::poll(&mut fds, Some(&limit)).unwrap()
-        });
-        assert_eq!(ended.await.unwrap(), 1, "the container of {user} runs without its shim");
+        assert!(ends(pidfd).await, "the container of {user} runs without its shim");
         assert_eq!(silo_shim::exit::read(&config.container_dir), None);
     }
 }

@@ -76,7 +76,8 @@ pub fn is_single_threaded() -> io::Result<bool> {
 /// end: wait by [`wait`].
 ///
 /// The child is a copy with everything that the caller had, so it may use all of it; for that
-/// the caller must be alone in its process, and gets [`io::ErrorKind::Unsupported`] if not.
+/// the caller must be alone in its process, and gets [`io::ErrorKind::Unsupported`] if not. A
+/// panic of `child` ends the copy with status 101.
 pub fn fork(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
@@ -107,7 +108,9 @@ pub fn fork(
     let result = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut arguments), size) };
     if result == 0 {
         ALONE.store(true, Ordering::Relaxed);
+        let unwinding = EndOnUnwind;
         let status = child();
+        std::mem::forget(unwinding);
         // SAFETY: ends the process without running what the parent registered for its own end.
         unsafe { libc::_exit(i32::from(status)) }
     }
@@ -119,6 +122,19 @@ pub fn fork(
     // SAFETY: the kernel stored a new descriptor, which nothing else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     Ok(Forked { pid, pidfd })
+}
+
+/// The status of a child that panicked, as of a program of Rust.
+const PANICKED: i32 = 101;
+
+/// Ends a copy of a process in which something unwinds, before it gets to what is the caller's.
+struct EndOnUnwind;
+
+impl Drop for EndOnUnwind {
+    fn drop(&mut self) {
+        // SAFETY: ends the process without running anything else.
+        unsafe { libc::_exit(PANICKED) }
+    }
 }
 
 /// How a process ended.
@@ -252,9 +268,13 @@ pub fn survives_exec(number: RawFd) -> bool {
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
-/// Makes `fd` the descriptor with the number `target`, to survive execve(2).
+/// Makes `fd` the standard stream `target` (0, 1 or 2; others are `InvalidInput`), to survive
+/// execve(2).
 pub fn duplicate_to(fd: impl AsFd, target: RawFd) -> io::Result<()> {
-    // SAFETY: dup2 replaces `target`; the callers pass 0, 1 and 2, which no owner closes.
+    if !(0..=2).contains(&target) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    // SAFETY: dup2 replaces a standard stream, which no owner closes.
     if unsafe { libc::dup2(fd.as_fd().as_raw_fd(), target) } < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -361,17 +381,51 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     })
 }
 
+/// Keeps every signal from the calling thread that does not tell of a fault of its own; SIGKILL
+/// and SIGSTOP come all the same. Processes that it makes inherit this: see [`reset_signals`].
+pub fn block_signals() -> io::Result<()> {
+    const FAULTS: [i32; 7] = [
+        libc::SIGABRT,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGSEGV,
+        libc::SIGSYS,
+        libc::SIGTRAP,
+    ];
+    // SAFETY: the set is initialised by the library before it is used; the old one is not asked
+    // for.
+    unsafe {
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut blocked);
+        for signal in FAULTS {
+            libc::sigdelset(&raw mut blocked, signal);
+        }
+        check(libc::c_long::from(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &raw const blocked,
+            ptr::null_mut(),
+        )))
+    }
+}
+
 /// Gives every signal its default disposition and lets all through.
 pub fn reset_signals() -> io::Result<()> {
-    // SAFETY: the structure is valid when zeroed (SIG_DFL is 0) and the sets are initialised by
-    // the library before they are used; the old values are not asked for.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigemptyset(&raw mut action.sa_mask);
-        for signal in 1..=64 {
-            // Those that cannot be changed, and the library's own, report an error.
-            libc::sigaction(signal, &raw const action, ptr::null_mut());
+    // `struct sigaction` of the kernel, or more: SIG_DFL, no flags, an empty mask.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // By the call itself: the library keeps some numbers to itself, which a spawned program
+        // finds ignored. Those that cannot be changed report an error.
+        // SAFETY: the action is live and only read; the old one is not asked for; 8 is the size
+        // of a mask.
+        unsafe {
+            let nothing = ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), nothing, 8_usize);
         }
+    }
+    // SAFETY: the set is initialised by the library before it is used; the old one is not asked
+    // for.
+    unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         check(libc::c_long::from(libc::sigprocmask(
@@ -384,4 +438,18 @@ pub fn reset_signals() -> io::Result<()> {
 
 fn check(result: libc::c_long) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_standard_streams_are_replaced() {
+        let input = rustix::stdio::stdin();
+        for target in [-1, 3, 100] {
+            let error = duplicate_to(input, target).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{target}");
+        }
+    }
 }

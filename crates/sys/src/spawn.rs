@@ -89,12 +89,16 @@ pub fn spawn(
 }
 
 /// Takes over descriptor `number`, which the program was started with, and makes it
-/// close-on-exec. Fails with `NotFound` when there is none.
+/// close-on-exec. Fails with `NotFound` when there is none, and with `InvalidInput` for the
+/// standard streams, which are the standard library's.
 ///
 /// Whatever this program opened itself is close-on-exec and so is never taken for inherited.
 #[expect(unsafe_code, reason = "a number becomes a descriptor")]
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     use rustix::io::FdFlags;
+    if number <= 2 {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     // SAFETY: fcntl takes a number; whether it is open is what the call tells.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
@@ -317,6 +321,13 @@ mod tests {
                 std::fs::File::from(read).read_to_string(&mut text).unwrap();
                 assert_eq!(text, wanted);
             }
+        }
+    }
+
+    #[test]
+    fn standard_streams_are_not_taken_over() {
+        for number in -1..=2 {
+            assert_eq!(inherited(number).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
     }
 

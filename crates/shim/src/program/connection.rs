@@ -24,6 +24,8 @@ pub(super) struct Connection {
     output: Vec<u8>,
     /// Whether it wants events.
     pub(super) subscribed: bool,
+    /// Whether it is the one on which the shim was born.
+    pub(super) first: bool,
     /// Whether it has ended.
     pub(super) dead: bool,
 }
@@ -36,8 +38,18 @@ impl Connection {
             fds: VecDeque::new(),
             output: Vec::new(),
             subscribed,
+            first: false,
             dead: false,
         }
+    }
+
+    /// Whether the other side is gone, or has been told to send nothing more.
+    pub(super) fn has_ended(&self) -> bool {
+        use rustix::event::{PollFd, Timespec};
+        let flags = PollFlags::RDHUP;
+        let mut fds = [PollFd::new(&self.socket, flags)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// What to wait for.

@@ -33,6 +33,10 @@ pub(super) struct Supervisor<C> {
     config: ShimConfig,
     compute: C,
     log: LogWriter,
+    /// The lock on the container's directory, until nothing is left of the container.
+    claim: Option<OwnedFd>,
+    /// Whether the daemon that wanted the container is gone.
+    orphaned: bool,
     listener: Option<UnixListener>,
     connections: Vec<Connection>,
     processes: Vec<Process>,
@@ -84,6 +88,8 @@ impl<C: Compute> Supervisor<C> {
             config,
             compute,
             log,
+            claim: None,
+            orphaned: false,
             listener: None,
             connections: Vec::new(),
             processes: vec![init],
@@ -114,17 +120,25 @@ impl<C: Compute> Supervisor<C> {
         self.listener = Some(listener);
     }
 
-    /// Serves the connection on which the shim was born, which gets the state at once.
-    pub(super) fn serve(&mut self, socket: OwnedFd) {
-        let mut connection = Connection::new(socket, true);
+    /// Serves the connection on which the shim was born, which gets the state at once, and holds
+    /// `claim` as long as there is something of the container.
+    pub(super) fn serve(&mut self, mut connection: Connection, claim: OwnedFd) {
+        self.claim = Some(claim);
+        connection.first = true;
         let state = Reply::State(self.state());
         connection.send(&Message::Reply { id: 0, result: Ok(state) });
         self.connections.push(connection);
     }
 
-    /// Runs until the container has ended and everything it wrote is where it belongs.
+    /// Runs until the container has ended and everything it wrote is where it belongs. If the
+    /// daemon is lost before it has started the container, nobody knows that there is one, and
+    /// it is taken back.
     pub(super) fn run(mut self) {
+        self.settle();
         while !self.is_done() {
+            if self.orphaned && self.status == Status::Created && self.start_failure.is_none() {
+                return self.abandon();
+            }
             match self.wait() {
                 Ok(ready) => {
                     for (source, flags) in ready {
@@ -255,6 +269,8 @@ impl<C: Compute> Supervisor<C> {
         for process in &mut self.processes {
             process.sweep();
         }
+        self.orphaned |=
+            self.connections.iter().any(|connection| connection.first && connection.dead);
         self.connections.retain(|connection| !connection.dead);
         let exited = matches!(self.status, Status::Exited(_));
         self.processes.retain(|process| {
@@ -345,6 +361,7 @@ impl<C: Compute> Supervisor<C> {
         self.listener = None;
         remove_run_files(&self.config);
         self.compute.destroy();
+        self.claim = None;
         self.publish(&Event::Released);
     }
 

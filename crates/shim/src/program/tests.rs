@@ -156,6 +156,7 @@ impl Harness {
             stdin_once: false,
             log,
             init_binary: None,
+            note: String::new(),
         };
         change(&mut config);
         let fake = Fake { script: script.into(), gate: None, pid: None, fail_start };
