@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use silo_shim::config::ShimConfig;
 use silo_shim::protocol::Status;
 use silo_shim::{Shim, ShimError};
 use silo_types::{ContainerId, Error};
@@ -16,9 +18,12 @@ use crate::container::{Container, Record, State};
 use crate::containers::Cause;
 use crate::db::ContainerRow;
 use crate::engine::Engine;
+use crate::networks::Attachment;
 
 /// Shims that are connected to at once.
 const AT_ONCE: usize = 16;
+/// How long a shim may take to tell its state.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Brings the engine to where the last one was.
@@ -32,7 +37,7 @@ impl Engine {
             }
         }
         let restarts = self.reconnect().await;
-        self.clean_up(&known);
+        self.clean_up(&known).await;
         for container in restarts {
             let engine = Arc::clone(self);
             tokio::spawn(async move {
@@ -63,30 +68,25 @@ impl Engine {
             while pending.len() >= AT_ONCE {
                 found.extend(pending.join_next().await.and_then(Result::ok));
             }
-            let directory = self.shim_dir(container.id.as_str());
+            let run_dir = self.shim_dir(container.id.as_str());
             pending.spawn(async move {
-                let connected = Shim::connect(&directory, container.id.as_str()).await;
-                (container, connected)
+                let living = find_shim(&container, &run_dir).await;
+                (container, living)
             });
         }
         found.extend(pending.join_all().await);
         let mut living = Vec::new();
         let mut ended = Vec::new();
-        for (container, connected) in found {
-            match connected {
-                Ok((shim, state)) => living.push((container, shim, state)),
-                Err(error) => {
-                    if !matches!(error, ShimError::Connect { .. }) {
-                        tracing::warn!(container = %container.id, %error, "lost shim");
-                    }
-                    ended.push(container);
-                }
+        for (container, run) in found {
+            match run {
+                Some(run) => living.push((container, run)),
+                None => ended.push(container),
             }
         }
         self.adopt(&living);
         let mut restarts = Vec::new();
-        for (container, shim, state) in living {
-            self.take_up(&container, shim, &state).await;
+        for (container, run) in living {
+            self.take_up(&container, run).await;
         }
         for container in ended {
             if self.settle(&container).await {
@@ -97,21 +97,22 @@ impl Engine {
     }
 
     /// Tells the network of the containers that live, before anything else uses it.
-    fn adopt(&self, living: &[(Arc<Container>, Shim, silo_shim::protocol::State)]) {
+    fn adopt(&self, living: &[(Arc<Container>, Living)]) {
         let Ok(bridge) = self.networks.bridge() else { return };
         let mut endpoints = Vec::new();
         let mut owners = Vec::new();
-        for (container, shim, state) in living {
-            if matches!(state.status, Status::Exited(_)) {
+        for (container, run) in living {
+            if matches!(run.state.status, Status::Exited(_)) {
                 continue;
             }
-            let network = container.state().network.clone();
-            let Some((bridge_end, bindings)) =
-                network.and_then(|n| n.bridge.map(|bridge| (bridge, n.bindings)))
+            let Some((bridge_end, bindings)) = run
+                .network
+                .clone()
+                .and_then(|network| network.bridge.map(|bridge| (bridge, network.bindings)))
             else {
                 continue;
             };
-            let opened = fs_err::File::open(format!("/proc/{}/ns/net", shim.pid()));
+            let opened = fs_err::File::open(format!("/proc/{}/ns/net", run.shim.pid()));
             let (Ok(netns), Ok(mac)) = (opened, bridge_end.mac.parse()) else { continue };
             endpoints.push(silo_net::Endpoint {
                 id: container.id.to_string(),
@@ -147,38 +148,27 @@ impl Engine {
     }
 
     /// Goes on with a container whose shim lives.
-    async fn take_up(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        shim: Shim,
-        found: &silo_shim::protocol::State,
-    ) {
+    async fn take_up(self: &Arc<Self>, container: &Arc<Container>, run: Living) {
+        let Living { shim, state: found, network } = run;
         let mut live = container.live.lock().await;
         let pid = shim.pid();
         let events = shim.events();
-        if found.status == Status::Created {
-            // The last daemon ended between making and starting it.
-            drop(shim.shutdown().await);
-            self.release_network(live.sandbox.take());
-            container.change(|state| {
-                state.running = false;
-                state.restarting = false;
-                state.pid = 0;
-                state.network = None;
-            });
-            self.save_state(container);
-            return;
-        }
         live.run += 1;
         container.set_released(false);
         container.set_shim(Some(shim));
         container.change(|state| {
+            if found.started_at > state.started_at {
+                // The last daemon ended before it could write down that it had started it.
+                state.oom_killed = false;
+                state.exit_code = 0;
+                state.error.clear();
+                state.started_at = found.started_at;
+                state.stopped_by_client = false;
+            }
             state.running = true;
             state.restarting = false;
             state.pid = pid;
-            if found.started_at != 0 {
-                state.started_at = found.started_at;
-            }
+            state.network = network;
         });
         if !container.state().paused {
             self.continue_health_checks(container, &mut live);
@@ -186,9 +176,9 @@ impl Engine {
         let run = live.run;
         drop(live);
         self.save_state(container);
-        match &found.status {
+        match found.status {
             Status::Exited(exit) => {
-                self.ended(container, run, exit.clone()).await;
+                self.ended(container, run, exit).await;
                 container.set_released(true);
             }
             _ => self.follow(container, run, events),
@@ -197,19 +187,27 @@ impl Engine {
 
     /// Settles a container without a shim. True when it is to be started.
     async fn settle(self: &Arc<Self>, container: &Arc<Container>) -> bool {
-        let was_running = container.is_running();
+        let before = container.state().clone();
         let record = container.record();
-        if was_running {
-            let exit = self.end_without_shim(container);
+        let exit = if before.running && !before.restarting {
+            Some(self.end_without_shim(container).await)
+        } else {
+            // A run that the last daemon could not write down any more.
+            silo_shim::exit::read(&container.dir).filter(|exit| exit.started_at > before.started_at)
+        };
+        if before.running || exit.is_some() {
             container.change(|state| {
                 state.running = false;
                 state.restarting = false;
                 state.paused = false;
                 state.pid = 0;
-                state.exit_code = exit.code;
-                state.oom_killed |= exit.oom_killed;
-                state.finished_at = exit.finished_at;
                 state.network = None;
+                if let Some(exit) = exit {
+                    state.started_at = state.started_at.max(exit.started_at);
+                    state.exit_code = exit.code;
+                    state.oom_killed |= exit.oom_killed;
+                    state.finished_at = exit.finished_at;
+                }
             });
             self.save_state(container);
         }
@@ -218,6 +216,10 @@ impl Engine {
             // One that was never started waits for its client no longer.
             self.auto_remove(container).await;
             return false;
+        }
+        if !record.host_config.resources.cgroup_parent.is_empty() {
+            // Where nobody looks for leftovers.
+            self.kill_cgroup(self.cgroup_path(container.id.as_str(), &record)).await;
         }
         let state = container.state();
         let started_before = state.started_at != 0;
@@ -231,24 +233,24 @@ impl Engine {
     }
 
     /// Removes what no record tells of.
-    fn clean_up(&self, known: &HashSet<String>) {
+    async fn clean_up(&self, known: &HashSet<String>) {
         let unknown = |path: &Path| {
             let Ok(entries) = fs_err::read_dir(path) else { return Vec::new() };
             let names = entries.flatten().map(|entry| entry.file_name().display().to_string());
             names.filter(|name| !known.contains(name)).collect::<Vec<_>>()
         };
-        let data = &self.config.data_root;
         let run = &self.config.run_root;
-        for id in unknown(&run.join("shims")) {
-            self.end_stray(&id);
-        }
-        for parent in [data.join("containers"), run.join("shims"), run.join("shm")] {
-            for name in unknown(&parent) {
-                tracing::info!(name, "removing leftovers of a container");
-                crate::containers::remove_directory(&parent.join(name));
+        let parents =
+            [self.config.data_root.join("containers"), run.join("shims"), run.join("shm")];
+        let strays: HashSet<String> = parents.iter().flat_map(|parent| unknown(parent)).collect();
+        for name in strays {
+            tracing::info!(name, "removing leftovers of a container");
+            self.end_stray(&name).await;
+            for parent in &parents {
+                crate::containers::remove_directory(&parent.join(&name));
             }
         }
-        self.clean_up_cgroups();
+        self.clean_up_cgroups().await;
         for name in self.store.snapshots().unwrap_or_default() {
             if !known.contains(&name) {
                 self.drop_snapshot(&name);
@@ -257,7 +259,7 @@ impl Engine {
     }
 
     /// Removes the cgroups of containers that do not run.
-    fn clean_up_cgroups(&self) {
+    async fn clean_up_cgroups(&self) {
         let parent = Path::new(self.config.cgroup_parent.trim_start_matches('/'));
         let mountinfo = fs_err::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mut strays = HashSet::new();
@@ -273,33 +275,58 @@ impl Engine {
             }
         }
         for name in strays {
-            self.kill_cgroup(&Path::new("/").join(parent).join(name));
+            self.kill_cgroup(Path::new("/").join(parent).join(name)).await;
         }
     }
 
     /// Ends a container that lives without a record.
-    fn end_stray(&self, id: &str) {
+    async fn end_stray(&self, id: &str) {
         let Ok(id) = id.parse::<ContainerId>() else { return };
-        let parent = Path::new(self.config.cgroup_parent.trim_start_matches('/'));
-        self.kill_cgroup(&Path::new("/").join(parent).join(id.as_str()));
-        let pid = fs_err::read_to_string(self.shim_dir(id.as_str()).join("pid"))
-            .ok()
-            .and_then(|text| rustix::process::Pid::from_raw(text.trim().parse().ok()?));
-        let Some(pid) = pid else { return };
-        // The id may have been given to somebody else.
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        else {
-            return;
-        };
-        let command = fs_err::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
-        let is_shim =
-            command.is_ok_and(|line| String::from_utf8_lossy(&line).contains(id.as_str()));
-        if is_shim {
-            let kill = rustix::process::Signal::KILL;
-            if let Err(error) = rustix::process::pidfd_send_signal(pidfd, kill) {
-                tracing::warn!(container = %id, %error, "could not end a shim");
+        let dir = self.container_dir(id.as_str());
+        silo_shim::kill(&dir);
+        let parent = Path::new("/").join(self.config.cgroup_parent.trim_start_matches('/'));
+        let told = ShimConfig::read(&dir).map(|config| config.cgroup);
+        self.kill_cgroup(told.unwrap_or_else(|| parent.join(id.as_str()))).await;
+        wait_gone(&id, &dir).await;
+    }
+}
+
+/// A run that goes on.
+struct Living {
+    shim: Shim,
+    state: silo_shim::protocol::State,
+    /// Where it was put in networks.
+    network: Option<Attachment>,
+}
+
+/// The shim of a container that was started. If there is none, then nothing is left that could
+/// become one.
+async fn find_shim(container: &Container, run_dir: &Path) -> Option<Living> {
+    let id = &container.id;
+    match tokio::time::timeout(PATIENCE, Shim::connect(run_dir, id.as_str())).await {
+        Ok(Ok((shim, state))) => {
+            if state.status != Status::Created {
+                let note = ShimConfig::read(&container.dir).map(|config| config.note);
+                let network = note.and_then(|note| serde_json::from_str(&note).ok());
+                let network = network.unwrap_or_else(|| container.state().network.clone());
+                return Some(Living { shim, state, network });
             }
+            // The last daemon ended between making and starting it. It goes by itself, unless it
+            // has not noticed yet; then this is as good.
+            drop(shim.shutdown().await);
         }
+        Ok(Err(ShimError::Connect { .. })) => {}
+        Ok(Err(error)) => tracing::warn!(container = %id, %error, "lost shim"),
+        Err(_) => tracing::warn!(container = %id, "a shim does not answer"),
+    }
+    wait_gone(id, &container.dir).await;
+    None
+}
+
+/// Waits for the end of whatever works on a container.
+async fn wait_gone(id: &ContainerId, dir: &Path) {
+    if let Err(error) = silo_shim::gone(dir).await {
+        tracing::error!(container = %id, %error, "cannot get rid of a shim");
     }
 }
 

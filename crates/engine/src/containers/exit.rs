@@ -1,5 +1,6 @@
 //! The end of a container: what its shim reports, and what follows from it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -52,19 +53,24 @@ impl Engine {
                 Event::Released | Event::Lost => break,
             }
         }
-        container.set_released(true);
         if !over {
             // The shim went away without a word: what it wrote last decides, or it was killed.
-            let exit = self.end_without_shim(container);
+            let exit = self.end_without_shim(container).await;
             self.ended(container, run, exit).await;
         }
+        container.set_released(true);
     }
 
     /// How a container ended whose shim is gone; whatever is left of it is killed.
-    pub(crate) fn end_without_shim(&self, container: &Container) -> ExitRecord {
+    pub(crate) async fn end_without_shim(&self, container: &Container) -> ExitRecord {
         let record = container.record();
-        let path = self.cgroup_path(container.id.as_str(), &record);
-        self.kill_cgroup(&path);
+        self.kill_cgroup(self.cgroup_path(container.id.as_str(), &record)).await;
+        if let Err(error) = silo_shim::gone(&container.dir).await {
+            tracing::error!(container = %container.id, %error, "cannot get rid of a shim");
+        }
+        if let Some(panic) = exit::panicked(&container.dir) {
+            tracing::error!(container = %container.id, panic, "a shim failed");
+        }
         let started_at = container.state().started_at;
         exit::read(&container.dir)
             .filter(|exit| started_at == 0 || exit.finished_at >= started_at)
@@ -78,21 +84,27 @@ impl Engine {
             })
     }
 
-    /// Kills every process of a cgroup and removes it.
-    pub(crate) fn kill_cgroup(&self, path: &std::path::Path) {
-        let Some(text) = path.to_str() else { return };
-        let killed = silo_cgroup::CgroupPath::from_oci(text, "")
-            .and_then(|path| self.cgroups.open(&path))
-            .and_then(|group| {
-                group.kill_all()?;
-                group.remove()
-            });
-        match killed {
-            Ok(()) | Err(silo_cgroup::Error::NotFound { .. }) => {}
-            Err(error) => {
-                let error = silo_types::error::chain(&error);
-                tracing::warn!(cgroup = text, error, "could not clean up a cgroup");
+    /// Kills every process of a cgroup, waits until they are dead, and removes it.
+    pub(crate) async fn kill_cgroup(&self, path: PathBuf) {
+        let cgroups = self.cgroups.clone();
+        let kill = move || {
+            let killed = silo_cgroup::CgroupPath::from_oci(&path.to_string_lossy(), "")
+                .and_then(|path| cgroups.open(&path))
+                .and_then(|group| {
+                    let killed = group.kill_all();
+                    // What cannot be told to end may end all the same.
+                    group.remove().and(killed)
+                });
+            match killed {
+                Ok(()) | Err(silo_cgroup::Error::NotFound { .. }) => {}
+                Err(error) => {
+                    let error = silo_types::error::chain(&error);
+                    tracing::warn!(cgroup = %path.display(), error, "could not clean up a cgroup");
+                }
             }
+        };
+        if tokio::task::spawn_blocking(kill).await.is_err() {
+            tracing::error!("the task that cleans up a cgroup failed");
         }
     }
 

@@ -112,6 +112,9 @@ impl Engine {
         let last_run = Arc::clone(container);
         tokio::spawn(async move {
             last_run.wait_released().await;
+            if let Err(error) = silo_shim::gone(&last_run.dir).await {
+                tracing::warn!(container = %last_run.id, %error, "cannot get rid of a shim");
+            }
             let remove = move || directories.iter().for_each(|path| remove_directory(path));
             drop(tokio::task::spawn_blocking(remove).await);
         });

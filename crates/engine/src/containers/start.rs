@@ -206,19 +206,28 @@ impl Engine {
             log: log_config(container, record)?,
             init_binary: (record.host_config.init == Some(true))
                 .then(|| self.config.init_binary.clone()),
+            // A daemon that takes over before the state is saved finds the network by it.
+            note: serde_json::to_string(&network.attachment).unwrap_or_default(),
         };
-        let shim = Shim::spawn(self.config.exe.as_fd(), &config, network.netns.take())
-            .await
-            .map_err(Failure::from)?;
-        attach_waiting(container, &shim).await;
-        match shim.start().await {
-            Ok(at) => Ok((shim, at)),
-            Err(error) => {
-                // The shim records the end by itself; nothing is left to be stopped.
-                drop(shim.shutdown().await);
-                Err(error.into())
+        let started = async {
+            let netns = network.netns.take();
+            let shim = Shim::spawn(self.config.exe.as_fd(), &config, netns).await?;
+            attach_waiting(container, &shim).await;
+            match shim.start().await {
+                Ok(at) => Ok((shim, at)),
+                Err(error) => {
+                    // The shim records the end by itself; nothing is left to be stopped.
+                    drop(shim.shutdown().await);
+                    Err(error)
+                }
             }
+        };
+        let started: Result<_, ShimError> = started.await;
+        if let Err(ShimError::Lost { .. }) = started {
+            // Somebody killed the shim, which then could not take anything back.
+            self.end_without_shim(container).await;
         }
+        Ok(started?)
     }
 
     /// Records a start that failed.

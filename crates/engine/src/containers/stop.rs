@@ -105,7 +105,7 @@ impl Engine {
             drop(shim.shutdown().await);
         }
         let record = container.record();
-        self.kill_cgroup(&self.cgroup_path(container.id.as_str(), &record));
+        self.kill_cgroup(self.cgroup_path(container.id.as_str(), &record)).await;
         if gone(Duration::from_secs(2)).await {
             return Ok(());
         }
