@@ -211,16 +211,52 @@ fn lock(data_root: &Path) -> Result<fs_err::File> {
     let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
     if rustix::fs::flock(file.as_fd(), exclusive).is_err() {
         let pid = fs_err::read_to_string(&path).unwrap_or_default();
-        bail!(
-            "another daemon (pid {}) uses {}; stop it, or choose another --root",
-            pid.trim(),
-            data_root.display()
-        );
+        let pid = pid.trim();
+        if pid.is_empty() || is_alive(pid) || !lock_of_dead(&file)? {
+            bail!(
+                "another daemon (pid {pid}) uses {}; stop it, or choose another --root",
+                data_root.display()
+            );
+        }
     }
     file.file().set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
+}
+
+/// Takes the lock of a daemon that is dead: what it was about to execute in that moment holds the
+/// lock until it is executed. False when that takes too long.
+fn lock_of_dead(file: &fs_err::File) -> Result<bool> {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+    let copy = file.as_fd().try_clone_to_owned()?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let locked = rustix::fs::flock(&copy, rustix::fs::FlockOperation::LockExclusive);
+        // Whoever waits for it may have given up.
+        sender.send(locked.is_ok()).ok();
+    });
+    Ok(receiver.recv_timeout(PATIENCE).unwrap_or(false))
+}
+
+/// Whether a process has not ended. One whose parent has not noticed that has.
+fn is_alive(pid: &str) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
+    let opened =
+        pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
+    let Some(Ok(pidfd)) = opened else { return false };
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&at_once)) == Ok(0)
+}
+
+/// Whether a living process listens on a socket. That of a dead one can answer for a moment: what
+/// it was about to execute holds it until it is executed.
+fn is_served(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path).is_ok_and(|stream| {
+        rustix::net::sockopt::socket_peercred(&stream)
+            .is_ok_and(|peer| is_alive(&peer.pid.as_raw_nonzero().to_string()))
+    })
 }
 
 async fn listen(host: &str, group: &str) -> Result<Listener> {
@@ -231,7 +267,7 @@ async fn listen(host: &str, group: &str) -> Result<Listener> {
         }
         // The lock on the root is ours, so a socket that is there is a dead engine's, unless it
         // answers.
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if is_served(path) {
             bail!("something listens on {host} already");
         }
         fs_err::remove_file(path).ok();
@@ -294,6 +330,48 @@ mod tests {
         assert_eq!(options.host, ["tcp://127.0.0.1:1", "unix:///z"]);
         assert_eq!(options.log_opt, ["a=b"]);
         assert!(!options.ready_on_stdout);
+    }
+
+    #[test]
+    fn the_dead_hold_no_lock() {
+        let own = std::process::id();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        // A zombie until it is waited for.
+        let pid = rustix::process::Pid::from_child(&child);
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+        let dead = child.id().to_string();
+        for (pid, alive) in [(own.to_string().as_str(), true), (&dead, false), ("x", false)] {
+            assert_eq!(is_alive(pid), alive, "{pid}");
+        }
+        child.wait().unwrap();
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.pid");
+        let held = lock(dir.path()).unwrap();
+        // The same process holds it; by another open file it is as good as another process.
+        let error = lock(dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("another daemon (pid {own})")), "{error}");
+        fs_err::write(&path, format!("{dead}\n")).unwrap();
+        let waiting = std::thread::spawn({
+            let dir = dir.path().to_owned();
+            move || lock(&dir).map(drop)
+        });
+        drop(held);
+        waiting.join().unwrap().unwrap();
+        assert_eq!(fs_err::read_to_string(path).unwrap(), format!("{own}\n"));
+    }
+
+    #[test]
+    fn a_socket_of_the_dead_is_not_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert!(!is_served(&path));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert!(is_served(&path));
+        drop(listener);
+        assert!(!is_served(&path));
     }
 
     #[test]
