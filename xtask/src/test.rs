@@ -18,6 +18,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         fs_err::remove_file(&skips)?;
     }
     let clis = clients::docker_clis();
+    // What an earlier, interrupted run left is not this run's doing.
+    let before = leftovers()?;
     let mut result = Ok(());
     for (number, cli) in clis.iter().enumerate() {
         // The first round runs everything; the others only what a command line takes part in.
@@ -41,7 +43,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         eprintln!("{} tests did not run on this host:", text.lines().count());
         eprint!("{text}");
     }
-    let left = leftovers()?;
+    let mut left = leftovers()?;
+    left.retain(|one| !before.contains(one));
     result?;
     if !left.is_empty() {
         bail!("the tests left behind:\n{}", left.join("\n"));
@@ -62,7 +65,7 @@ fn runner() -> Command {
     command
 }
 
-/// Mounts, links, cgroups and processes of test engines that are still there.
+/// Mounts, links, cgroups and processes of test engines that are there now.
 fn leftovers() -> Result<Vec<String>> {
     let mut left = Vec::new();
     for line in fs_err::read_to_string("/proc/self/mountinfo")?.lines() {
@@ -74,6 +77,16 @@ fn leftovers() -> Result<Vec<String>> {
         let name = entry?.file_name();
         if name.to_string_lossy().starts_with("st") {
             left.push(format!("link {}", name.display()));
+        }
+    }
+    for hierarchy in fs_err::read_dir("/sys/fs/cgroup")? {
+        let hierarchy = hierarchy?.path();
+        let Ok(groups) = fs_err::read_dir(&hierarchy) else { continue };
+        for group in groups {
+            let group = group?.path();
+            if group.to_string_lossy().contains("/silo-test-") {
+                left.push(format!("cgroup {}", group.display()));
+            }
         }
     }
     for entry in fs_err::read_dir("/proc")? {
