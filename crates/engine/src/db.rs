@@ -355,17 +355,18 @@ impl Db {
         self.pairs("list tags", "SELECT name, image FROM tags")
     }
 
-    /// Adds a volume. [`DbError::Exists`] when its name is taken.
-    pub fn volume_insert(&self, name: &str, record: &str) -> Result<()> {
-        let sql = "INSERT INTO volumes (name, record) VALUES (?1, ?2)";
-        self.write(Sync::Full, "volume", "insert volume", sql, params![name, record])?;
+    /// Adds or replaces a volume.
+    pub fn volume_put(&self, name: &str, record: &str) -> Result<()> {
+        let sql = "INSERT INTO volumes (name, record) VALUES (?1, ?2) \
+                   ON CONFLICT (name) DO UPDATE SET record = ?2";
+        self.write(Sync::Full, "volume", "put volume", sql, params![name, record])?;
         Ok(())
     }
 
-    /// Removes a volume.
+    /// Removes a volume; not synced.
     pub fn volume_remove(&self, name: &str) -> Result<()> {
         let sql = "DELETE FROM volumes WHERE name = ?1";
-        self.write(Sync::Full, "volume", "remove volume", sql, params![name])?;
+        self.write(Sync::Normal, "volume", "remove volume", sql, params![name])?;
         Ok(())
     }
 

@@ -36,6 +36,7 @@ impl Engine {
                 None => tracing::error!(container = row.id, "unreadable record of a container"),
             }
         }
+        self.volumes_without_owner(&known);
         let restarts = self.reconnect().await;
         self.clean_up(&known).await;
         for container in restarts {
@@ -240,8 +241,7 @@ impl Engine {
             names.filter(|name| !known.contains(name)).collect::<Vec<_>>()
         };
         let run = &self.config.run_root;
-        let parents =
-            [self.config.data_root.join("containers"), run.join("shims"), run.join("shm")];
+        let parents = [self.config.data_root.join("containers"), run.join("shims")];
         let strays: HashSet<String> = parents.iter().flat_map(|parent| unknown(parent)).collect();
         for name in strays {
             tracing::info!(name, "removing leftovers of a container");

@@ -4,6 +4,12 @@
 //! options `type` and `device` is a mount over that directory while containers use it; a bind
 //! (`o=bind`) needs none and stands for the device's own path. The directory `<name>` is 0700, so
 //! that users of the host do not reach set-user-id files inside a volume.
+//!
+//! A crash leaves no directory without a record: the record is written before the directory is
+//! made, says that the volume is to go before anything of it is removed, and goes last. Opening
+//! makes the directories that are missing and goes on with removals. A volume that nobody named
+//! belongs to the container that it was made for, and goes when that is missing, until the
+//! container is removed without its volumes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -41,6 +47,12 @@ pub struct VolumeRecord {
     pub labels: Map<String>,
     /// Driver options, as they were given.
     pub options: Map<String>,
+    /// The container with which it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Its removal has begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
 }
 
 impl VolumeRecord {
@@ -92,20 +104,28 @@ fn io_error(operation: &str, path: &Path, source: std::io::Error) -> Error {
 }
 
 impl Volumes {
-    /// Reads the records of all volumes.
+    /// Reads the records of all volumes, and finishes what was cut off.
     pub fn open(root: &Path, db: &Arc<Db>) -> Result<Self, Error> {
+        let this = Self { root: root.to_owned(), db: Arc::clone(db), inner: Mutex::default() };
         let mut volumes = BTreeMap::new();
         for (name, record) in db.volumes()? {
             match serde_json::from_str::<VolumeRecord>(&record) {
                 Ok(record) => {
-                    let record = VolumeRecord { name: name.clone(), ..record };
-                    volumes.insert(name, Arc::new(record));
+                    let outcome =
+                        if record.removed { this.remove_dir(&name) } else { this.make_dir(&name) };
+                    if let Err(error) = outcome {
+                        tracing::error!(volume = name, error = error.chain(), "repair volume");
+                    }
+                    if !record.removed {
+                        let record = VolumeRecord { name: name.clone(), ..record };
+                        volumes.insert(name, Arc::new(record));
+                    }
                 }
                 Err(error) => tracing::error!(volume = name, %error, "unreadable volume record"),
             }
         }
-        let inner = Mutex::new(Inner { volumes, ..Inner::default() });
-        Ok(Self { root: root.to_owned(), db: Arc::clone(db), inner })
+        this.lock().volumes = volumes;
+        Ok(this)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -128,10 +148,11 @@ impl Volumes {
     }
 
     /// Makes a volume, or finds the one of that name. The hold keeps it until the caller has
-    /// written down that it uses it. True when it is new.
+    /// written down that it uses it. True when it is new. One without a name goes with `owner`.
     pub fn create(
         &self,
         request: VolumeCreateRequest,
+        owner: Option<&str>,
     ) -> Result<(Arc<VolumeRecord>, Hold<'_>, bool), Error> {
         let (name, anonymous) = match request.name.as_str() {
             "" => (VolumeName::random().as_str().to_owned(), true),
@@ -162,15 +183,39 @@ impl Volumes {
             created: Timestamp::now().as_second(),
             labels,
             options: request.driver_opts,
+            owner: owner.filter(|_| anonymous).map(str::to_owned),
+            removed: false,
         };
-        self.make_dir(&name)?;
-        let json = serde_json::to_string(&record)
-            .map_err(|error| Error::with_source(ErrorKind::Internal, "write volume", error))?;
-        self.db.volume_insert(&name, &json)?;
+        self.write(&record)?;
+        if let Err(error) = self.make_dir(&name) {
+            self.db.volume_remove(&name)?;
+            return Err(error);
+        }
         let record = Arc::new(record);
         inner.volumes.insert(name.clone(), Arc::clone(&record));
         let hold = self.hold_locked(&mut inner, &name);
         Ok((record, hold, true))
+    }
+
+    fn write(&self, record: &VolumeRecord) -> Result<(), Error> {
+        let json = serde_json::to_string(record)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "write volume", error))?;
+        Ok(self.db.volume_put(&record.name, &json)?)
+    }
+
+    /// Has volumes stay when the container goes that they were made for.
+    pub fn disown<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let mut inner = self.lock();
+        for name in names {
+            let Some(record) = inner.volumes.get_mut(name).filter(|record| record.owner.is_some())
+            else {
+                continue;
+            };
+            let free = VolumeRecord { owner: None, ..VolumeRecord::clone(record) };
+            self.write(&free)?;
+            *record = Arc::new(free);
+        }
+        Ok(())
     }
 
     fn make_dir(&self, name: &str) -> Result<(), Error> {
@@ -209,16 +254,22 @@ impl Volumes {
         }
         mount::detach(&self.data_dir(name))
             .map_err(|error| io_error("unmount", &self.data_dir(name), error))?;
-        // The record goes first: what a crash leaves is then a directory without a volume.
-        self.db.volume_remove(name)?;
+        if let Some(record) = inner.volumes.get(name) {
+            self.write(&VolumeRecord { removed: true, ..VolumeRecord::clone(record) })?;
+        }
         inner.volumes.remove(name);
         inner.mounts.remove(name);
+        self.remove_dir(name)
+    }
+
+    /// Removes what is left of a volume that is to go.
+    fn remove_dir(&self, name: &str) -> Result<(), Error> {
         let dir = self.root.join(name);
         match fs_err::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(io_error("remove", &dir, error))
             }
-            _ => Ok(()),
+            _ => Ok(self.db.volume_remove(name)?),
         }
     }
 
@@ -367,6 +418,7 @@ impl Engine {
     pub(crate) fn volume_make(
         &self,
         mut request: VolumeCreateRequest,
+        owner: &str,
     ) -> Result<(Arc<VolumeRecord>, Hold<'_>), Error> {
         // What a mount did not say was never set.
         for map in [&mut request.labels, &mut request.driver_opts] {
@@ -374,14 +426,15 @@ impl Engine {
                 *map = Map::null();
             }
         }
-        self.volume_made(request)
+        self.volume_made(request, Some(owner))
     }
 
     fn volume_made(
         &self,
         request: VolumeCreateRequest,
+        owner: Option<&str>,
     ) -> Result<(Arc<VolumeRecord>, Hold<'_>), Error> {
-        let (record, hold, new) = self.volumes.create(request)?;
+        let (record, hold, new) = self.volumes.create(request, owner)?;
         if new {
             self.volume_event(&record.name, "create");
         }
@@ -390,7 +443,7 @@ impl Engine {
 
     /// `POST /volumes/create`.
     pub fn volume_create(&self, request: VolumeCreateRequest) -> Result<Volume, Error> {
-        let (record, _hold) = self.volume_made(request)?;
+        let (record, _hold) = self.volume_made(request, None)?;
         Ok(self.volumes.to_api(&record))
     }
 
@@ -482,6 +535,31 @@ impl Engine {
         report
     }
 
+    /// Removes the volumes of containers that are missing: their creation or removal was cut off.
+    pub(crate) fn volumes_without_owner(&self, known: &HashSet<String>) {
+        for record in self.volumes.all() {
+            if record.owner.as_ref().is_none_or(|owner| known.contains(owner)) {
+                continue;
+            }
+            tracing::info!(volume = record.name, "removing the volume of a missing container");
+            self.volume_remove_owned(&record.name);
+        }
+    }
+
+    /// Removes a volume whose container goes; one that others use becomes as any other.
+    pub(crate) fn volume_remove_owned(&self, name: &str) {
+        let outcome = match self.volume_remove_now(name) {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.volumes.disown(std::iter::once(name))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(volume = name, error = error.chain(), "remove volume");
+        }
+    }
+
     /// Volumes with their sizes and users, as `docker system df -v` shows them.
     pub(crate) fn volume_usage(&self) -> Vec<Volume> {
         let mut volumes = Vec::new();
@@ -523,9 +601,9 @@ mod tests {
     #[test]
     fn made_once_and_removed() {
         let (_dir, volumes) = volumes();
-        let (record, hold, new) = volumes.create(request("data", &[])).unwrap();
+        let (record, hold, new) = volumes.create(request("data", &[]), None).unwrap();
         assert!(new && !record.is_anonymous() && volumes.data_dir("data").is_dir());
-        assert!(!volumes.create(request("data", &[("x", "y")])).unwrap().2);
+        assert!(!volumes.create(request("data", &[("x", "y")]), None).unwrap().2);
         assert_eq!(
             volumes.remove("data", &[]).unwrap_err().message(),
             "remove data: volume is in use - []"
@@ -544,10 +622,48 @@ mod tests {
     #[test]
     fn records_survive() {
         let (dir, volumes) = volumes();
-        let name = volumes.create(request("", &[])).unwrap().0.name.clone();
+        let name = volumes.create(request("", &[]), None).unwrap().0.name.clone();
         let again = Volumes::open(dir.path(), &volumes.db).unwrap();
         assert!(again.get(&name).unwrap().is_anonymous());
         assert_eq!(again.to_api(&again.get(&name).unwrap()).options, Map::null());
+    }
+
+    #[test]
+    fn what_was_cut_off_is_finished() {
+        let (dir, volumes) = volumes();
+        for name in ["begun", "half", "kept"] {
+            drop(volumes.create(request(name, &[]), Some("c1")).unwrap());
+            fs_err::write(volumes.data_dir(name).join("file"), "x").unwrap();
+        }
+        // A creation that wrote its record only, and a removal that removed half of it.
+        fs_err::remove_dir_all(dir.path().join("begun")).unwrap();
+        let half =
+            VolumeRecord { removed: true, ..VolumeRecord::clone(&volumes.get("half").unwrap()) };
+        volumes.write(&half).unwrap();
+        // Somebody else's.
+        fs_err::create_dir(dir.path().join("f".repeat(64))).unwrap();
+        let again = Volumes::open(dir.path(), &volumes.db).unwrap();
+        let names: Vec<_> = again.all().iter().map(|record| record.name.clone()).collect();
+        assert_eq!(names, ["begun", "kept"]);
+        assert!(again.data_dir("begun").is_dir());
+        assert!(again.data_dir("kept").join("file").exists());
+        assert!(!dir.path().join("half").exists());
+        assert!(dir.path().join("f".repeat(64)).exists());
+        // The name can be used again.
+        drop(again.create(request("half", &[]), None).unwrap());
+        assert!(again.data_dir("half").is_dir());
+    }
+
+    #[test]
+    fn only_what_nobody_named_has_an_owner() {
+        let (dir, volumes) = volumes();
+        drop(volumes.create(request("named", &[]), Some("c1")).unwrap());
+        let name = volumes.create(request("", &[]), Some("c1")).unwrap().0.name.clone();
+        assert_eq!(volumes.get("named").unwrap().owner, None);
+        assert_eq!(volumes.get(&name).unwrap().owner.as_deref(), Some("c1"));
+        volumes.disown(["named", &name, "missing"].into_iter()).unwrap();
+        let again = Volumes::open(dir.path(), &volumes.db).unwrap();
+        assert_eq!(again.get(&name).unwrap().owner, None);
     }
 
     #[test]
@@ -573,19 +689,22 @@ mod tests {
             ("ok", &[("o", "ro")], "create ok: missing required option: \"device\""),
             ("ok", &[("size", "1m")], "create ok: quota size requested but no quota support"),
         ] {
-            let error = volumes.create(request(name, options)).map(|_| ()).unwrap_err();
+            let error = volumes.create(request(name, options), None).map(|_| ()).unwrap_err();
             assert_eq!(error.message(), expected);
             assert_eq!(error.kind(), ErrorKind::InvalidParameter);
         }
         let driver = VolumeCreateRequest { driver: "no".into(), ..request("ok", &[]) };
-        assert_eq!(volumes.create(driver).map(|_| ()).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(
+            volumes.create(driver, None).map(|_| ()).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
     }
 
     #[test]
     fn tmpfs_is_mounted_while_used() {
         let (_dir, volumes) = volumes();
         let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=700,nosuid")];
-        drop(volumes.create(request("ram", &options)).unwrap());
+        drop(volumes.create(request("ram", &options), None).unwrap());
         let data = volumes.acquire("ram", "c1").unwrap();
         volumes.acquire("ram", "c2").unwrap();
         assert!(mount::is_mounted(&data).unwrap());
@@ -594,7 +713,7 @@ mod tests {
         volumes.release("ram", "c2");
         assert!(!mount::is_mounted(&data).unwrap());
         let bind = [("type", "none"), ("device", "/srv"), ("o", "bind")];
-        drop(volumes.create(request("bound", &bind)).unwrap());
+        drop(volumes.create(request("bound", &bind), None).unwrap());
         assert_eq!(volumes.acquire("bound", "c1").unwrap(), Path::new("/srv"));
     }
 }

@@ -101,7 +101,7 @@ impl Engine {
             .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
         let chain = image.as_ref().and_then(|entry| entry.image.top());
         self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
-        let holds = self.make_volumes(&mut mounts, &mut unfinished.volumes)?;
+        let holds = self.make_volumes(&id, &mut mounts, &mut unfinished.volumes)?;
         let record = Record {
             name,
             created: crate::container::now(),

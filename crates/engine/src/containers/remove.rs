@@ -93,6 +93,15 @@ impl Engine {
     ) {
         let record = container.record();
         let id = container.id.as_str();
+        let anonymous: Vec<String> = record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == MountKind::Volume && mount.anonymous)
+            .map(|mount| mount.name.clone())
+            .collect();
+        if !volumes && let Err(error) = self.volumes.disown(anonymous.iter().map(String::as_str)) {
+            tracing::warn!(container = id, error = error.chain(), "could not keep volumes");
+        }
         if let Err(error) = self.db.container_remove_with(id, !record.host_config.auto_remove) {
             tracing::warn!(container = id, %error, "could not remove the record");
         }
@@ -100,15 +109,14 @@ impl Engine {
         self.containers.exec_retain(|exec| exec.container.id != container.id);
         container.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.drop_snapshot(id);
-        if volumes {
-            for mount in &record.mounts {
-                if mount.kind == MountKind::Volume && mount.anonymous {
-                    // Another container may use it through --volumes-from.
-                    drop(self.volume_remove(&mount.name, true).await);
-                }
+        if volumes && !anonymous.is_empty() {
+            let engine = Arc::clone(self);
+            let remove = move || anonymous.iter().for_each(|name| engine.volume_remove_owned(name));
+            if tokio::task::spawn_blocking(remove).await.is_err() {
+                tracing::error!(container = id, "the task that removes volumes failed");
             }
         }
-        let directories = [container.dir.clone(), self.shim_dir(id), self.shm_dir(id)];
+        let directories = [container.dir.clone(), self.shim_dir(id)];
         let last_run = Arc::clone(container);
         tokio::spawn(async move {
             last_run.wait_released().await;

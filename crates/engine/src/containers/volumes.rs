@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use silo_docker::containers::Config;
 use silo_docker::host_config::HostConfig;
 use silo_docker::volumes::VolumeCreateRequest;
-use silo_types::Error;
+use silo_types::{ContainerId, Error};
 
 use crate::container::Container;
 use crate::engine::Engine;
@@ -98,18 +98,20 @@ impl Engine {
     /// until the container's record says that it uses them.
     pub(crate) fn make_volumes(
         &self,
+        id: &ContainerId,
         mounts: &mut [MountRecord],
         anonymous: &mut Vec<String>,
     ) -> Result<Vec<Hold<'_>>, Error> {
         let mut holds = Vec::new();
         for mount in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume) {
-            let (volume, hold) = self.volume_make(VolumeCreateRequest {
+            let request = VolumeCreateRequest {
                 name: mount.name.clone(),
                 driver: mount.driver.clone(),
                 driver_opts: mount.driver_options.clone().into(),
                 labels: mount.labels.clone().into(),
                 ..VolumeCreateRequest::default()
-            })?;
+            };
+            let (volume, hold) = self.volume_make(request, id.as_str())?;
             holds.push(hold);
             if mount.anonymous {
                 anonymous.push(volume.name.clone());
