@@ -270,6 +270,23 @@ impl Extractor<'_> {
         Ok(())
     }
 
+    /// Makes a directory that has no entry of its own (yet), with what is missing above it.
+    fn make_implied(&mut self, path: &[u8]) -> Result<(), Error> {
+        let mode = Mode::from_raw_mode(0o755);
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        for end in ends.chain([path.len()]) {
+            let (holder, name) = split(&path[..end]);
+            let parent = self.directory(holder)?;
+            self.settle(&parent, name)?;
+            self.note(&parent, name);
+            match rustix::fs::mkdirat(&parent.fd, OsStr::from_bytes(name), mode) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(extract(&path[..end], "create", error.into())),
+            }
+        }
+        Ok(())
+    }
+
     /// The directory of a clean path, made with what is missing above it.
     fn directory(&mut self, path: &[u8]) -> Result<Arc<Directory>, Error> {
         if let Some(directory) = self.open.get(path) {
@@ -277,12 +294,12 @@ impl Extractor<'_> {
         }
         let failed = |error| extract(path, "open the directory", error);
         let (route, flags) = (OsStr::from_bytes(path), OFlags::PATH | OFlags::DIRECTORY);
-        let fd = match silo_sys::path::open_in_root(self.root, route, flags, Mode::empty()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Directories without entries of their own are not noted.
-                self.made = None;
-                let mode = Mode::from_raw_mode(0o755);
-                silo_sys::path::mkdir_all_in_root(self.root, route, mode).map_err(failed)?
+        let open = || silo_sys::path::open_in_root(self.root, route, flags, Mode::empty());
+        let fd = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => {
+                self.make_implied(path)?;
+                let open = silo_sys::path::open_in_root(self.root, route, flags, Mode::empty());
+                open.map_err(failed)?
             }
             result => result.map_err(failed)?,
         };
@@ -446,10 +463,10 @@ impl Extractor<'_> {
         let name = OsStr::from_bytes(split(path).1);
         let failed = |(operation, source)| extract(path, operation, source);
         let mode = Mode::from_raw_mode(metadata.mode & 0o777);
-        let mut opaque = false;
+        let (mut opaque, mut is_new) = (false, true);
         match rustix::fs::mkdirat(&parent.fd, name, mode) {
             Ok(()) => {}
-            Err(Errno::EXIST) if is_directory(parent, name) => {}
+            Err(Errno::EXIST) if is_directory(parent, name) => is_new = false,
             Err(Errno::EXIST) => {
                 if self.rules.no_overwrite_dir_non_dir {
                     // docker wording
@@ -467,7 +484,9 @@ impl Extractor<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = step("open", rustix::fs::openat(&parent.fd, name, flags, Mode::empty()))
             .map_err(failed)?;
-        finish_node(fd.as_fd(), &metadata).map_err(failed)?;
+        if !(is_new && metadata.is_as_created(parent, self.us)) {
+            finish_node(fd.as_fd(), &metadata).map_err(failed)?;
+        }
         if opaque {
             set_opaque(fd.as_fd()).map_err(failed)?;
         }

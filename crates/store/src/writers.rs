@@ -39,6 +39,21 @@ impl Metadata {
         let xattrs = std::mem::take(&mut entry.xattrs);
         Self { mode: entry.mode, uid, gid, mtime: entry.mtime, xattrs }
     }
+
+    /// Whether what is new in `parent` belongs to whom it should.
+    fn is_owned(&self, parent: &Directory, us: Us) -> bool {
+        self.uid == us.uid && self.gid == us.gid && !parent.inherits_group
+    }
+
+    /// Whether what was made with the mode's lower nine bits has all of it.
+    fn has_mode(&self, us: Us) -> bool {
+        self.mode & (us.umask | 0o7000) == 0
+    }
+
+    /// Whether a new directory in `parent` has all this, but for its time.
+    pub(crate) fn is_as_created(&self, parent: &Directory, us: Us) -> bool {
+        self.is_owned(parent, us) && self.has_mode(us) && self.xattrs.is_empty()
+    }
 }
 
 /// A directory that files are made in.
@@ -292,14 +307,14 @@ pub(crate) fn finish_file(
     metadata: &Metadata,
     us: Us,
 ) -> Step<()> {
-    if metadata.uid != us.uid || metadata.gid != us.gid || parent.inherits_group {
+    if !metadata.is_owned(parent, us) {
         let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
         step("chown", rustix::fs::fchown(file, Some(uid), Some(gid)))?;
     }
     for (name, value) in &metadata.xattrs {
         xattr_result(rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()))?;
     }
-    if metadata.mode & (us.umask | 0o7000) != 0 {
+    if !metadata.has_mode(us) {
         let mode = Mode::from_raw_mode(metadata.mode & 0o7777);
         step("chmod", rustix::fs::fchmod(file, mode))?;
     }
