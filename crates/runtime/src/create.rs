@@ -20,7 +20,7 @@ use crate::namespaces::{Join, Namespaces};
 use crate::notify;
 use crate::request::{CreateRequest, Created, GateKind, Root};
 use crate::resctrl;
-use crate::sources::{Sources, default_devices, ranges};
+use crate::sources::{Given, Sources, default_devices, ranges};
 use crate::sync::{Channel, Message};
 use crate::sysctl;
 
@@ -181,10 +181,12 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let streams = Streams::new(request.stdio, process)?;
     let terminal = streams.is_terminal();
     let proc = open_proc()?;
+    let given =
+        Given { root: request.root, init_binary: request.init_binary, trees: request.trees };
     let sources = if rustix::process::geteuid().is_root() {
-        Ok(Sources::open(spec, request.bundle, request.root, request.init_binary)?)
+        Ok(Sources::open(spec, request.bundle, given)?)
     } else {
-        Err((request.root, request.init_binary))
+        Err(given)
     };
     let state = State {
         oci_version: silo_oci::runtime::VERSION.into(),

@@ -1,7 +1,7 @@
 //! The container's first process, from its birth to its program. Everything here runs in that
 //! process; an error goes to the maker and ends it.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
@@ -14,9 +14,9 @@ use crate::error::{Context as _, Error};
 use crate::finish::{Finish, Streams};
 use crate::hooks;
 use crate::namespaces::Join;
-use crate::request::{GateKind, Root};
+use crate::request::GateKind;
 use crate::rootfs;
-use crate::sources::Sources;
+use crate::sources::{Given, Sources};
 use crate::sync::{Channel, Message};
 use crate::sysctl;
 
@@ -27,7 +27,7 @@ pub(crate) struct Init<'a> {
     pub(crate) bundle: &'a std::path::Path,
     pub(crate) state: State,
     /// What was opened on the host, or what to open if the maker may not.
-    pub(crate) sources: Result<Sources<'a>, (Root, Option<OwnedFd>)>,
+    pub(crate) sources: Result<Sources<'a>, Given>,
     pub(crate) joins: Vec<Join>,
     pub(crate) finish: Finish<'a>,
     pub(crate) gate: GateKind,
@@ -130,7 +130,7 @@ impl<'a> Init<'a> {
         set_names(spec)?;
         let sources = match sources {
             Ok(sources) => sources,
-            Err((root, init_binary)) => Sources::open(spec, bundle, root, init_binary)?,
+            Err(given) => Sources::open(spec, bundle, given)?,
         };
         let mut root = rootfs::attach_root(spec, &sources)?;
         let null = root.furnish(spec, sources)?;

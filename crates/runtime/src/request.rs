@@ -76,6 +76,9 @@ pub struct CreateRequest<'a> {
     pub netns: Option<OwnedFd>,
     /// A program that is bound read-only at `/sbin/docker-init`.
     pub init_binary: Option<OwnedFd>,
+    /// Detached mounts that are bound in place of the sources of the configuration's bind mounts
+    /// with these destinations.
+    pub trees: Vec<(PathBuf, OwnedFd)>,
     /// How many descriptors from 3 on the program inherits, where they are open and not
     /// close-on-exec.
     pub preserve_fds: u32,
@@ -104,6 +107,7 @@ impl<'a> CreateRequest<'a> {
             stdio: Stdio::Inherit,
             netns: None,
             init_binary: None,
+            trees: Vec::new(),
             preserve_fds: 0,
             cgroup: None,
             filter: None,

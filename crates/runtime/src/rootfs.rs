@@ -171,8 +171,11 @@ impl Furnished {
         if matches!(kind, "cgroup" | "cgroup2") {
             return self.mount_cgroups(spec, options, place);
         }
+        // A tmpfs takes over the mode of what it covers.
+        let covers =
+            kind == "tmpfs" && options.value("mode").is_none() && self.has_something(place);
         let target = self.directory(place).step(here)?;
-        let made = new_filesystem(planned, kind, &target)?;
+        let made = new_filesystem(planned, kind, covers.then_some(&target))?;
         if kind == "tmpfs" && options.copy_up {
             copyup::copy(&target, &made).step(here)?;
         }
@@ -212,6 +215,11 @@ impl Furnished {
     /// Opens something in the root in whose name no link may be.
     pub(crate) fn open_without_links(&self, place: &Path) -> std::io::Result<OwnedFd> {
         path::open_in_root_no_links(&self.root, place, OFlags::PATH, Mode::empty())
+    }
+
+    /// Whether there is something at `place` already.
+    fn has_something(&self, place: &Path) -> bool {
+        path::open_in_root(&self.root, place, OFlags::PATH, Mode::empty()).is_ok()
     }
 
     /// The directory at `place`, made if it is missing.
@@ -454,8 +462,12 @@ fn check_place(planned: &Planned<'_>, place: &Path) -> Result<(), Error> {
     Err(Error::invalid(format!("\"{shown}\" cannot be mounted because it is inside /proc")))
 }
 
-/// A new file system with its options. `target` is what it will cover.
-fn new_filesystem(planned: &Planned<'_>, kind: &str, target: &OwnedFd) -> Result<OwnedFd, Error> {
+/// A new file system with its options, and the mode of `covered`.
+fn new_filesystem(
+    planned: &Planned<'_>,
+    kind: &str,
+    covered: Option<&OwnedFd>,
+) -> Result<OwnedFd, Error> {
     let here = String::new;
     let options = &planned.options;
     if kind.is_empty() {
@@ -465,8 +477,8 @@ fn new_filesystem(planned: &Planned<'_>, kind: &str, target: &OwnedFd) -> Result
         return overlay(options).map_err(|error| Error::step(here(), error));
     }
     let mut data = options.data.clone();
-    if kind == "tmpfs" && options.value("mode").is_none() {
-        let mode = rustix::fs::fstat(target).step(here)?.st_mode & 0o7777;
+    if let Some(covered) = covered {
+        let mode = rustix::fs::fstat(covered).step(here)?.st_mode & 0o7777;
         data.push(("mode".into(), Some(format!("{mode:o}"))));
     }
     let mut attributes = options.attr.set;

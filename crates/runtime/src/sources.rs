@@ -26,6 +26,15 @@ pub(crate) struct Planned<'a> {
     pub(crate) tree: Option<OwnedFd>,
 }
 
+/// What the caller gives beside the configuration.
+#[derive(Debug)]
+pub(crate) struct Given {
+    pub(crate) root: Root,
+    pub(crate) init_binary: Option<OwnedFd>,
+    /// Sources of bind mounts that are open already, by destination.
+    pub(crate) trees: Vec<(PathBuf, OwnedFd)>,
+}
+
 /// What is opened on the host.
 #[derive(Debug)]
 pub(crate) struct Sources<'a> {
@@ -88,16 +97,14 @@ pub(crate) fn binds_dev(spec: &Spec) -> bool {
 
 impl<'a> Sources<'a> {
     /// Opens everything. `bundle` is where relative paths start.
-    pub(crate) fn open(
-        spec: &'a Spec,
-        bundle: &Path,
-        root: Root,
-        init_binary: Option<OwnedFd>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn open(spec: &'a Spec, bundle: &Path, given: Given) -> Result<Self, Error> {
+        let Given { root, init_binary, mut trees } = given;
         let (root, attach_at) = open_root(root, bundle)?;
         let mut mounts = Vec::with_capacity(spec.mounts.len());
         for mount in &spec.mounts {
-            mounts.push(plan(spec, bundle, mount)?);
+            let given = trees.iter().position(|(place, _)| *place == mount.destination);
+            let given = given.map(|position| trees.swap_remove(position).1);
+            mounts.push(plan(spec, bundle, mount, given)?);
         }
         let null = host_device(Path::new("/dev/null"), FileType::CharacterDevice, 1, 3)?;
         let mut devices = Vec::new();
@@ -136,7 +143,12 @@ fn open_root(root: Root, bundle: &Path) -> Result<(OwnedFd, PathBuf), Error> {
     }
 }
 
-fn plan<'a>(spec: &'a Spec, bundle: &Path, mount: &'a Mount) -> Result<Planned<'a>, Error> {
+fn plan<'a>(
+    spec: &'a Spec,
+    bundle: &Path,
+    mount: &'a Mount,
+    given: Option<OwnedFd>,
+) -> Result<Planned<'a>, Error> {
     let options = MountOptions::parse(&mount.options, mount.kind.as_deref());
     let Some(recursive) = options.bind else {
         return Ok(Planned { mount, options, tree: None });
@@ -146,7 +158,10 @@ fn plan<'a>(spec: &'a Spec, bundle: &Path, mount: &'a Mount) -> Result<Planned<'
     })?;
     let source = bundle.join(source);
     let name = || format!("bind {} at {}", source.display(), mount.destination.display());
-    let tree = mount::bind_clone(&source, recursive).step(name)?;
+    let tree = match given {
+        Some(tree) => tree,
+        None => mount::bind_clone(&source, recursive).step(name)?,
+    };
     let (propagation, deep) = options.propagation.unwrap_or((Propagation::Slave, true));
     let set = |propagation, deep| {
         let attr = MountAttr { propagation: Some(propagation), ..MountAttr::default() };

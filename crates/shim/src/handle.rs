@@ -30,6 +30,17 @@ pub(crate) const CONTROL_FD: i32 = 3;
 pub(crate) const NETNS_FD: i32 = 4;
 /// Descriptor by which a shim holds the lock on its container's directory.
 pub(crate) const CLAIM_FD: i32 = 5;
+/// Descriptor on which a shim finds what is mounted at /dev/shm, if it was given that.
+pub(crate) const SHM_FD: i32 = 6;
+
+/// What a container gets of the daemon beside its configuration.
+#[derive(Debug, Default)]
+pub struct Given {
+    /// Joined in place of a new network namespace.
+    pub netns: Option<OwnedFd>,
+    /// A detached mount in place of the source of the configuration's bind mount at /dev/shm.
+    pub shm: Option<OwnedFd>,
+}
 
 /// A call to a shim that failed.
 #[derive(Debug, thiserror::Error)]
@@ -146,13 +157,12 @@ impl Shim {
     /// Starts a shim from `exe` and has it create the container. Writes `shim.json`; the OCI
     /// configuration must be in place and the run directory is made.
     ///
-    /// A shim of an earlier run that is about to leave is waited for. `netns` is joined in place
-    /// of a new network namespace. When this fails the shim is gone and has taken back what it
+    /// A shim of an earlier run that is about to leave is waited for. When this fails the shim is gone and has taken back what it
     /// did, unless the error is `Lost`: then somebody killed it.
     pub async fn spawn(
         exe: BorrowedFd<'_>,
         config: &ShimConfig,
-        netns: Option<OwnedFd>,
+        given: Given,
     ) -> Result<Self, ShimError> {
         let id = config.id.to_string();
         let failed = |source| ShimError::Spawn { id: id.clone(), source };
@@ -172,8 +182,8 @@ impl Shim {
             c_string(config.container_dir.as_os_str().as_bytes()).map_err(failed)?,
         ];
         let mut fds = vec![(theirs.as_fd(), CONTROL_FD), (claim.as_fd(), CLAIM_FD)];
-        if let Some(netns) = &netns {
-            fds.push((netns.as_fd(), NETNS_FD));
+        for (fd, number) in [(&given.netns, NETNS_FD), (&given.shm, SHM_FD)] {
+            fds.extend(fd.as_ref().map(|fd| (fd.as_fd(), number)));
         }
         let child = silo_sys::spawn::spawn(exe, &argv, &[], &fds).map_err(failed)?;
         drop((theirs, claim));

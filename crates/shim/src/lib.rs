@@ -74,5 +74,5 @@ mod program;
 pub mod protocol;
 
 pub use claim::{gone, kill};
-pub use handle::{AttachStream, Attached, Shim, ShimError};
+pub use handle::{AttachStream, Attached, Given, Shim, ShimError};
 pub use program::main;

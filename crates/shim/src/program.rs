@@ -11,7 +11,7 @@ use silo_types::ErrorKind;
 
 use crate::config::ShimConfig;
 use crate::exit;
-use crate::handle::{CLAIM_FD, CONTROL_FD, NETNS_FD};
+use crate::handle::{CLAIM_FD, CONTROL_FD, Given, NETNS_FD, SHM_FD};
 use crate::logs::writer::LogWriter;
 use crate::protocol::{Failure, Message};
 
@@ -35,7 +35,7 @@ use supervisor::{Supervisor, internal, remove_run_files};
 /// The process must have no other thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some(dir) = args.into_iter().nth(2).map(PathBuf::from) else { return ExitCode::from(64) };
-    let Ok(Inherited { control, netns, claim }) = inherited() else { return ExitCode::from(64) };
+    let Ok(Inherited { control, given, claim }) = inherited() else { return ExitCode::from(64) };
     exit::note_panics(&dir);
     let mut control = Connection::new(control, true);
     if control.has_ended() {
@@ -45,7 +45,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // The daemon's own is nothing that a container should depend on.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let supervisor = prepare(&dir).and_then(|(config, log)| {
-        let compute = oci::OciCompute::new(&config, netns)?;
+        let compute = oci::OciCompute::new(&config, given)?;
         set_up(config, compute, log)
     });
     match supervisor {
@@ -65,18 +65,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// The descriptors that the daemon left for us.
 struct Inherited {
     control: OwnedFd,
-    netns: Option<OwnedFd>,
+    given: Given,
     claim: OwnedFd,
 }
 
 /// Takes them over and nothing else, and keeps signals off that are meant for the daemon.
 fn inherited() -> io::Result<Inherited> {
     let control = silo_sys::spawn::inherited(CONTROL_FD)?;
-    let netns = silo_sys::spawn::inherited(NETNS_FD).ok();
+    let given = Given {
+        netns: silo_sys::spawn::inherited(NETNS_FD).ok(),
+        shm: silo_sys::spawn::inherited(SHM_FD).ok(),
+    };
     let claim = silo_sys::spawn::inherited(CLAIM_FD)?;
     silo_sys::process::close_on_exec_from(CONTROL_FD.cast_unsigned())?;
     silo_sys::process::block_signals()?;
-    Ok(Inherited { control, netns, claim })
+    Ok(Inherited { control, given, claim })
 }
 
 /// Reads the configuration and opens the log.

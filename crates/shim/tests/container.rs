@@ -15,7 +15,7 @@ use silo_oci::runtime::{Process, Spec};
 use silo_shim::config::{ConsoleSize, LogConfig, LogDriver, RootConfig, ShimConfig};
 use silo_shim::exit::ExitRecord;
 use silo_shim::protocol::{AtEof, AttachOptions, Event, ExecSpec, ProcessRef, Status};
-use silo_shim::{AttachStream, Shim};
+use silo_shim::{AttachStream, Given, Shim};
 use silo_types::{ContainerId, ExecId, Kind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -184,7 +184,7 @@ impl Ground {
     }
 
     async fn spawn(&self, config: &ShimConfig) -> Shim {
-        Shim::spawn(self.exe.as_fd(), config, None).await.unwrap()
+        Shim::spawn(self.exe.as_fd(), config, Given::default()).await.unwrap()
     }
 
     fn cgroup_dirs(&self, id: &str) -> Vec<PathBuf> {
@@ -356,7 +356,7 @@ async fn missing_program(ground: &Ground) {
         spec.process.as_mut().unwrap().args = vec!["nothing-there".into()];
     });
     // The failure may come with the creation or with the start.
-    let error = match Shim::spawn(ground.exe.as_fd(), &config, None).await {
+    let error = match Shim::spawn(ground.exe.as_fd(), &config, Given::default()).await {
         Err(error) => error,
         Ok(shim) => {
             let mut events = shim.events();
@@ -380,7 +380,7 @@ async fn bad_configuration(ground: &Ground) {
         let mount = serde_json::json!({ "destination": "/x", "type": "bind", "source": "/no/such/path", "options": ["bind"] });
         spec.mounts.push(serde_json::from_value(mount).unwrap());
     });
-    let error = Shim::spawn(ground.exe.as_fd(), &config, None).await.unwrap_err();
+    let error = Shim::spawn(ground.exe.as_fd(), &config, Given::default()).await.unwrap_err();
     assert!(error.to_string().contains("/no/such/path"), "{error}");
     assert_eq!(error.exit_code(), None);
     ground.assert_gone(&config);
@@ -407,7 +407,7 @@ fn daemon(config: &OsString) -> ExitCode {
     runtime.block_on(async {
         let config: ShimConfig = serde_json::from_slice(&fs_err::read(config).unwrap()).unwrap();
         let exe = silo_sys::spawn::sealed_self().unwrap();
-        let shim = Shim::spawn(exe.as_fd(), &config, None).await.unwrap();
+        let shim = Shim::spawn(exe.as_fd(), &config, Given::default()).await.unwrap();
         let _client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap();
         shim.start().await.unwrap();
         println!("started");
@@ -497,7 +497,7 @@ async fn unstarted_goes_with_its_daemon(ground: &Ground) {
     assert_eq!(silo_shim::exit::read(&config.container_dir), None);
     assert_eq!(fs_err::read_dir(&config.run_dir).unwrap().count(), 0);
     // Before the daemon even reads that it was made.
-    let spawning = Shim::spawn(ground.exe.as_fd(), &config, None);
+    let spawning = Shim::spawn(ground.exe.as_fd(), &config, Given::default());
     let cut_off = tokio::time::timeout(std::time::Duration::from_millis(1), spawning).await;
     drop(cut_off);
     silo_shim::gone(&config.container_dir).await.unwrap();
@@ -563,7 +563,10 @@ async fn dies_with_its_shim(ground: &Ground) {
 async fn given_network(ground: &Ground) {
     let config = ground.prepare("busybox readlink /proc/self/ns/net; sleep 1000", |_, _| ());
     let netns: OwnedFd = fs_err::File::open("/proc/self/ns/net").unwrap().into_file().into();
-    let shim = Shim::spawn(ground.exe.as_fd(), &config, Some(netns)).await.unwrap();
+    let shim =
+        Shim::spawn(ground.exe.as_fd(), &config, Given { netns: Some(netns), ..Given::default() })
+            .await
+            .unwrap();
     let mut events = shim.events();
     let mut client = shim.attach(ProcessRef::Init, OUTPUT).await.unwrap().stream;
     shim.start().await.unwrap();

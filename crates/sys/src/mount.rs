@@ -7,13 +7,17 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
+use rustix::thread::LinkNameSpaceType;
+
+/// `CLONE_FS`: a root and working directory of the thread's own, as setns(2) wants for mounts.
+const FS: u64 = 0x200;
 
 /// The longest value that fsconfig(2) takes as a string, without its end.
 const STRING_MAX: usize = 255;
@@ -132,6 +136,23 @@ pub fn bind_clone(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd
 /// As [`bind_clone`], of what `fd` refers to.
 pub fn bind_clone_fd(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
     open_tree(fd.as_fd(), Path::new(""), recursive, OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+/// As [`bind_clone`], of a directory in another mount namespace, as seen from its root. A link
+/// in the path is an error.
+///
+/// The kernel copies only what is in the caller's own namespace, so a thread goes there.
+pub fn bind_clone_in(namespace: OwnedFd, path: PathBuf) -> io::Result<OwnedFd> {
+    let clone = move || {
+        crate::namespace::unshare(FS)?;
+        crate::namespace::join(&namespace, LinkNameSpaceType::Mount)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let root = crate::path::open_root("/")?;
+        let place = crate::path::open_in_root_no_links(&root, path, flags, Mode::empty())?;
+        bind_clone_fd(&place, false)
+    };
+    let thread = std::thread::Builder::new().name("mount-namespace".into()).spawn(clone)?;
+    thread.join().map_err(|_| io::Error::other("a thread failed"))?
 }
 
 fn open_tree(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use silo_shim::config::{ConsoleSize, LogConfig, LogDriver, RootConfig, ShimConfig};
 use silo_shim::logs::AttributeSource;
 use silo_shim::protocol::ProcessRef;
-use silo_shim::{Shim, ShimError};
+use silo_shim::{Given, Shim, ShimError};
 use silo_types::{Error, ErrorKind, Kind};
 
 use super::sandbox::Prepared;
@@ -22,6 +22,13 @@ use crate::spec::{self, Join, user};
 const CANNOT_EXECUTE: i32 = 126;
 const NOT_FOUND: i32 = 127;
 const FAILED: i32 = 128;
+
+/// What is mounted at /dev/shm: a source, and a mount in its place.
+#[derive(Debug, Default)]
+struct SharedMemory {
+    source: Option<PathBuf>,
+    mount: Option<OwnedFd>,
+}
 
 /// Why a container starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,12 +158,12 @@ impl Engine {
         let mut mounts = self.mount_sources(container, record)?;
         network.files.retain(|file| !mounts.iter().any(|m| m.destination == file.destination));
         mounts.append(&mut network.files);
-        let shm = self.shared_memory(container, record)?;
         let namespaces = spec::Namespaces {
             network: std::mem::take(&mut network.join),
             ipc: self.join_of(container, &record.host_config.ipc_mode, "ipc")?,
             pid: self.join_of(container, &record.host_config.pid_mode, "pid")?,
         };
+        let shm = self.shared_memory(record).await?;
         let security = record.security();
         let cgroup = self.cgroup_path(container.id.as_str(), record);
         let capabilities = spec::caps::effective(
@@ -176,7 +183,7 @@ impl Engine {
                 linked: std::mem::take(&mut network.env),
                 user: &resolved,
                 mounts,
-                shm,
+                shm: shm.source,
                 namespaces,
                 cgroup: cgroup.display().to_string(),
             },
@@ -210,8 +217,8 @@ impl Engine {
             note: serde_json::to_string(&network.attachment).unwrap_or_default(),
         };
         let started = async {
-            let netns = network.netns.take();
-            let shim = Shim::spawn(self.config.exe.as_fd(), &config, netns).await?;
+            let given = Given { netns: network.netns.take(), shm: shm.mount };
+            let shim = Shim::spawn(self.config.exe.as_fd(), &config, given).await?;
             attach_waiting(container, &shim).await;
             match shim.start().await {
                 Ok(at) => Ok((shim, at)),
@@ -345,30 +352,23 @@ impl Engine {
         volume_source(mount, files)
     }
 
-    /// The directory for /dev/shm: the host's, another container's, or one that others may join.
-    fn shared_memory(
-        &self,
-        container: &Container,
-        record: &Record,
-    ) -> Result<Option<PathBuf>, Error> {
+    /// What is mounted at /dev/shm in place of a file system of the container's own: the host's,
+    /// or that of the container whose IPC namespace it joins, which no path of the host leads to.
+    async fn shared_memory(&self, record: &Record) -> Result<SharedMemory, Error> {
         let mode = record.host_config.ipc_mode.as_str();
         if mode == "host" {
-            return Ok(Some("/dev/shm".into()));
+            return Ok(SharedMemory { source: Some("/dev/shm".into()), mount: None });
         }
-        let owner = match validate::container_of(mode) {
-            Some(other) => self.containers.find(other)?.id.clone(),
-            None if mode == "shareable" => container.id.clone(),
-            None => return Ok(None),
-        };
-        let directory = self.shm_dir(owner.as_str());
-        let made = std::fs::DirBuilder::new().create(&directory);
-        match made {
-            Ok(()) => rustix::fs::chmod(&directory, rustix::fs::Mode::from(0o1777))
-                .map_err(|error| Error::internal(format!("chmod /dev/shm: {error}")))?,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::internal(format!("make /dev/shm: {error}"))),
-        }
-        Ok(Some(directory))
+        let Some(owner) = validate::container_of(mode) else { return Ok(SharedMemory::default()) };
+        let owner = self.containers.find(owner)?;
+        let namespace = Self::namespace_of(&owner, "mnt")?;
+        let mount = super::archive::blocking(move || {
+            silo_sys::mount::bind_clone_in(namespace, "/dev/shm".into()).map_err(|error| {
+                Error::internal(format!("share /dev/shm of container {}: {error}", owner.id))
+            })
+        })
+        .await?;
+        Ok(SharedMemory { source: Some("/dev/shm".into()), mount: Some(mount) })
     }
 
     /// What an IPC or PID mode means for the namespace.

@@ -13,12 +13,13 @@ use silo_types::{ErrorKind, Kind};
 use super::compute::{Compute, Launched};
 use super::supervisor::internal;
 use crate::config::{RootConfig, ShimConfig};
+use crate::handle::Given;
 use crate::protocol::Failure;
 
 /// A container made by `silo_runtime` in a control group of its own.
 pub(super) struct OciCompute {
     config: ShimConfig,
-    netns: Option<OwnedFd>,
+    given: Given,
     cgroup: Cgroup,
     oom: Option<OomEvents>,
     gate: Option<Gate>,
@@ -33,14 +34,14 @@ pub(super) struct OciCompute {
 
 impl OciCompute {
     /// Makes the control group.
-    pub(super) fn new(config: &ShimConfig, netns: Option<OwnedFd>) -> Result<Self, Failure> {
+    pub(super) fn new(config: &ShimConfig, given: Given) -> Result<Self, Failure> {
         let path = config.cgroup.to_string_lossy();
         let cgroup = CgroupPath::from_oci(&path, config.id.as_str())
             .and_then(|path| Cgroups::detect()?.create(&path))
             .map_err(refused)?;
         Ok(Self {
             config: config.clone(),
-            netns,
+            given,
             cgroup,
             oom: None,
             gate: None,
@@ -80,7 +81,8 @@ impl OciCompute {
         let id = self.config.id.to_string();
         let mut request = CreateRequest::new(&id, &self.config.container_dir, &spec, root);
         request.stdio = stdio;
-        request.netns = self.netns.take();
+        request.netns = self.given.netns.take();
+        request.trees.extend(self.given.shm.take().map(|shm| ("/dev/shm".into(), shm)));
         request.cgroup = Some(&self.cgroup);
         request.dies_with_caller = true;
         request.filter.clone_from(&self.filter);
