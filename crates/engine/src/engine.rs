@@ -54,9 +54,7 @@ impl Engine {
         for name in ["containers", "volumes"] {
             prepare(&config.data_root.join(name), 0o711)?;
         }
-        for (name, mode) in [("shims", 0o700), ("shm", 0o711)] {
-            prepare(&config.run_root.join(name), mode)?;
-        }
+        prepare(&config.run_root.join("shims"), 0o700)?;
         let db = Arc::new(Db::open(&config.data_root.join("silo.db"))?);
         let store = Arc::new(silo_store::Store::open(&config.data_root).map_err(Error::from_kind)?);
         let images = Images::open(&db, &store)?;
@@ -104,10 +102,5 @@ impl Engine {
     /// The run directory of a container's shim.
     pub(crate) fn shim_dir(&self, id: &str) -> PathBuf {
         self.config.run_root.join("shims").join(id)
-    }
-
-    /// The shared memory of a container that others may join.
-    pub(crate) fn shm_dir(&self, id: &str) -> PathBuf {
-        self.config.run_root.join("shm").join(id)
     }
 }

@@ -13,7 +13,6 @@
 //!                                    resolv.conf, <id>-json.log, exit.json
 //! <data>/volumes/<name>/_data        named and anonymous volumes
 //! <run>/shims/<id>/                  socket and pid of the container's shim
-//! <run>/shm/<id>/                    /dev/shm of a container that others may join
 //! ```
 //!
 //! A container's record is written with full synchronisation when it is created and removed;
