@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -136,6 +136,65 @@ pub fn bind_clone(path: impl AsRef<Path>, recursive: bool) -> io::Result<OwnedFd
 /// As [`bind_clone`], of what `fd` refers to.
 pub fn bind_clone_fd(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
     open_tree(fd.as_fd(), Path::new(""), recursive, OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+/// A tree of mounts that no process lives in. It lasts as long as the value.
+#[derive(Debug)]
+pub struct Composed {
+    /// The root, from where everything beneath can be reached.
+    pub root: OwnedFd,
+    /// Keeps the mount namespace.
+    _namespace: OwnedFd,
+}
+
+/// Puts detached mounts together in a mount namespace of their own: `root`, and in it `beneath`,
+/// in that order. Directories and files that are missing in the root are made; what cannot be
+/// attached is left out.
+///
+/// Before Linux 6.15 a detached mount cannot have others beneath it, so a thread makes a
+/// namespace and leaves it to a descriptor.
+pub fn compose(root: OwnedFd, beneath: Vec<(PathBuf, OwnedFd)>) -> io::Result<Composed> {
+    let compose = move || {
+        crate::namespace::unshare(FS | crate::process::NEW_MOUNT)?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let namespace = rustix::fs::open("/proc/thread-self/ns/mnt", flags, Mode::empty())?;
+        set_propagation_of_all(Propagation::Private)?;
+        attach_at(&root, "/")?;
+        rustix::process::fchdir(&root)?;
+        // Otherwise the tree would keep what the host unmounts busy. A host whose root is a RAM
+        // disk cannot do without it.
+        if rustix::process::pivot_root(c".", c".").is_ok() {
+            detach_cwd()?;
+        }
+        for (place, mount) in beneath {
+            let private =
+                MountAttr { propagation: Some(Propagation::Private), ..MountAttr::default() };
+            let attached = set_attr(&mount, private, true)
+                .and_then(|()| target(&root, &place, &mount))
+                .and_then(|target| attach(&mount, target));
+            // Its place may be a link to nothing, or on a mount that is read-only.
+            drop(attached);
+        }
+        Ok(Composed { root, _namespace: namespace })
+    };
+    let thread = std::thread::Builder::new().name("mount-namespace".into()).spawn(compose)?;
+    thread.join().map_err(|_| io::Error::other("a thread failed"))?
+}
+
+/// What a mount is to be attached at: a directory or a file, as it is one itself.
+fn target(root: &OwnedFd, place: &Path, mount: &OwnedFd) -> io::Result<OwnedFd> {
+    let mode = Mode::from_raw_mode(0o755);
+    if FileType::from_raw_mode(rustix::fs::fstat(mount)?.st_mode).is_dir() {
+        return crate::path::mkdir_all_in_root(root, place, mode);
+    }
+    match crate::path::open_in_root(root, place, OFlags::PATH, Mode::empty()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result,
+    }
+    if let Some(parent) = place.parent() {
+        crate::path::mkdir_all_in_root(root, parent, mode)?;
+    }
+    crate::path::open_in_root(root, place, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY, mode)
 }
 
 /// As [`bind_clone`], of a directory in another mount namespace, as seen from its root. A link

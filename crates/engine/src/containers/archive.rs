@@ -113,12 +113,16 @@ fn go_mode(mode: u32) -> u32 {
     go
 }
 
+/// A path as seen from the root, without dots.
+fn rooted(path: &str) -> String {
+    clean(&format!("/{path}"))
+}
+
 /// Looks at a path without following a link at its end, unless it ends in a slash or dot.
 fn find(view: &RootView, path: &str) -> io::Result<Found> {
-    let (root, place) = view.place(path);
     let follow = path.ends_with('/') || path.ends_with("/.");
     let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
-    let fd = silo_sys::path::open_in_root(root, &place, flags, Mode::empty())?;
+    let fd = silo_sys::path::open_in_root(view.fd(), rooted(path), flags, Mode::empty())?;
     let stat = rustix::fs::statat(&fd, "", AtFlags::EMPTY_PATH)?;
     let is_directory = FileType::from_raw_mode(stat.st_mode).is_dir();
     if follow && !is_directory {
@@ -136,7 +140,7 @@ fn find(view: &RootView, path: &str) -> io::Result<Found> {
 }
 
 fn path_stat(path: &str, found: &Found) -> PathStat {
-    let clean = clean(&format!("/{path}"));
+    let clean = rooted(path);
     let name = clean.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("/");
     let nanoseconds = i64::try_from(found.stat.st_mtime_nsec).unwrap_or(0);
     let modified = found.stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
@@ -206,8 +210,7 @@ impl Engine {
         let entry_name =
             if path.ends_with("/.") || path == "." { ".".to_owned() } else { stat.name.clone() };
         let stream = ArchiveStream::new(move |output| {
-            let (root, place) = view.place(&path);
-            tree::pack(root, Path::new(&place), entry_name.as_bytes(), output)
+            tree::pack(view.fd(), Path::new(&rooted(&path)), entry_name.as_bytes(), output)
                 .map_err(|error| io::Error::other(silo_types::error::chain(&error)))
         });
         self.container_event(&container, "archive-path", &[]);
@@ -235,9 +238,9 @@ impl Engine {
         let (name, path) = (name.to_owned(), path.to_owned());
         let input = tokio_util::io::SyncIoBridge::new(input);
         blocking(move || {
-            let (root, place) = view.place(&path);
-            let target = silo_sys::path::open_in_root(root, &place, OFlags::PATH, Mode::empty())
-                .map_err(|error| path_error(&name, &path, &error))?;
+            let target =
+                silo_sys::path::open_in_root(view.fd(), rooted(&path), OFlags::PATH, Mode::empty())
+                    .map_err(|error| path_error(&name, &path, &error))?;
             let stat = rustix::fs::fstat(&target)
                 .map_err(|error| path_error(&name, &path, &error.into()))?;
             // docker wording
@@ -246,13 +249,15 @@ impl Engine {
             }
             view.check_writable(&path, &record)?;
             let options = UnpackOptions { no_overwrite_dir_non_dir, owner };
-            tree::unpack_into(root, Path::new(&place), input, options).map_err(|error| {
-                let kind = match error.kind() {
-                    ErrorKind::InvalidParameter => ErrorKind::InvalidParameter,
-                    _ => ErrorKind::Internal,
-                };
-                Error::new(kind, silo_types::error::chain(&error))
-            })
+            tree::unpack_into(view.fd(), Path::new(&rooted(&path)), input, options).map_err(
+                |error| {
+                    let kind = match error.kind() {
+                        ErrorKind::InvalidParameter => ErrorKind::InvalidParameter,
+                        _ => ErrorKind::Internal,
+                    };
+                    Error::new(kind, silo_types::error::chain(&error))
+                },
+            )
         })
         .await?;
         self.container_event(&container, "extract-to-dir", &[]);

@@ -12,43 +12,39 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, PidfdFlags};
 use silo_store::Snapshot;
+use silo_sys::mount::{Composed, MountAttr};
 use silo_types::Error;
 
 use crate::container::{Container, Record};
 use crate::engine::Engine;
-use crate::mountpoints::{MountKind, clean};
+use crate::mountpoints::{MountKind, MountRecord, clean};
 
-/// A held root of a container, with what is mounted in it where the kernel does not show it.
+/// A held root of a container, with what is mounted in it.
 #[derive(Debug)]
 pub(crate) struct RootView {
-    root: OwnedFd,
-    /// Mounts of a container that does not run: destination, and directory or file.
-    mounts: Vec<(String, OwnedFd)>,
+    root: Held,
     /// The container's root is read-only.
     readonly: bool,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Of a container that runs, or has nothing mounted in it.
+    Root(OwnedFd),
+    /// Of a container that does not run.
+    Composed(Composed),
 }
 
 impl RootView {
     /// The root itself.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
-    /// The root that a path belongs to, and the path as seen from there.
-    pub(crate) fn place(&self, path: &str) -> (BorrowedFd<'_>, String) {
-        let path = clean(&format!("/{path}"));
-        let inside = |destination: &str| {
-            path.strip_prefix(destination)
-                .filter(|rest| rest.is_empty() || rest.starts_with('/'))
-                .map(|rest| if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
-        };
-        self.mounts
-            .iter()
-            .filter_map(|(destination, fd)| Some((destination, fd, inside(destination)?)))
-            .max_by_key(|(destination, ..)| destination.len())
-            .map_or_else(|| (self.root.as_fd(), path.clone()), |(_, fd, rest)| (fd.as_fd(), rest))
+        match &self.root {
+            Held::Root(root) => root.as_fd(),
+            Held::Composed(tree) => tree.root.as_fd(),
+        }
     }
 
     /// Fails when a path is not to be written to.
@@ -154,39 +150,56 @@ impl Engine {
             let root = verified(container, pid, || {
                 silo_sys::path::open_root(format!("/proc/{pid}/root"))
             })?;
-            return Ok(RootView { root, mounts: Vec::new(), readonly });
+            return Ok(RootView { root: Held::Root(root), readonly });
         }
         let root = self.mount_snapshot(container)?;
-        Ok(RootView { root, mounts: stopped_mounts(&record), readonly })
+        let mounts = stopped_mounts(&record);
+        let root = if mounts.is_empty() {
+            Held::Root(root)
+        } else {
+            Held::Composed(silo_sys::mount::compose(root, mounts).map_err(|error| {
+                Error::internal(format!("mount volumes of container {}: {error}", container.id))
+            })?)
+        };
+        Ok(RootView { root, readonly })
     }
 }
 
-/// Volumes and binds of a container that does not run.
-fn stopped_mounts(record: &Record) -> Vec<(String, OwnedFd)> {
+/// Volumes and binds of a container that does not run, those at the directories above first.
+fn stopped_mounts(record: &Record) -> Vec<(PathBuf, OwnedFd)> {
     let mut mounts = Vec::new();
     for mount in &record.mounts {
         if !matches!(mount.kind, MountKind::Bind | MountKind::Volume) {
             continue;
         }
-        let source = Path::new(&mount.source);
-        let opened =
-            rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .map_err(io::Error::from)
-                .and_then(|fd| {
-                    if mount.subpath.is_empty() {
-                        return Ok(fd);
-                    }
-                    silo_sys::path::open_in_root_no_links(
-                        fd,
-                        &mount.subpath,
-                        OFlags::PATH,
-                        rustix::fs::Mode::empty(),
-                    )
-                });
         // A source that is gone shows what the image has at its place, as an unmounted one does.
-        if let Ok(fd) = opened {
-            mounts.push((mount.destination.clone(), fd));
+        if let Ok(tree) = mount_tree(mount) {
+            mounts.push((PathBuf::from(&mount.destination), tree));
         }
     }
+    mounts.sort_by_key(|(destination, _)| destination.components().count());
     mounts
+}
+
+/// The source of a mount, as a detached mount.
+fn mount_tree(mount: &MountRecord) -> io::Result<OwnedFd> {
+    let mut source = rustix::fs::open(
+        mount.source.as_str(),
+        OFlags::PATH | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    if !mount.subpath.is_empty() {
+        source = silo_sys::path::open_in_root_no_links(
+            source,
+            &mount.subpath,
+            OFlags::PATH,
+            rustix::fs::Mode::empty(),
+        )?;
+    }
+    let tree = silo_sys::mount::bind_clone_fd(&source, !mount.non_recursive)?;
+    if !mount.rw {
+        let set = MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        silo_sys::mount::set_attr(&tree, set, true)?;
+    }
+    Ok(tree)
 }
