@@ -6,11 +6,11 @@
 
 use std::ffi::OsString;
 use std::io::{Seek, Write};
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -113,6 +113,8 @@ fn run(options: &Options) -> Result<()> {
             fs_err::set_permissions(root, PermissionsExt::from_mode(0o711))?;
         }
     }
+    // The same directory has the same name for every daemon: supervisors are found by it.
+    let data_root = fs_err::canonicalize(data_root)?;
     let _lock = lock(&data_root)?;
     if let Some(file) = &options.pidfile {
         fs_err::write(file, std::process::id().to_string())?;
@@ -208,11 +210,12 @@ fn lock(data_root: &Path) -> Result<fs_err::File> {
         .create(true)
         .truncate(false)
         .open(&path)?;
-    let exclusive = rustix::fs::FlockOperation::NonBlockingLockExclusive;
-    if rustix::fs::flock(file.as_fd(), exclusive).is_err() {
+    if !silo_sys::lock::exclusive(&file, Duration::ZERO)? {
         let pid = fs_err::read_to_string(&path).unwrap_or_default();
         let pid = pid.trim();
-        if pid.is_empty() || is_alive(pid) || !lock_of_dead(&file)? {
+        // What a dead one was about to execute holds the lock until it is executed.
+        let dead = !pid.is_empty() && !is_alive(pid);
+        if !dead || !silo_sys::lock::exclusive(&file, Duration::from_secs(10))? {
             bail!(
                 "another daemon (pid {pid}) uses {}; stop it, or choose another --root",
                 data_root.display()
@@ -223,20 +226,6 @@ fn lock(data_root: &Path) -> Result<fs_err::File> {
     file.rewind()?;
     writeln!(file, "{}", std::process::id())?;
     Ok(file)
-}
-
-/// Takes the lock of a daemon that is dead: what it was about to execute in that moment holds the
-/// lock until it is executed. False when that takes too long.
-fn lock_of_dead(file: &fs_err::File) -> Result<bool> {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
-    let copy = file.as_fd().try_clone_to_owned()?;
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let locked = rustix::fs::flock(&copy, rustix::fs::FlockOperation::LockExclusive);
-        // Whoever waits for it may have given up.
-        sender.send(locked.is_ok()).ok();
-    });
-    Ok(receiver.recv_timeout(PATIENCE).unwrap_or(false))
 }
 
 /// Whether a process has not ended. One whose parent has not noticed that has.

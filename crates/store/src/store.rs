@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use fs_err::File;
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::Mode;
 use sha2::{Digest as _, Sha256};
 use silo_types::Digest;
 
@@ -17,6 +17,8 @@ use crate::layer::{self, NewLayer, RECORD, remove_tree};
 use crate::lease::{Pins, lock};
 use crate::{Error, Image, Layer, Lease, snapshot};
 
+/// How long a process that was killed may hold the lock.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// An index of no images.
 const EMPTY_INDEX: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 
@@ -94,10 +96,8 @@ impl Store {
         }
         let path = root.join("content/ingest");
         let held = File::open(&path).map_err(Error::io("open", &path))?;
-        match rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Busy(root)),
-            Err(error) => return Err(Error::io("lock", path)(error.into())),
+        if !silo_sys::lock::exclusive(&held, PATIENCE).map_err(Error::io("lock", &path))? {
+            return Err(Error::Busy(root));
         }
         let layout = root.join("content/oci-layout");
         let text = br#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod fdpass;
+pub mod lock;
 pub mod mount;
 pub mod namespace;
 pub mod netns;
