@@ -285,7 +285,8 @@ impl Engine {
         let dir = self.container_dir(id.as_str());
         silo_shim::kill(&dir);
         let parent = Path::new("/").join(self.config.cgroup_parent.trim_start_matches('/'));
-        let told = ShimConfig::read(&dir).map(|config| config.cgroup);
+        let told = ShimConfig::read(&dir).filter(|config| config.container_dir == dir);
+        let told = told.map(|config| config.cgroup);
         self.kill_cgroup(told.unwrap_or_else(|| parent.join(id.as_str()))).await;
         wait_gone(&id, &dir).await;
     }

@@ -6,10 +6,11 @@
 //! is about to, without it. The copies of a shim that become processes of the container keep it
 //! until they execute their programs.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -80,28 +81,51 @@ pub async fn gone(container_dir: &Path) -> io::Result<()> {
     }
 }
 
+/// A shim that lives, or a copy of one that is about to become something else.
+#[derive(Debug)]
+pub struct Living {
+    /// The container's id.
+    pub id: String,
+    /// The container's directory, which says whose shim it is.
+    pub container_dir: PathBuf,
+    process: OwnedFd,
+}
+
+impl Living {
+    /// Kills it; true if it could be.
+    pub fn kill(&self) -> bool {
+        rustix::process::pidfd_send_signal(&self.process, Signal::KILL).is_ok()
+    }
+}
+
+/// Every shim of the machine, whichever engine's it is. This looks at every process.
+pub fn living() -> Vec<Living> {
+    let Ok(processes) = fs_err::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let command = || fs_err::read(format!("/proc/{pid}/cmdline")).ok();
+        parse(&command()?)?;
+        // A number that was given anew meanwhile is not hit: once more with its process held.
+        let process = rustix::process::pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        let (id, container_dir) = parse(&command()?)?;
+        Some(Living { id, container_dir, process })
+    })
+    .collect()
+}
+
 /// Kills every shim of the container of this directory, whether or not the directory exists, and
 /// returns how many there were. Their end is not waited for: see [`gone`].
 pub fn kill(container_dir: &Path) -> usize {
-    let Ok(processes) = fs_err::read_dir("/proc") else { return 0 };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(Pid::from_raw)
-        .filter(|&pid| {
-            // The descriptor comes first: a number that is given anew meanwhile is not hit.
-            let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
-                return false;
-            };
-            let command = fs_err::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
-            command.is_ok_and(|command| is_shim(&command, container_dir))
-                && rustix::process::pidfd_send_signal(process, Signal::KILL).is_ok()
-        })
-        .count()
+    let shims = living().into_iter().filter(|shim| shim.container_dir == container_dir);
+    shims.filter(Living::kill).count()
 }
 
-/// Whether a command line is that of a shim for the container of a directory.
-fn is_shim(command: &[u8], container_dir: &Path) -> bool {
-    let mut words = command.split(|&byte| byte == 0);
-    words.next() == Some(b"silo-shim") && words.nth(1) == Some(container_dir.as_os_str().as_bytes())
+/// The container and its directory in the command line of a shim.
+fn parse(command: &[u8]) -> Option<(String, PathBuf)> {
+    let mut words = command.strip_prefix(b"silo-shim\0")?.split(|&byte| byte == 0);
+    let (id, dir) = (words.next()?, words.next()?);
+    (dir.first() == Some(&b'/'))
+        .then(|| (String::from_utf8_lossy(id).into_owned(), OsStr::from_bytes(dir).into()))
 }
 
 #[cfg(test)]
@@ -111,13 +135,14 @@ mod tests {
     #[test]
     fn command_lines_of_shims() {
         for (command, expected) in [
-            (&b"silo-shim\0abc\0/data/abc\0"[..], true),
-            (b"silo-shim\0abc\0/data/abcd\0", false),
-            (b"silo-shim\0abc\0", false),
-            (b"sh\0abc\0/data/abc\0", false),
-            (b"", false),
+            (&b"silo-shim\0abc\0/data/abc\0"[..], Some(("abc", "/data/abc"))),
+            (b"silo-shim\0abc\0", None),
+            (b"silo-shim", None),
+            (b"sh\0abc\0/data/abc\0", None),
+            (b"", None),
         ] {
-            assert_eq!(is_shim(command, Path::new("/data/abc")), expected, "{command:?}");
+            let expected = expected.map(|(id, dir)| (id.to_owned(), PathBuf::from(dir)));
+            assert_eq!(parse(command), expected, "{command:?}");
         }
     }
 

@@ -73,6 +73,6 @@ pub mod logs;
 mod program;
 pub mod protocol;
 
-pub use claim::{gone, kill};
+pub use claim::{Living, gone, kill, living};
 pub use handle::{AttachStream, Attached, Given, Shim, ShimError};
 pub use program::main;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use silo_shim::Living;
 use silo_shim::exit::{self, ExitRecord};
 use silo_shim::protocol::{Event, ProcessRef};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -84,13 +85,21 @@ impl Engine {
             })
     }
 
-    /// Kills every process of a cgroup, waits until they are dead, and removes it.
+    /// Kills every process of a container's cgroup, waits until they are dead, and removes it.
+    /// That of another engine's container, which a copy of its data root can lead to, is spared.
     pub(crate) async fn kill_cgroup(&self, path: PathBuf) {
         let cgroups = self.cgroups.clone();
+        let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let dir = self.container_dir(&id);
         let kill = move || {
             let killed = silo_cgroup::CgroupPath::from_oci(&path.to_string_lossy(), "")
                 .and_then(|path| cgroups.open(&path))
                 .and_then(|group| {
+                    let others = |shim: &Living| shim.id == id && shim.container_dir != dir;
+                    if silo_shim::living().iter().any(others) {
+                        tracing::warn!(container = id, "the cgroup is that of another engine");
+                        return Ok(());
+                    }
                     let killed = group.kill_all();
                     // What cannot be told to end may end all the same.
                     group.remove().and(killed)
