@@ -25,6 +25,7 @@ pub struct Engine {
     kind: Kind,
     socket: PathBuf,
     directory: TempDir,
+    data_root: PathBuf,
     daemon: Option<Child>,
     prefix: String,
 }
@@ -62,6 +63,15 @@ impl Engine {
 
     /// An engine without images of its own.
     pub fn start_empty() -> Self {
+        let mut engine = Self::prepare();
+        if engine.kind == Kind::Silo {
+            engine.start_daemon();
+        }
+        engine
+    }
+
+    /// An engine whose daemon does not run yet.
+    pub fn prepare() -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{}x{number}", std::process::id());
         let directory = tempfile::Builder::new()
@@ -73,18 +83,18 @@ impl Engine {
             let host = std::env::var("SILO_TEST_DOCKER_HOST")
                 .unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
             let socket = host.strip_prefix("unix://").expect("a unix:// host").into();
-            return Self { kind: Kind::Docker, socket, directory, daemon: None, prefix };
+            let data_root = PathBuf::new();
+            return Self { kind: Kind::Docker, socket, directory, data_root, daemon: None, prefix };
         }
         let socket = directory.path().join("silo.sock");
-        let mut engine = Self { kind: Kind::Silo, socket, directory, daemon: None, prefix };
-        engine.start_daemon();
-        engine
+        let data_root = directory.path().join("data");
+        Self { kind: Kind::Silo, socket, directory, data_root, daemon: None, prefix }
     }
 
     /// Starts the daemon on the test's directories and waits until it serves.
     pub fn start_daemon(&mut self) {
         assert!(self.daemon.is_none(), "the daemon runs already");
-        let bridge = format!("s{}", self.prefix);
+        let bridge = self.bridge();
         let (mut ready, writer) = std::io::pipe().expect("a pipe");
         let log = fs_err::OpenOptions::new()
             .create(true)
@@ -97,7 +107,7 @@ impl Engine {
             .arg("--root")
             .arg(self.data_root())
             .arg("--run-root")
-            .arg(self.directory.path().join("run"))
+            .arg(self.run_root())
             .arg("--host")
             .arg(format!("unix://{}", self.socket.display()))
             .args(["--bridge", &bridge, "--table", &bridge, "--cgroup-parent"])
@@ -146,7 +156,31 @@ impl Engine {
 
     /// The data root of a Silo engine.
     pub fn data_root(&self) -> PathBuf {
-        self.directory.path().join("data")
+        self.data_root.clone()
+    }
+
+    /// Chooses the data root, for the next daemon.
+    pub fn set_data_root(&mut self, path: &Path) {
+        path.clone_into(&mut self.data_root);
+    }
+
+    /// The run root of a Silo engine.
+    pub fn run_root(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// The name of a Silo engine's bridge, and of its table of packet filter rules.
+    pub fn bridge(&self) -> String {
+        format!("s{}", self.prefix)
+    }
+
+    /// Removes the bridge and the rules of a Silo engine whose daemon does not run.
+    pub fn remove_network(&self) -> Outcome {
+        let bridge = self.bridge();
+        let output = Command::new(silo_binary())
+            .args(["daemon", "--remove-network", "--bridge", &bridge, "--table", &bridge])
+            .output();
+        output.expect("run silo").into()
     }
 
     /// A directory for the test's own files.
@@ -344,10 +378,7 @@ impl Drop for Engine {
                 let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             let _status = daemon.wait();
-            let _output = Command::new(silo_binary())
-                .args(["daemon", "--remove-network", "--bridge", &format!("s{}", self.prefix)])
-                .args(["--table", &format!("s{}", self.prefix)])
-                .output();
+            self.remove_network();
             self.remove_cgroup_parent();
         }
         if std::thread::panicking() {

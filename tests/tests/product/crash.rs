@@ -1,10 +1,39 @@
 //! `kill -9` at any moment loses nothing and leaks nothing.
 
+mod power_cut;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use silo_tests::{Engine, Kind};
+
+/// Set when it goes, so that threads end with a test that fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A generator of numbers (xorshift), for moments that nobody chose.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = u64::from(std::process::id()) << 32 | 1;
+        eprintln!("seed {seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
 
 fn silo_only(engine: &Engine) -> bool {
     engine.kind() == Kind::Silo
@@ -88,10 +117,17 @@ fn a_killed_supervisor_takes_its_container_along() {
         assert!(killed.expect("run kill").success());
     }
     assert_eq!(engine.ok(&["wait", &name]), "137");
-    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!is_alive(pid), "the container's process outlived the announcement of its end");
     assert_eq!(engine.inspect(&name)["State"]["Status"], "exited");
     engine.ok(&["start", &name]);
     engine.ok(&["rm", "-f", &name]);
+}
+
+/// Whether a process runs. A zombie does not: the host's first process has yet to collect it.
+fn is_alive(pid: u64) -> bool {
+    let Ok(stat) = fs_err::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let state = stat.rsplit(") ").next().and_then(|fields| fields.chars().next());
+    !matches!(state, Some('Z' | 'X') | None)
 }
 
 /// Processes whose command line names `text`.
@@ -119,7 +155,14 @@ fn entries(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Two hundred times SIGKILL for the daemon while clients create, start, stop, remove and load.
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+    // It may have ended by itself.
+    let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+/// Two hundred times SIGKILL for the daemon, and some for supervisors, while clients create,
+/// start, stop, remove and load.
 #[test]
 fn random_kills_under_load_lose_and_leak_nothing() {
     let mut engine = Engine::start();
@@ -130,31 +173,20 @@ fn random_kills_under_load_lose_and_leak_nothing() {
     let archive = archive.to_str().expect("UTF-8").to_owned();
     engine.ok(&["tag", "busybox", "other:1"]);
     engine.ok(&["save", "-o", &archive, "other:1"]);
-    // One that must never be lost, and one that must never stop.
+    // One that must never be lost, one that must never stop, and volumes that must stay.
     let (kept, running) = (engine.name("kept"), engine.name("running"));
-    engine.ok(&["create", "--name", &kept, "--label", "keep=me", "busybox", "true"]);
-    engine.ok(&["run", "-d", "--name", &running, "busybox", "sleep", "1000"]);
+    engine.ok(&["create", "--name", &kept, "--label", "keep=me", "-v", "/d", "busybox", "true"]);
+    let id = engine.ok(&["run", "-d", "--name", &running, "busybox", "sleep", "1000"]);
     let running_pid = engine.inspect(&running)["State"]["Pid"].clone();
+    engine.ok(&["run", "--rm", "-v", "named:/d", "busybox", "sh", "-c", "echo here > /d/file"]);
+    engine.ok(&["volume", "create", &"f".repeat(64)]);
     let stop = AtomicBool::new(false);
     let kills = 200;
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for worker in 0..3 {
-            let (stop, archive) = (&stop, &archive);
-            let mut commands: Vec<Vec<String>> = Vec::new();
-            let name = engine.name(&format!("w{worker}"));
-            for arguments in [
-                &["create", "--name", &name, "busybox", "sleep", "1000"][..],
-                &["start", &name],
-                &["exec", &name, "true"],
-                &["stop", "-t", "0", &name],
-                &["rm", "-f", &name],
-                &["run", "--rm", "-v", "/data", "busybox", "true"],
-                &["load", "-q", "-i", archive],
-                &["rmi", "other:1"],
-            ] {
-                commands.push(arguments.iter().map(|&argument| argument.to_owned()).collect());
-            }
-            let socket = engine.socket().to_owned();
+            let commands = load(&engine, worker, &archive);
+            let (stop, socket) = (&stop, engine.socket().to_owned());
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     for arguments in &commands {
@@ -168,52 +200,111 @@ fn random_kills_under_load_lose_and_leak_nothing() {
                 }
             });
         }
-        let mut seed = u64::from(std::process::id()) | 1;
-        for _ in 0..kills {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
+        let mut random = Random::new();
+        for round in 0..kills {
             // The random moment is the point: nothing is waited for but time.
-            let until = Instant::now() + Duration::from_micros(seed % 60_000);
+            let until = Instant::now() + Duration::from_micros(random.below(60_000));
             while Instant::now() < until {
                 std::thread::yield_now();
             }
-            engine.kill_daemon();
-            engine.start_daemon();
+            if round % 4 == 0 {
+                let spared = processes(&id);
+                let shims = processes(&format!("{}/containers/", engine.data_root().display()));
+                shims.into_iter().filter(|pid| !spared.contains(pid)).for_each(kill);
+            }
+            if round % 4 != 1 {
+                engine.kill_daemon();
+                engine.start_daemon();
+            }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     engine.kill_daemon();
     engine.start_daemon();
     assert_eq!(engine.inspect(&kept)["Config"]["Labels"]["keep"], "me");
     assert_eq!(engine.inspect(&running)["State"]["Pid"], running_pid);
+    let gateway =
+        engine.ok(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
+    engine.ok(&["exec", &running, "ping", "-c", "1", "-W", "5", &gateway]);
     engine.ok(&["start", "-a", &kept]);
-    let all = engine.ok(&["ps", "-aq"]);
+    let named = ["run", "--rm", "-v", "named:/d", "busybox", "cat", "/d/file"];
+    assert_eq!(engine.ok(&named), "here");
+    let all = engine.ok(&["ps", "-aq", "--no-trunc"]);
     for id in all.lines() {
         engine.ok(&["inspect", id]);
+        let shims = processes(&format!("{}/containers/{id}", engine.data_root().display()));
+        assert!(shims.len() <= 1, "supervisors of {id}: {shims:?}");
     }
     let mut remove = vec!["rm", "-fv"];
     remove.extend(all.lines());
     engine.ok(&remove);
-    engine.ok(&["volume", "prune", "-af"]);
+    // Only what has a name is left, without any pruning.
+    let volumes = format!("{}\nnamed", "f".repeat(64));
+    assert_eq!(engine.ok(&["volume", "ls", "-q"]), volumes);
+    engine.ok(&["volume", "rm", "named", &"f".repeat(64)]);
     engine.ok(&["run", "--rm", "busybox", "true"]);
     // Once more, so that whatever is cleaned at a start has been.
     engine.kill_daemon();
     engine.start_daemon();
-    let data = engine.data_root();
-    for folder in ["containers", "snapshots", "volumes"] {
+    nothing_is_left(&engine);
+    engine.kill_daemon();
+    let removed = engine.remove_network();
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    assert_eq!(links(&engine.bridge()), Vec::<String>::new());
+    assert!(!Path::new(&format!("/sys/class/net/{}", engine.bridge())).exists());
+    engine.start_daemon();
+}
+
+/// What one client does again and again.
+fn load(engine: &Engine, worker: u32, archive: &str) -> Vec<Vec<String>> {
+    let name = engine.name(&format!("w{worker}"));
+    let commands: [&[&str]; 9] = [
+        &["create", "--name", &name, "-v", "/data", "busybox", "sleep", "1000"],
+        &["start", &name],
+        &["exec", &name, "true"],
+        &["stop", "-t", "0", &name],
+        &["rm", "-fv", &name],
+        &["run", "--rm", "-v", "/data", "-p", "127.0.0.1::80", "busybox", "true"],
+        &["run", "-d", "--rm", "--net", "host", "busybox", "sleep", "0.02"],
+        &["load", "-q", "-i", archive],
+        &["rmi", "other:1"],
+    ];
+    commands.map(|words| words.iter().map(|&word| word.to_owned()).collect()).to_vec()
+}
+
+/// Interfaces that are ports of a bridge.
+fn links(bridge: &str) -> Vec<String> {
+    entries(Path::new(&format!("/sys/class/net/{bridge}/brif")))
+}
+
+/// An engine without containers and volumes holds nothing.
+#[track_caller]
+fn nothing_is_left(engine: &Engine) {
+    let (data, run) = (engine.data_root(), engine.run_root());
+    let folders = ["containers", "snapshots", "volumes"].map(|name| data.join(name));
+    for folder in folders.iter().chain([&run.join("shims")]) {
         let left: Vec<String> =
-            entries(&data.join(folder)).into_iter().filter(|name| name.len() == 64).collect();
-        assert_eq!(left, Vec::<String>::new(), "{folder}");
+            entries(folder).into_iter().filter(|name| !name.starts_with('.')).collect();
+        assert_eq!(left, Vec::<String>::new(), "{}", folder.display());
     }
-    let shims = processes(&format!("{}", data.display()));
-    assert_eq!(shims, [engine.daemon_pid()], "processes that name the data root");
+    let processes = processes(&format!("{}", data.display()));
+    assert_eq!(processes, [engine.daemon_pid()], "processes that name the data root");
     let mounts = fs_err::read_to_string("/proc/self/mountinfo").expect("mounts");
-    assert!(!mounts.contains(&format!("{}", data.display())), "{mounts}");
+    assert!(!mounts.contains(&format!("{}/", data.display())), "{mounts}");
     for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
         let group = Path::new("/sys/fs/cgroup").join(hierarchy).join(engine.cgroup_parent());
         let left: Vec<String> =
             entries(&group).into_iter().filter(|name| name.len() == 64).collect();
         assert_eq!(left, Vec::<String>::new(), "{}", group.display());
+    }
+    // Those that are kept ready, and no more.
+    let links = links(&engine.bridge());
+    assert!(links.len() <= 5, "{links:?}");
+    let rules = std::process::Command::new("nft")
+        .args(["-j", "list", "table", "ip", &engine.bridge()])
+        .output()
+        .expect("run nft");
+    let rules: serde_json::Value = serde_json::from_slice(&rules.stdout).expect("JSON from nft");
+    for map in rules["nftables"].as_array().expect("a list") {
+        assert!(map["map"]["elem"].is_null(), "{map}");
     }
 }

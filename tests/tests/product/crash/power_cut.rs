@@ -1,0 +1,273 @@
+//! Whatever a client was told is done survives the loss of power at any moment, and what was
+//! half done does not keep the engine from starting.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use silo_tests::Engine;
+
+use super::{Random, Stop, entries, kill, processes, silo_only};
+
+/// What clients were told.
+#[derive(Debug, Default, Clone)]
+struct Told {
+    containers: BTreeSet<String>,
+    /// Containers whose removal has begun, which may be there or not.
+    leaving: BTreeSet<String>,
+    removed: BTreeSet<String>,
+    tags: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+}
+
+/// One client: makes things with names that nobody had before, and keeps account.
+fn work(command: impl Fn() -> Command, client: &str, told: &Mutex<Told>, stop: &AtomicBool) {
+    let run = |arguments: &[&str]| {
+        let output = command().args(arguments).stdin(Stdio::null()).output().expect("run docker");
+        output.status.success()
+    };
+    let note = |note: &dyn Fn(&mut Told)| note(&mut told.lock().expect("the account"));
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("{client}-{number}");
+        let volume = format!("v-{name}:/v");
+        if run(&["create", "--name", &name, "-v", &volume, "-v", "/a", "busybox", "sleep", "99"]) {
+            note(&|told| {
+                told.containers.extend([name.clone()]);
+                told.volumes.extend([format!("v-{name}")]);
+            });
+        }
+        run(&["start", &name]);
+        let tag = format!("tag:{name}");
+        if run(&["tag", "busybox", &tag]) {
+            note(&|told| told.tags.extend([tag.clone()]));
+        }
+        if number % 2 == 0 {
+            note(&|told| told.leaving.extend([name.clone()]));
+            if run(&["rm", "-fv", &name]) {
+                note(&|told| told.removed.extend([name.clone()]));
+            }
+        }
+        run(&["run", "--rm", "-v", "/data", "busybox", "true"]);
+    }
+}
+
+/// Starts clients, runs `at_a_moment` with what they were told until then, and ends them.
+fn under_load(engine: &Engine, round: usize, patience: Duration, at_a_moment: impl FnOnce(&Told)) {
+    let (told, stop) = (Mutex::new(Told::default()), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        for client in 0..3 {
+            let socket = engine.socket().to_owned();
+            let command = move || {
+                let mut command = Command::new("docker");
+                command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
+                command
+            };
+            let client = engine.name(&format!("r{round}c{client}"));
+            let (told, stop) = (&told, &stop);
+            scope.spawn(move || work(command, &client, told, stop));
+        }
+        let until = Instant::now() + patience;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            std::thread::park_timeout(left);
+        }
+        let told_until_now = told.lock().expect("the account").clone();
+        at_a_moment(&told_until_now);
+    });
+}
+
+/// What must be true of an engine that finds the image of a crash.
+#[track_caller]
+fn survived(engine: &Engine, told: &Told) {
+    let listed = engine.ok(&["ps", "-a", "--format", "{{.Names}}"]);
+    let listed: BTreeSet<&str> = listed.lines().collect();
+    for name in told.containers.difference(&told.leaving) {
+        assert!(listed.contains(name.as_str()), "{name} is lost");
+    }
+    for name in &told.removed {
+        assert!(!listed.contains(name.as_str()), "{name} is back");
+    }
+    for name in &listed {
+        let status = engine.inspect(name)["State"]["Status"].clone();
+        assert!(status == "created" || status == "exited", "{name} is {status}");
+    }
+    let tags = engine.ok(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+    for tag in &told.tags {
+        assert!(tags.lines().any(|line| line == tag), "{tag} is lost");
+    }
+    let volumes = engine.ok(&["volume", "ls", "-q"]);
+    for volume in &told.volumes {
+        assert!(volumes.lines().any(|line| line == volume), "{volume} is lost");
+    }
+    // Each has its directory, and each directory its volume.
+    let mut known: Vec<&str> = volumes.lines().collect();
+    known.sort_unstable();
+    let mut directories = entries(&engine.data_root().join("volumes"));
+    directories.sort_unstable();
+    assert_eq!(directories, known);
+    let mut ids: Vec<String> =
+        engine.ok(&["ps", "-aq", "--no-trunc"]).lines().map(str::to_owned).collect();
+    ids.sort_unstable();
+    for folder in ["containers", "snapshots"] {
+        let mut found = entries(&engine.data_root().join(folder));
+        // Other names are no container's.
+        found.retain(|name| name.len() == 64);
+        found.sort_unstable();
+        assert_eq!(found, ids, "{folder}");
+    }
+    assert_eq!(engine.ok(&["run", "--rm", "busybox", "echo", "works"]), "works");
+    if let Some(name) = told.containers.difference(&told.leaving).next() {
+        engine.ok(&["start", name]);
+        assert_eq!(engine.ok(&["exec", name, "ls", "/v"]), "");
+        engine.ok(&["stop", "-t", "0", name]);
+    }
+}
+
+/// A file system in a file, mounted until dropped.
+struct Disk {
+    directory: tempfile::TempDir,
+}
+
+impl Disk {
+    /// Fails where there are no loop devices.
+    fn new() -> Result<Self, String> {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let disk = Self { directory };
+        let image = disk.directory.path().join("image");
+        fs_err::File::create(&image)
+            .and_then(|file| file.set_len(1 << 30))
+            .map_err(|error| error.to_string())?;
+        fs_err::create_dir(disk.path()).map_err(|error| error.to_string())?;
+        run("mkfs.ext4", &["-q".as_ref(), image.as_ref()])?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("disk")
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        let image = self.directory.path().join("image");
+        run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), self.path().as_ref()])
+    }
+
+    /// Nothing that has not reached the disk will.
+    fn cut_power(&self) -> Result<(), String> {
+        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
+        let program = r#"open(my $f, "<", $ARGV[0]) or die "$!\n";
+            my $flags = pack("I", 2); ioctl($f, 0x8004587d, $flags) or die "$!\n""#;
+        let file = self.path().join("silo.db");
+        run("perl", &["-e".as_ref(), program.as_ref(), file.as_ref()])
+    }
+
+    fn unmount(&self) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            // Processes that were killed hold it until they are gone.
+            match run("umount", &[self.path().as_ref()]) {
+                Err(_) if start.elapsed() < Duration::from_secs(10) => {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Not mounted if the test ended in between.
+        let _outcome = run("umount", &["-l".as_ref(), self.path().as_ref()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// The disk stops taking writes, and everything ends, at a random moment.
+#[test]
+fn what_clients_were_told_survives_a_power_cut() {
+    let disk = match Disk::new() {
+        Ok(disk) => disk,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let mut engine = Engine::prepare();
+    if !silo_only(&engine) {
+        return;
+    }
+    engine.set_data_root(&disk.path());
+    engine.start_daemon();
+    engine.load_busybox();
+    let mut random = Random::new();
+    for round in 0..6 {
+        let patience = Duration::from_micros(random.below(1_500_000));
+        let mut expected = Told::default();
+        under_load(&engine, round, patience, |told| {
+            disk.cut_power().expect("cut the power");
+            expected.clone_from(told);
+        });
+        engine.kill_daemon();
+        processes(&format!("{}", disk.path().display())).into_iter().for_each(kill);
+        fs_err::remove_dir_all(engine.run_root()).expect("what a reboot clears");
+        disk.unmount().expect("unmount");
+        disk.mount().expect("mount again");
+        engine.start_daemon();
+        survived(&engine, &expected);
+        let all = engine.ok(&["ps", "-aq"]);
+        let all: Vec<&str> = ["rm", "-fv"].into_iter().chain(all.lines()).collect();
+        engine.ok(&all);
+        engine.ok(&["volume", "prune", "-af"]);
+    }
+}
+
+/// A copy of the data root, taken while the daemon stands still, is as good as the original, and
+/// an engine on it leaves the original's containers alone.
+#[test]
+fn an_engine_starts_on_a_copy_of_another() {
+    let engine = Engine::start();
+    if !silo_only(&engine) {
+        return;
+    }
+    let running = engine.name("running");
+    engine.ok(&["run", "-d", "--name", &running, "busybox", "sleep", "1000"]);
+    let pid = engine.inspect(&running)["State"]["Pid"].clone();
+    let mut random = Random::new();
+    for round in 0..5 {
+        let mut copy = Engine::prepare();
+        let patience = Duration::from_micros(random.below(700_000));
+        let mut expected = Told::default();
+        under_load(&engine, round, patience, |told| {
+            let daemon = i32::try_from(engine.daemon_pid()).expect("a pid");
+            let daemon = rustix::process::Pid::from_raw(daemon).expect("a pid");
+            let signal = |signal| rustix::process::kill_process(daemon, signal).expect("signal");
+            signal(rustix::process::Signal::STOP);
+            let (from, to) = (engine.data_root(), copy.data_root());
+            let copied = run("cp", &["-a".as_ref(), from.as_ref(), to.as_ref()]);
+            signal(rustix::process::Signal::CONT);
+            // What a supervisor removes meanwhile is no loss.
+            assert!(to.join("silo.db").exists(), "{copied:?}");
+            expected.clone_from(told);
+        });
+        copy.start_daemon();
+        survived(&copy, &expected);
+        assert_eq!(copy.inspect(&running)["State"]["Status"], "exited");
+    }
+    assert_eq!(engine.inspect(&running)["State"]["Pid"], pid);
+    assert_eq!(engine.inspect(&running)["State"]["Status"], "running");
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+}
