@@ -64,7 +64,7 @@ impl Request {
         Ok(self.json_if_any().await?.unwrap_or_default())
     }
 
-    /// A JSON body, or `None` where there is no body.
+    /// A JSON body, or `None` where there is none or it is `null`.
     pub(crate) async fn json_if_any<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         // A chunked body without content is not the same as none: dockerd calls it broken.
         let none = self.body.is_end_stream();
@@ -76,7 +76,7 @@ impl Request {
         if none {
             return Ok(None);
         }
-        parse(&self.bytes().await?).map(Some)
+        parse(&self.bytes().await?)
     }
 }
 
@@ -95,14 +95,15 @@ fn check_content_type(kind: &str) -> Result<(), Error> {
     )))
 }
 
-/// Parses one JSON document, with errors in the words of Go's decoder.
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+/// Parses one JSON document, with errors in the words of Go's decoder; `null` is none.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::invalid("invalid JSON: got EOF while reading request body"));
     }
-    let mut documents = serde_json::Deserializer::from_slice(bytes).into_iter::<AnyCase<T>>();
+    let mut documents =
+        serde_json::Deserializer::from_slice(bytes).into_iter::<Option<AnyCase<T>>>();
     let value = match documents.next() {
-        Some(Ok(AnyCase(value))) => value,
+        Some(Ok(value)) => value.map(|AnyCase(value)| value),
         Some(Err(error)) => return Err(explain(bytes, &error)),
         None => return Err(Error::invalid("invalid JSON: got EOF while reading request body")),
     };
@@ -197,7 +198,8 @@ mod tests {
             let error = parse::<ContainerCreateRequest>(text.as_bytes()).unwrap_err();
             assert_eq!(error.message(), expected, "{text}");
         }
-        assert!(parse::<ContainerCreateRequest>(b" {} \n").is_ok());
+        assert!(parse::<ContainerCreateRequest>(b" {} \n").unwrap().is_some());
+        assert!(parse::<ContainerCreateRequest>(b"null\n").unwrap().is_none());
     }
 
     #[test]

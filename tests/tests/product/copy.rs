@@ -35,7 +35,12 @@ fn files_and_folders_both_ways() {
     }
     assert_eq!(engine.ok(&["exec", &name, "cat", "/dsttrue/link"]), "a");
     let stderr = engine.fails(1, &["cp", &format!("{name}:/none"), path]);
-    assert!(stderr.contains("Could not find the file /none in container"), "{stderr}");
+    // Clients before 23.0 have their own words.
+    let old = format!("No such container:path: {name}:/none");
+    assert!(
+        stderr.contains("Could not find the file /none in container") || stderr.contains(&old),
+        "{stderr}"
+    );
     engine.ok(&["rm", "-f", &name]);
 }
 
@@ -86,4 +91,42 @@ fn archive_heads_and_errors() {
     let none = engine.http("GET", &format!("/containers/{name}/archive"), "");
     assert_eq!(none.status, 400);
     engine.ok(&["rm", &name]);
+}
+
+#[test]
+fn volumes_of_a_stopped_container_are_there() {
+    let engine = Engine::start();
+    let (name, volume) = (engine.name("cp"), engine.name("data"));
+    let bind = engine.scratch().join("bind");
+    fs_err::create_dir_all(&bind).expect("a folder");
+    fs_err::write(bind.join("f"), "bound\n").expect("a file");
+    let script = "ln -s /data/v /link; echo volume >/data/v/x; echo root >/data/y";
+    engine.ok(&[
+        "run",
+        "--name",
+        &name,
+        "-v",
+        &format!("{volume}:/data/v"),
+        "-v",
+        &format!("{}:/data/v/b:ro", bind.display()),
+        "busybox",
+        "sh",
+        "-c",
+        script,
+    ]);
+    let out = engine.scratch().join("out");
+    engine.ok(&["cp", &format!("{name}:/data"), out.to_str().expect("UTF-8")]);
+    for (path, content) in [("y", "root\n"), ("v/x", "volume\n"), ("v/b/f", "bound\n")] {
+        assert_eq!(fs_err::read_to_string(out.join(path)).expect(path), content);
+    }
+    let file = out.join("y");
+    let file = file.to_str().expect("UTF-8");
+    engine.ok(&["cp", file, &format!("{name}:/link/new")]);
+    let refused = engine.docker(&["cp", file, &format!("{name}:/data/v/b/new")]);
+    assert_ne!(refused.code, 0);
+    engine.ok(&["rm", &name]);
+    let list =
+        engine.ok(&["run", "--rm", "-v", &format!("{volume}:/v"), "busybox", "ls", "/v", "/v/b"]);
+    assert_eq!(list.split_whitespace().collect::<Vec<_>>(), ["/v:", "b", "new", "x", "/v/b:"]);
+    engine.ok(&["volume", "rm", &volume]);
 }

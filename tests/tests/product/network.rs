@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
 
-use silo_tests::Engine;
+use silo_tests::{Engine, Kind};
 
 /// Fetches from a server that may not listen yet.
 fn fetch(address: &str) -> String {
@@ -197,4 +197,28 @@ fn name_files() {
     for line in ["bridge bridge", "host host", "none null"] {
         assert!(networks.contains(line), "{networks}");
     }
+}
+
+#[test]
+fn hardware_addresses_from_new_and_old_clients() {
+    let engine = Engine::start();
+    let address = "02:42:ac:11:00:0a";
+    let cat = ["cat", "/sys/class/net/eth0/address"];
+    // New clients refuse to ask old engines.
+    if engine.kind() == Kind::Silo {
+        let mut run = vec!["run", "--rm", "--mac-address", address, "busybox"];
+        run.extend(cat);
+        assert_eq!(engine.ok(&run), address);
+    }
+    let body =
+        format!(r#"{{"image": "busybox", "macaddress": "{address}", "cmd": ["sleep", "9"]}}"#);
+    let created = engine.http("POST", "/v1.40/containers/create", &body);
+    assert_eq!(created.status, 201, "{}", created.message());
+    let created = created.json();
+    let id = created["Id"].as_str().expect("an id");
+    engine.ok(&["start", id]);
+    let mut exec = vec!["exec", id];
+    exec.extend(cat);
+    assert_eq!(engine.ok(&exec), address);
+    engine.ok(&["rm", "-f", id]);
 }

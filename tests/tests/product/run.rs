@@ -185,6 +185,41 @@ fn read_only_root_tmpfs_and_shm() {
     ]);
     let shm = engine.ok(&["run", "--rm", "--shm-size", "8m", "busybox", "df", "-k", "/dev/shm"]);
     assert!(shm.contains(" 8192 "), "{shm}");
+    let modes = ["--tmpfs", "/new", "--tmpfs", "/root"];
+    let mut run = vec!["run", "--rm"];
+    run.extend(modes);
+    run.extend(["busybox", "stat", "-c", "%a", "/new", "/root"]);
+    let found = engine.ok(&run);
+    let mut found = found.lines();
+    assert_eq!(found.next(), Some("1777"));
+    // A tmpfs takes over the mode of what it covers.
+    let root = engine.ok(&["run", "--rm", "busybox", "stat", "-c", "%a", "/root"]);
+    assert_eq!(found.next(), Some(root.as_str()));
+}
+
+#[test]
+fn shared_memory_of_another_container() {
+    let engine = Engine::start();
+    let name = engine.name("donor");
+    let sleep = ["busybox", "sleep", "100"];
+    let mut run = vec!["run", "-d", "--name", &name, "--ipc", "shareable", "--shm-size", "1m"];
+    run.extend(sleep);
+    engine.ok(&run);
+    let join = format!("container:{name}");
+    let script = "echo hi >/dev/shm/x; dd if=/dev/zero of=/dev/shm/big bs=1k count=2000; \
+                  rm /dev/shm/big; readlink /proc/self/ns/ipc";
+    let joined = engine.docker(&["run", "--rm", "--ipc", &join, "busybox", "sh", "-c", script]);
+    assert!(joined.stderr.contains("No space left on device"), "{joined:?}");
+    let own = engine.ok(&["exec", &name, "readlink", "/proc/self/ns/ipc"]);
+    assert_eq!(joined.stdout.trim(), own);
+    assert_eq!(engine.ok(&["exec", &name, "ls", "/dev/shm"]), "x");
+    engine.ok(&["rm", "-f", &name]);
+    let mut private = vec!["run", "-d", "--name", &name];
+    private.extend(sleep);
+    engine.ok(&private);
+    let refused = engine.docker(&["run", "--rm", "--ipc", &join, "busybox", "true"]);
+    assert!(refused.stderr.contains("non-shareable IPC"), "{refused:?}");
+    engine.ok(&["rm", "-f", &name]);
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl Engine {
         let ContainerCreateRequest { mut config, mut host_config, mut networking_config } = request;
         if let Some(networking) = &mut networking_config {
             self.name_networks(networking);
+            validate::networking(networking)?;
         }
         validate::config(&mut config)?;
         let mut warnings = validate::host_config(&mut host_config, &self.host, false)?;
@@ -156,7 +157,8 @@ impl Engine {
             match self.containers.find(name) {
                 Ok(container) => *mode = format!("container:{}", container.id),
                 Err(_) if may_come_later => {}
-                Err(error) => return Err(error),
+                // Not `NotFound`: clients would take the image for the missing thing and pull it.
+                Err(error) => return Err(Error::invalid(error.message().to_owned())),
             }
         }
         Ok(())

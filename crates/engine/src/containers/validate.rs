@@ -3,10 +3,12 @@
 //!
 //! All wording is dockerd's, since clients and tests match on it.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use silo_docker::containers::{Config, HealthConfig};
 use silo_docker::host_config::{HostConfig, Resources};
+use silo_docker::networks::NetworkingConfig;
 use silo_types::Error;
 
 use crate::host::{Host, parse_list};
@@ -152,7 +154,7 @@ pub(crate) fn host_config(
         ));
     }
     for option in &config.dns {
-        if option.parse::<std::net::IpAddr>().is_err() {
+        if option.parse::<IpAddr>().is_err() {
             return Err(invalid(format!("bad parameter: invalid DNS address {option:?}")));
         }
     }
@@ -215,6 +217,31 @@ fn network(config: &HostConfig) -> Result<(), Error> {
     }
 }
 
+/// The addresses that a container asks for.
+pub(crate) fn networking(networking: &NetworkingConfig) -> Result<(), Error> {
+    for end in networking.endpoints_config.values().flatten() {
+        if let Some(wanted) = &end.ipam_config {
+            let (v4, v6) = (&wanted.ipv4_address, &wanted.ipv6_address);
+            if !v4.is_empty() && v4.parse::<Ipv4Addr>().is_err() {
+                return Err(invalid(format!("invalid IPv4 address: {v4}")));
+            }
+            if !v6.is_empty() && v6.parse::<Ipv6Addr>().is_err() {
+                return Err(invalid(format!("invalid IPv6 address: {v6}")));
+            }
+            for ip in &wanted.link_local_ips {
+                if ip.parse::<IpAddr>().is_err() {
+                    return Err(invalid(format!("invalid link-local IP address: {ip}")));
+                }
+            }
+        }
+        let mac = &end.mac_address;
+        if !mac.is_empty() && mac.parse::<silo_net::Mac>().is_err() {
+            return Err(invalid(format!("invalid MAC address: {mac}")));
+        }
+    }
+    Ok(())
+}
+
 /// What a network mode excludes of the portable part.
 pub(crate) fn network_and_config(config: &Config, host_config: &HostConfig) -> Result<(), Error> {
     if container_of(&host_config.network_mode).is_none() {
@@ -240,7 +267,7 @@ fn extra_host(text: &str) -> Result<(), Error> {
         return Err(invalid(format!("bad format for add-host: {text:?}")));
     }
     let plain = address.trim_start_matches('[').trim_end_matches(']');
-    if address != "host-gateway" && plain.parse::<std::net::IpAddr>().is_err() {
+    if address != "host-gateway" && plain.parse::<IpAddr>().is_err() {
         return Err(invalid(format!("invalid IP address in add-host: {address:?}")));
     }
     if text.contains(['\n', '\r', '\0']) {
