@@ -52,7 +52,7 @@ mod tests {
         rustix::fs::unlink(&path).unwrap();
         assert!(exclusive(&first, Duration::ZERO).unwrap());
         assert!(!exclusive(&second, Duration::from_millis(10)).unwrap());
-        let waiting = std::thread::spawn(move || exclusive(&second, Duration::from_secs(60)));
+        let waiting = std::thread::spawn(move || exclusive(&second, Duration::from_mins(1)));
         drop(first);
         assert!(waiting.join().unwrap().unwrap());
     }

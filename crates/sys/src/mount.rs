@@ -451,7 +451,7 @@ mod tests {
     use super::*;
 
     struct Layers {
-        directory: std::path::PathBuf,
+        directory: PathBuf,
     }
 
     impl Layers {
