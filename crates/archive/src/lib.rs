@@ -11,7 +11,10 @@
 //!
 //! * a size on an entry that has no data (links, devices, directories);
 //! * GNU long names and a PAX header for one entry, or two PAX headers for one entry;
-//! * a global PAX header that changes a name, size, owner or attribute (Go ignores it);
+//! * a global PAX header that changes a name, size, owner or attribute (Go ignores it), or
+//!   that stands between an extension header and its entry (Go forgets the extension);
+//! * a file whose name ends in a slash (V7 directories have a type of their own);
+//! * a name prefix where GNU tar has times;
 //! * numbers, PAX records or sparse maps with anything but their canonical characters;
 //! * entry types that one of them skips (volume labels, multi-volume, incremental dumps).
 //!

@@ -109,12 +109,18 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
                     extensions.pax = Some(self.special(&header)?);
                 }
                 b'g' => {
+                    if start != header_at {
+                        let reason = "a global PAX header between an extension and its entry";
+                        return Err(ambiguous(start, reason));
+                    }
                     let bytes = self.special(&header)?;
                     let records = pax::parse(&bytes).map_err(|why| malformed(start, why))?;
                     if let Some((key, _)) = records.iter().find(|(key, _)| changes_entry(key)) {
                         let key = String::from_utf8_lossy(key);
                         return Err(ambiguous(start, format!("a global PAX record {key:?}")));
                     }
+                    // An archive may end after this one.
+                    first = None;
                 }
                 b'L' => {
                     if extensions.long_name.is_some() {
@@ -250,7 +256,7 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
         let own_size = header.size()?;
         let size = overrides.size.unwrap_or(own_size);
         let old_sparse = header.kind() == b'S';
-        let mut kind = match header.kind() {
+        let kind = match header.kind() {
             b'0' | b'7' | b'S' => EntryKind::Regular,
             0 if path.ends_with(b"/") => EntryKind::Directory,
             0 => EntryKind::Regular,
@@ -269,11 +275,8 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
             path = name.to_vec();
         }
         if kind == EntryKind::Regular && path.ends_with(b"/") {
-            // GNU tar makes it a directory, Go a file: the same only if it is empty.
-            if size != 0 || old_sparse || overrides.is_sparse() {
-                return Err(ambiguous(offset, "a file whose name ends in a slash"));
-            }
-            kind = EntryKind::Directory;
+            // GNU tar makes it a directory, Go a file.
+            return Err(ambiguous(offset, "a file whose name ends in a slash"));
         }
         // Go and GNU tar both take a hard link's own size field for none.
         let linked = kind == EntryKind::HardLink && overrides.size.is_none_or(|size| size == 0);
@@ -299,6 +302,7 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
         self.left = stored;
         self.padding = stored.wrapping_neg() % BLOCK as u64;
 
+        header.check_unused()?;
         let device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
         let mut entry = Entry {
             kind,
@@ -512,11 +516,16 @@ impl<'a> Overrides<'a> {
                 b"size" => once(&mut this.size, number(value)?)?,
                 b"uid" => once(&mut this.uid, id(value)?)?,
                 b"gid" => once(&mut this.gid, id(value)?)?,
-                b"uname" => this.uname = Some(value),
-                b"gname" => this.gname = Some(value),
+                // An empty one takes an earlier one back.
+                b"uname" => this.uname = Some(value).filter(|value| !value.is_empty()),
+                b"gname" => this.gname = Some(value).filter(|value| !value.is_empty()),
                 b"mtime" => {
                     let time = pax::parse_time(value).ok_or("a PAX time that is none")?;
                     once(&mut this.mtime, time)?;
+                }
+                b"atime" | b"ctime" => {
+                    pax::parse_time(value).ok_or("a PAX time that is none")?;
+                    this.others.push((key.to_vec(), value.to_vec()));
                 }
                 b"GNU.sparse.major" => once(&mut major, number(value)?)?,
                 b"GNU.sparse.minor" => once(&mut minor, number(value)?)?,
@@ -645,6 +654,22 @@ impl<'a> Header<'a> {
             return Ok(name.to_vec());
         }
         Ok([prefix, b"/", name].concat())
+    }
+
+    /// Fields that mean nothing for an entry, but that Go parses.
+    fn check_unused(&self) -> Result<(), Error> {
+        if self.form == Form::V7 {
+            return Ok(());
+        }
+        self.number(329..337, "device number")?;
+        self.number(337..345, "device number")?;
+        // Times of access and change; Go takes them for a name prefix if they are none.
+        for range in [345..357, 357..369] {
+            if self.form == Form::Gnu && self.block[range.start] != 0 {
+                self.time(range)?;
+            }
+        }
+        Ok(())
     }
 
     fn size(&self) -> Result<u64, Error> {

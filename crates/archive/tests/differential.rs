@@ -296,6 +296,19 @@ fn what_readers_differ_about_is_refused() {
         ("device with data", vec![sized(b'3', 512)]),
         ("pax size on a link", vec![x(&[("size", "512")]), sized(b'1', 0)]),
         ("file with a slash", vec![Raw::new(b'0', "d/", 512).seal(), padded(&[1; 512])]),
+        ("empty file with a slash", vec![file("d/")]),
+        // Go forgets what came before a global header.
+        (
+            "global after pax",
+            vec![x(&[("path", "p")]), pax_header(b'g', &[("comment", "c")]), file("f")],
+        ),
+        (
+            "global after a long name",
+            vec![gnu_long(b'L', "l"), pax_header(b'g', &[("comment", "c")]), file("f")],
+        ),
+        ("name prefix in GNU's", vec![Raw::new(b'0', "f", 0).gnu().put(345, b"dir").seal()]),
+        ("time of access in pax", vec![x(&[("atime", "x")]), file("f")]),
+        ("device number of a file", vec![Raw::new(b'0', "f", 0).put(329, b"dev").seal()]),
         ("volume label", vec![Raw::new(b'V', "v", 0).seal()]),
         ("multi volume", vec![Raw::new(b'M', "v", 0).seal()]),
         ("solaris header", vec![Raw::new(b'X', "v", 0).seal(), file("f")]),
