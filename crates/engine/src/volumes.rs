@@ -6,8 +6,9 @@
 //! that users of the host do not reach set-user-id files inside a volume.
 //!
 //! A crash leaves no directory without a record: the record is written before the directory is
-//! made, says that the volume is to go before anything of it is removed, and goes last. Opening
-//! makes the directories that are missing and goes on with removals. A volume that nobody named
+//! made, says that the volume is to go before anything of it is removed, and goes when the disk
+//! knows that the directory is gone. Opening makes the directories that are missing and goes on
+//! with removals. A volume that nobody named
 //! belongs to the container that it was made for, and goes when that is missing, until the
 //! container is removed without its volumes.
 
@@ -77,7 +78,12 @@ struct Inner {
     holds: HashMap<String, usize>,
     /// Containers that have a volume with options mounted.
     mounts: HashMap<String, HashSet<String>>,
+    /// Removed volumes that still have a record.
+    removed: HashSet<String>,
 }
+
+/// So many removed volumes wait for the disk together.
+const BATCH: usize = 64;
 
 /// Keeps a volume from being removed until dropped.
 #[derive(Debug)]
@@ -111,8 +117,11 @@ impl Volumes {
         for (name, record) in db.volumes()? {
             match serde_json::from_str::<VolumeRecord>(&record) {
                 Ok(record) => {
-                    let outcome =
-                        if record.removed { this.remove_dir(&name) } else { this.make_dir(&name) };
+                    let outcome = if record.removed {
+                        this.remove_dir(&mut this.lock(), &name)
+                    } else {
+                        this.make_dir(&name)
+                    };
                     if let Err(error) = outcome {
                         tracing::error!(volume = name, error = error.chain(), "repair volume");
                     }
@@ -124,7 +133,10 @@ impl Volumes {
                 Err(error) => tracing::error!(volume = name, %error, "unreadable volume record"),
             }
         }
-        this.lock().volumes = volumes;
+        let mut inner = this.lock();
+        inner.volumes = volumes;
+        this.forget_removed(&mut inner)?;
+        drop(inner);
         Ok(this)
     }
 
@@ -187,6 +199,7 @@ impl Volumes {
             removed: false,
         };
         self.write(&record)?;
+        inner.removed.remove(&name);
         if let Err(error) = self.make_dir(&name) {
             self.db.volume_remove(&name)?;
             return Err(error);
@@ -259,18 +272,37 @@ impl Volumes {
         }
         inner.volumes.remove(name);
         inner.mounts.remove(name);
-        self.remove_dir(name)
+        self.remove_dir(&mut inner, name)?;
+        if inner.removed.len() >= BATCH {
+            self.forget_removed(&mut inner)?;
+        }
+        Ok(())
     }
 
     /// Removes what is left of a volume that is to go.
-    fn remove_dir(&self, name: &str) -> Result<(), Error> {
+    fn remove_dir(&self, inner: &mut Inner, name: &str) -> Result<(), Error> {
         let dir = self.root.join(name);
         match fs_err::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(io_error("remove", &dir, error))
+                return Err(io_error("remove", &dir, error));
             }
-            _ => Ok(self.db.volume_remove(name)?),
+            _ => inner.removed.insert(name.to_owned()),
+        };
+        Ok(())
+    }
+
+    /// Removes the records of volumes whose directories are gone, once the disk knows that.
+    fn forget_removed(&self, inner: &mut Inner) -> Result<(), Error> {
+        if inner.removed.is_empty() {
+            return Ok(());
         }
+        fs_err::File::open(&self.root)
+            .and_then(|root| root.sync_all())
+            .map_err(|error| io_error("sync", &self.root, error))?;
+        for name in inner.removed.drain() {
+            self.db.volume_remove(&name)?;
+        }
+        Ok(())
     }
 
     /// Makes a volume ready for a container and returns the host path to bind. Balanced by
@@ -649,7 +681,12 @@ mod tests {
         assert!(again.data_dir("kept").join("file").exists());
         assert!(!dir.path().join("half").exists());
         assert!(dir.path().join("f".repeat(64)).exists());
-        // The name can be used again.
+        // A removal that nobody has seen the disk finish is done again, and its name is free.
+        again.remove("kept", &[]).unwrap();
+        fs_err::create_dir(dir.path().join("kept")).unwrap();
+        let again = Volumes::open(dir.path(), &volumes.db).unwrap();
+        assert!(!dir.path().join("kept").exists());
+        assert_eq!(volumes.db.volumes().unwrap().len(), 1);
         drop(again.create(request("half", &[]), None).unwrap());
         assert!(again.data_dir("half").is_dir());
     }
