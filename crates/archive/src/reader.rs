@@ -101,6 +101,7 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
                 };
             }
             let header = Header::new(&block, start)?;
+            header.check_unused()?;
             match header.kind() {
                 b'x' => {
                     if extensions.pax.is_some() {
@@ -302,7 +303,6 @@ impl<R: BufRead, T: RawTap> Reader<R, T> {
         self.left = stored;
         self.padding = stored.wrapping_neg() % BLOCK as u64;
 
-        header.check_unused()?;
         let device = matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice);
         let mut entry = Entry {
             kind,
@@ -558,11 +558,11 @@ impl<'a> Overrides<'a> {
             (Some(1), Some(0), None) if pairs.is_empty() && count.is_none() => {
                 Some(SparseForm::InData)
             }
-            (None | Some(0), None | Some(0 | 1), listed) => {
+            (None, None, listed) | (Some(0), Some(0 | 1), listed) => {
                 let map = match (listed, pairs.is_empty()) {
                     (Some(map), true) => Some(map),
                     (None, false) => Some(pairs),
-                    (None, true) if count == Some(0) => Some(Vec::new()),
+                    (None, true) if count == Some(0) && major.is_some() => Some(Vec::new()),
                     (None, true) => None,
                     (Some(_), false) => return Err("two sparse maps"),
                 };
@@ -656,17 +656,23 @@ impl<'a> Header<'a> {
         Ok([prefix, b"/", name].concat())
     }
 
-    /// Fields that mean nothing for an entry, but that Go parses.
+    /// Checks the fields that mean nothing here, because others parse them.
     fn check_unused(&self) -> Result<(), Error> {
-        if self.form == Form::V7 {
-            return Ok(());
+        let number = |range: std::ops::Range<usize>| {
+            number::parse_or_zero(&self.block[range])
+                .ok_or_else(|| malformed(self.offset, "an invalid number"))
+        };
+        for range in [100..108, 108..116, 116..124, 136..148] {
+            number(range)?;
         }
-        self.number(329..337, "device number")?;
-        self.number(337..345, "device number")?;
+        if self.form != Form::V7 {
+            number(329..337)?;
+            number(337..345)?;
+        }
         // Times of access and change; Go takes them for a name prefix if they are none.
         for range in [345..357, 357..369] {
             if self.form == Form::Gnu && self.block[range.start] != 0 {
-                self.time(range)?;
+                number(range)?;
             }
         }
         Ok(())

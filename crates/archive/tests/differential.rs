@@ -297,6 +297,18 @@ fn what_readers_differ_about_is_refused() {
         ("pax size on a link", vec![x(&[("size", "512")]), sized(b'1', 0)]),
         ("file with a slash", vec![Raw::new(b'0', "d/", 512).seal(), padded(&[1; 512])]),
         ("empty file with a slash", vec![file("d/")]),
+        (
+            "sparse form by half",
+            vec![
+                x(&[
+                    ("GNU.sparse.major", "0"),
+                    ("GNU.sparse.size", "9"),
+                    ("GNU.sparse.map", "0,1"),
+                ]),
+                [Raw::new(b'0', "f", 1).seal(), padded(b"a")].concat(),
+            ],
+        ),
+        ("number of an extension", vec![Raw::new(b'x', "x", 0).put(108, b"z").seal(), file("f")]),
         // Go forgets what came before a global header.
         (
             "global after pax",

@@ -227,7 +227,7 @@ impl Extractor<'_> {
         match entry.kind {
             EntryKind::Regular => self.file(&path, &parent, &entry, metadata, is_new, reader),
             EntryKind::Directory => self.make_directory(&path, &parent, metadata, reader),
-            EntryKind::HardLink => self.hard_link(&path, &parent, &entry, reader),
+            EntryKind::HardLink => self.hard_link(&path, &parent, &entry, metadata, reader),
             EntryKind::Symlink => {
                 let name = OsStr::from_bytes(name);
                 let target = OsStr::from_bytes(&entry.link);
@@ -495,11 +495,14 @@ impl Extractor<'_> {
         Ok(())
     }
 
+    /// Makes a hard link. What its entry says of owner, mode and time is then so for the file
+    /// under all of its names, as Docker and containerd have it.
     fn hard_link<R: BufRead, J: Journal>(
         &mut self,
         path: &[u8],
         parent: &Arc<Directory>,
         entry: &Entry,
+        metadata: Metadata,
         reader: &mut Reader<R, J>,
     ) -> Result<(), Error> {
         let Some(target) = clean(&entry.link).filter(|target| !target.is_empty()) else {
@@ -544,7 +547,34 @@ impl Extractor<'_> {
                 missing(&target)
             }
             other => other,
-        })
+        })?;
+        let is_same = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid)
+            && stat.st_mode & 0o7777 == metadata.mode & 0o7777
+            && stat.st_mtime == metadata.mtime.seconds
+            && u64::from(stat.st_mtime_nsec) == u64::from(metadata.mtime.nanos)
+            && metadata.xattrs.is_empty();
+        if is_same {
+            return Ok(());
+        }
+        let failed = |(operation, source)| extract(path, operation, source);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = step("open", rustix::fs::openat(&parent.fd, name, flags, Mode::empty()))
+            .map_err(failed)?;
+        let found = step("look at", rustix::fs::fstat(&fd)).map_err(failed)?;
+        if (found.st_dev, found.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(refuse(path, "it was replaced meanwhile"));
+        }
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
+            let (uid, gid, flags) = (Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            let chown = rustix::fs::chownat(&parent.fd, name, uid, gid, flags);
+            step("chown", chown).map_err(failed)?;
+        } else {
+            finish_node(fd.as_fd(), &metadata).map_err(failed)?;
+        }
+        let (time, flags) = (times(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW);
+        let set = rustix::fs::utimensat(&parent.fd, name, &time, flags);
+        step("set the time of", set).map_err(failed)
     }
 
     fn node<R: BufRead, J: Journal>(

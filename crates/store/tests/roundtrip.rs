@@ -353,6 +353,27 @@ fn nothing_is_written_outside_of_a_layer() {
 }
 
 #[test]
+fn the_entry_of_a_hard_link_speaks_for_the_file() {
+    let (_directory, store) = store();
+    let mut link = Entry::new(EntryKind::HardLink, "b", 0o4711);
+    link.link = b"a".to_vec();
+    (link.uid, link.gid, link.mtime.seconds) = (7, 8, 99);
+    let mut other = Entry::new(EntryKind::HardLink, "s2", 0o600);
+    other.link = b"s".to_vec();
+    other.uid = 9;
+    let tar = Tar::new().file("a", b"a").entry(&link);
+    let tar = tar.empty(EntryKind::Symlink, "s", "/etc/passwd").entry(&other).done();
+    let loaded = load(&store, &docker_archive(&[&tar], "a")).unwrap();
+    let image = &loaded.images[0].image;
+    let files = store.layer_files(&image.chain[0]);
+    let a = fs_err::metadata(files.join("a")).unwrap();
+    assert_eq!((a.mode() & 0o7777, a.uid(), a.gid(), a.mtime()), (0o4711, 7, 8, 99));
+    assert_eq!(a.ino(), fs_err::metadata(files.join("b")).unwrap().ino());
+    assert_eq!(fs_err::symlink_metadata(files.join("s")).unwrap().uid(), 9);
+    store.write_layer_tar(&image.chain[0], std::io::sink()).unwrap();
+}
+
+#[test]
 fn overlay_attributes_of_a_layer_are_dropped() {
     let (_directory, store) = store();
     let mut entry = Entry::new(EntryKind::Directory, "d", 0o755);
