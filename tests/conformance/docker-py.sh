@@ -4,12 +4,12 @@
 set -euo pipefail
 suite=$(realpath "$1"); shift
 work=$(mktemp -d /tmp/silo-conformance-XXXXXX)
-trap '[ -z "${daemon:-}" ] || { docker ps -aq | xargs -r docker rm -fv >/dev/null; kill "$daemon"; wait "$daemon" || true; "$SILO" daemon --remove-network --bridge silo-dpy || true; }; rm -rf "$work"' EXIT
+trap '[ -z "${daemon:-}" ] || { docker ps -aq | xargs -r docker rm -fv >/dev/null; kill "$daemon"; wait "$daemon" || true; "$SILO" daemon --remove-network --bridge silo-dpy --table silodpy || true; }; rm -rf "$work"' EXIT
 venv=${VENV:-$PWD/target/docker-py}
 [ -x "$venv/bin/pytest" ] || { python3 -m venv "$venv"; "$venv/bin/pip" -q install requests urllib3 websocket-client paramiko pytest pytest-timeout; }
 if [ "${ENGINE:-silo}" = silo ]; then
   export DOCKER_HOST=unix://$work/silo.sock
-  "$SILO" daemon --root "$work/data" --run-root "$work/run" --host "$DOCKER_HOST" --bridge silo-dpy >"$work/daemon.log" 2>&1 &
+  "$SILO" daemon --root "$work/data" --run-root "$work/run" --host "$DOCKER_HOST" --bridge silo-dpy --table silodpy >"$work/daemon.log" 2>&1 &
   daemon=$!
   until docker version >/dev/null 2>&1; do kill -0 "$daemon"; done
 fi
