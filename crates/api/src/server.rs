@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -146,6 +146,10 @@ async fn answer(
         // From here on the end of input is part of the stream.
         conn.release();
         return response;
+    }
+    // The client's own word on keeping the connection gave way to our `Upgrade`.
+    if conn.is_raw() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|body| body.releasing(conn))
 }
