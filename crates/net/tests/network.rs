@@ -17,7 +17,8 @@ use silo_sys::netns;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const SHORT: Duration = Duration::from_millis(400);
+/// Long enough for a SYN that is sent a second time.
+const SHORT: Duration = Duration::from_millis(1500);
 
 /// Runs a tool in the calling thread's namespace.
 fn tool(line: &str) -> String {
