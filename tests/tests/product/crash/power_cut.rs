@@ -278,7 +278,10 @@ fn what_clients_were_told_survives_a_power_cut() {
             let all: Vec<&str> = ["rm", "-fv"].into_iter().chain(all.lines()).collect();
             engine.ok(&all);
         }
-        engine.ok(&["volume", "prune", "-af"]);
+        // `volume prune --all` came with 23.0 only.
+        let filters = "%7B%22all%22%3A%5B%22true%22%5D%7D";
+        let pruned = engine.http("POST", &format!("/v1.44/volumes/prune?filters={filters}"), "");
+        assert_eq!(pruned.status, 200, "{}", pruned.message());
     }
 }
 
