@@ -669,6 +669,10 @@ impl<'a> Header<'a> {
             number(329..337)?;
             number(337..345)?;
         }
+        if self.form == Form::Star {
+            number(476..488)?;
+            number(488..500)?;
+        }
         // Times of access and change; Go takes them for a name prefix if they are none.
         for range in [345..357, 357..369] {
             if self.form == Form::Gnu && self.block[range.start] != 0 {

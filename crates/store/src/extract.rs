@@ -551,7 +551,7 @@ impl Extractor<'_> {
         let is_same = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid)
             && stat.st_mode & 0o7777 == metadata.mode & 0o7777
             && stat.st_mtime == metadata.mtime.seconds
-            && u64::from(stat.st_mtime_nsec) == u64::from(metadata.mtime.nanos)
+            && stat.st_mtime_nsec == u64::from(metadata.mtime.nanos)
             && metadata.xattrs.is_empty();
         if is_same {
             return Ok(());

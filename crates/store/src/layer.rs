@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
-use silo_archive::{Reader, compress};
+use silo_archive::{Reader, compress, pipe};
 use silo_oci::image::Descriptor;
 use silo_types::Digest;
 
@@ -152,30 +152,70 @@ pub(crate) fn copy_root(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Writes the uncompressed tar of the layer at `path`, which `blobs` may hold compressed,
-/// and checks that it is the right one.
+/// and checks that it is the right one. Its bytes are found in one thread, and hashed and
+/// written in another.
 pub(crate) fn write_tar(
     path: &Path,
     layer: &Layer,
     blob: Option<&Path>,
-    output: impl Write,
+    mut output: impl Write,
 ) -> Result<(), Error> {
-    let mut output = HashingWriter { inner: output, hash: Sha256::new() };
-    match blob {
-        Some(blob) => {
-            let file = fs_err::File::open(blob).map_err(Error::io("open", blob))?;
-            let file = BufReader::with_capacity(256 << 10, file);
-            let (compression, input) = compress::detect(file).map_err(Error::io("read", blob))?;
-            let mut input = compress::decoder(compression, BufReader::new(input))
-                .map_err(Error::archive("a compressed layer"))?;
-            io::copy(&mut input, &mut output).map_err(Error::io("read", blob))?;
+    let (mut writer, mut reader) = pipe::pipe();
+    let produce = move || {
+        let made = match blob {
+            Some(blob) => uncompress(blob, &mut writer),
+            None => recipe::replay(path, &layer.kept, &mut writer),
+        };
+        match &made {
+            Ok(()) => writer.finish(),
+            Err(_) => writer.fail(io::Error::other("the source failed")),
         }
-        None => recipe::replay(path, &layer.kept, &mut output)?,
-    }
-    let actual = Digest::from_sha256(output.hash.finalize().into());
+        made
+    };
+    let mut hash = Sha256::new();
+    let mut written = Ok(());
+    let made = std::thread::scope(|scope| {
+        let producer = std::thread::Builder::new().name("tar".into()).spawn_scoped(scope, produce);
+        let producer = producer.map_err(|error| Error::Stream("cannot start a thread", error))?;
+        loop {
+            match reader.fill_buf() {
+                // The producer has the reason.
+                Ok([]) | Err(_) => break,
+                Ok(bytes) => {
+                    hash.update(bytes);
+                    written = output.write_all(bytes);
+                    if written.is_err() {
+                        break;
+                    }
+                    let count = bytes.len();
+                    reader.consume(count);
+                }
+            }
+        }
+        drop(reader);
+        producer.join().unwrap_or_else(|_| {
+            let error = io::Error::other("a panic while making a tar");
+            Err(Error::Stream("cannot make a layer's tar", error))
+        })
+    });
+    // When the output fails, so does the producer.
+    written.map_err(|error| Error::Stream("cannot write a layer's tar", error))?;
+    made?;
+    let actual = Digest::from_sha256(hash.finalize().into());
     if actual != layer.diff_id {
         let what = format!("the tar made from layer {}", layer.chain_id);
         return Err(Error::DigestMismatch { what, expected: layer.diff_id, actual });
     }
+    Ok(())
+}
+
+fn uncompress(blob: &Path, output: &mut impl Write) -> Result<(), Error> {
+    let file = fs_err::File::open(blob).map_err(Error::io("open", blob))?;
+    let file = BufReader::with_capacity(256 << 10, file);
+    let (compression, input) = compress::detect(file).map_err(Error::io("read", blob))?;
+    let mut input = compress::decoder(compression, BufReader::new(input))
+        .map_err(Error::archive("a compressed layer"))?;
+    io::copy(&mut input, output).map_err(Error::io("read", blob))?;
     Ok(())
 }
 
@@ -219,23 +259,5 @@ impl<R: BufRead> BufRead for Hashing<R> {
         }
         self.inner.consume(count);
         self.count += count as u64;
-    }
-}
-
-/// A writer that hashes what goes through.
-struct HashingWriter<W> {
-    inner: W,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }

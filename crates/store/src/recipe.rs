@@ -156,92 +156,126 @@ pub(crate) fn replay(layer: &Path, kept: &[Kept], output: &mut impl Write) -> Re
         256 << 10,
         zstd::stream::read::Decoder::new(file).map_err(Error::io("read", &path))?,
     );
-    let root = silo_sys::path::open_root(layer).map_err(Error::io("open", layer))?;
-    let kept: Vec<(Vec<u8>, u64)> =
-        kept.iter().map(|kept| (unhex(&kept.path), kept.before)).collect();
-    let mut buffer = vec![0; 256 << 10];
-    let mut ordinal = 0;
+    let mut replay = Replay {
+        layer: silo_sys::path::open_root(layer).map_err(Error::io("open", layer))?,
+        kept: kept.iter().map(|kept| (unhex(&kept.path), kept.before)).collect(),
+        ordinal: 0,
+        directory: None,
+        buffer: vec![0; 256 << 10],
+    };
     loop {
         let mut tag = [0];
         match input.read(&mut tag).map_err(Error::io("read", &path))? {
             0 => return Ok(()),
-            _ => record(tag[0], &mut input, &root, &kept, &mut ordinal, &mut buffer, output)
+            _ => replay
+                .record(tag[0], &mut input, output)
                 .map_err(Error::io("make the tar again by", &path))?,
         }
     }
 }
 
-fn record(
-    tag: u8,
-    input: &mut impl Read,
-    root: &OwnedFd,
-    kept: &[(Vec<u8>, u64)],
-    ordinal: &mut u64,
-    buffer: &mut [u8],
-    output: &mut impl Write,
-) -> io::Result<()> {
-    let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
-    let segments = match tag {
-        0 => {
-            let size = u64::from(number(input)?);
-            return copy(input, size, buffer, output);
-        }
-        1 => {
-            let mut size = [0; 8];
-            input.read_exact(&mut size)?;
-            vec![Segment { offset: 0, length: u64::from_le_bytes(size) }]
-        }
-        2 => {
-            let mut map = Vec::new();
-            for _ in 0..number(input)? {
-                let (mut offset, mut length) = ([0; 8], [0; 8]);
-                input.read_exact(&mut offset)?;
-                input.read_exact(&mut length)?;
-                map.push(Segment {
-                    offset: u64::from_le_bytes(offset),
-                    length: u64::from_le_bytes(length),
-                });
-            }
-            map
-        }
-        _ => return Err(invalid("an unknown record")),
-    };
-    let length = number(input)?;
-    if length > MAX_PATH {
-        return Err(invalid("a path that is too long"));
-    }
-    let mut path = vec![0; usize::try_from(length).map_err(|_| invalid("a path"))?];
-    input.read_exact(&mut path)?;
-    let path = locate(&path, *ordinal, kept);
-    *ordinal += 1;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = open_below(root, &path, flags)?;
-    for segment in segments {
-        let mut offset = segment.offset;
-        let mut left = segment.length;
-        while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let count = rustix::io::pread(&file, &mut buffer[..wanted], offset)?;
-            if count == 0 {
-                return Err(invalid("a file of the layer is too short"));
-            }
-            output.write_all(&buffer[..count])?;
-            offset += count as u64;
-            left -= count as u64;
-        }
-    }
-    Ok(())
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Opens a file of `fs` or `kept`; links of the layer are resolved within that directory.
-fn open_below(layer: &OwnedFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-    let (top, rest) = match path.strip_prefix(b"fs/") {
-        Some(rest) => ("fs", rest),
-        None => (KEPT, path.strip_prefix(b"kept/").unwrap_or(path)),
-    };
-    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = rustix::fs::openat(layer, top, directory, Mode::empty())?;
-    silo_sys::path::open_in_root(top, OsStr::from_bytes(rest), flags, Mode::empty())
+/// The state of making one tar again.
+struct Replay {
+    layer: OwnedFd,
+    kept: Vec<(Vec<u8>, u64)>,
+    /// Payloads so far.
+    ordinal: u64,
+    /// The directory of the last payload, by its path below the layer's.
+    directory: Option<(Vec<u8>, OwnedFd)>,
+    buffer: Vec<u8>,
+}
+
+impl Replay {
+    fn record(
+        &mut self,
+        tag: u8,
+        input: &mut impl Read,
+        output: &mut impl Write,
+    ) -> io::Result<()> {
+        let segments = match tag {
+            0 => {
+                let size = u64::from(number(input)?);
+                return copy(input, size, &mut self.buffer, output);
+            }
+            1 => {
+                let mut size = [0; 8];
+                input.read_exact(&mut size)?;
+                vec![Segment { offset: 0, length: u64::from_le_bytes(size) }]
+            }
+            2 => {
+                let mut map = Vec::new();
+                for _ in 0..number(input)? {
+                    let (mut offset, mut length) = ([0; 8], [0; 8]);
+                    input.read_exact(&mut offset)?;
+                    input.read_exact(&mut length)?;
+                    map.push(Segment {
+                        offset: u64::from_le_bytes(offset),
+                        length: u64::from_le_bytes(length),
+                    });
+                }
+                map
+            }
+            _ => return Err(invalid("an unknown record")),
+        };
+        let length = number(input)?;
+        if length > MAX_PATH {
+            return Err(invalid("a path that is too long"));
+        }
+        let mut path = vec![0; usize::try_from(length).map_err(|_| invalid("a path"))?];
+        input.read_exact(&mut path)?;
+        let path = locate(&path, self.ordinal, &self.kept);
+        self.ordinal += 1;
+        let file = self.open(&path)?;
+        for segment in segments {
+            let mut offset = segment.offset;
+            let mut left = segment.length;
+            while left > 0 {
+                let limit = self.buffer.len();
+                let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(limit);
+                let count = rustix::io::pread(&file, &mut self.buffer[..wanted], offset)?;
+                if count == 0 {
+                    return Err(invalid("a file of the layer is too short"));
+                }
+                output.write_all(&self.buffer[..count])?;
+                offset += count as u64;
+                left -= count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a file of `fs` or `kept`; links of the layer are resolved within that directory.
+    fn open(&mut self, path: &[u8]) -> io::Result<OwnedFd> {
+        let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+        let (holder, name) = (&path[..slash], &path[slash + 1..]);
+        if name.is_empty() || name == b"." || name == b".." {
+            return Err(invalid("a path"));
+        }
+        let fd = match self.directory.take_if(|(known, _)| *known == holder) {
+            Some((_, fd)) => fd,
+            None => self.open_directory(holder)?,
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&fd, OsStr::from_bytes(name), flags, Mode::empty());
+        self.directory = Some((holder.to_vec(), fd));
+        Ok(file?)
+    }
+
+    fn open_directory(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let (top, rest) = path
+            .iter()
+            .position(|byte| *byte == b'/')
+            .map_or((path, &b""[..]), |slash| (&path[..slash], &path[slash + 1..]));
+        let top = OsStr::from_bytes(top);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let own = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let top = rustix::fs::openat(&self.layer, top, own, Mode::empty())?;
+        silo_sys::path::open_in_root(top, OsStr::from_bytes(rest), flags, Mode::empty())
+    }
 }
 
 /// Where the content of payload `ordinal` is now.

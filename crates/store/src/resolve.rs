@@ -404,9 +404,16 @@ fn copy(
         Ok(()) => writer.finish(),
         Err(error) => {
             writer.fail(std::io::Error::other("the source failed"));
-            // The copy fails because of this, which is the better reason.
-            drop(join(thread));
-            return Err(error);
+            let copied = join(thread);
+            // One fails because of the other: whose failure came first is the reason.
+            return match (&error, copied) {
+                (Error::Stream(_, stream), Err(reason))
+                    if stream.kind() == std::io::ErrorKind::BrokenPipe =>
+                {
+                    Err(reason)
+                }
+                _ => Err(error),
+            };
         }
     }
     let mut layer = join(thread)?;

@@ -29,6 +29,11 @@ enum Source {
 
 impl Store {
     /// Writes images with their names. Layers that several of them have are written once.
+    ///
+    /// A layer whose tar is made again is hashed as it goes out, once, and an error if it is
+    /// not what was loaded. Blobs are copied as they are: documents were checked when the
+    /// store was opened or when they came, compressed layers only when they came, and who
+    /// loads the archive checks them all.
     pub fn save(&self, images: &[SaveImage], output: impl Write) -> Result<(), Error> {
         let lease = self.lease();
         let mut blobs: BTreeMap<Digest, (u64, Source)> = BTreeMap::new();

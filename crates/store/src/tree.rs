@@ -221,7 +221,8 @@ impl<W: Write> Packer<W> {
             if let Some(first) = self.links.get(&key) {
                 entry.kind = EntryKind::HardLink;
                 entry.link.clone_from(first);
-                entry.xattrs.clear();
+                // With attributes: Docker gives the file the owner that this entry says, and
+                // the kernel takes the capabilities away when it does.
                 (entry.size, entry.stored) = (0, 0);
                 return self.writer.append_empty(&entry).map_err(archive);
             }
