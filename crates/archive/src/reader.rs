@@ -566,10 +566,10 @@ impl<'a> Overrides<'a> {
                     (None, true) => None,
                     (Some(_), false) => return Err("two sparse maps"),
                 };
-                if let (Some(map), Some(count)) = (&map, count)
-                    && map.len() as u64 != count
+                if let Some(map) = &map
+                    && count != Some(map.len() as u64)
                 {
-                    return Err("a sparse map of another length than it says");
+                    return Err("a sparse map of another length than it says, or of none");
                 }
                 if map.is_none() && (major.is_some() || minor.is_some() || count.is_some()) {
                     return Err("a sparse file without its map");

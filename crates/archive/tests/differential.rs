@@ -303,8 +303,16 @@ fn what_readers_differ_about_is_refused() {
                 x(&[
                     ("GNU.sparse.major", "0"),
                     ("GNU.sparse.size", "9"),
+                    ("GNU.sparse.numblocks", "1"),
                     ("GNU.sparse.map", "0,1"),
                 ]),
+                [Raw::new(b'0', "f", 1).seal(), padded(b"a")].concat(),
+            ],
+        ),
+        (
+            "sparse map without its length",
+            vec![
+                x(&[("GNU.sparse.size", "9"), ("GNU.sparse.map", "0,1")]),
                 [Raw::new(b'0', "f", 1).seal(), padded(b"a")].concat(),
             ],
         ),
@@ -358,21 +366,33 @@ fn what_readers_differ_about_is_refused() {
         (
             "sparse overlap",
             vec![
-                x(&[("GNU.sparse.size", "9"), ("GNU.sparse.map", "0,2,1,2")]),
+                x(&[
+                    ("GNU.sparse.size", "9"),
+                    ("GNU.sparse.numblocks", "2"),
+                    ("GNU.sparse.map", "0,2,1,2"),
+                ]),
                 [Raw::new(b'0', "f", 4).seal(), padded(b"abcd")].concat(),
             ],
         ),
         (
             "sparse beyond end",
             vec![
-                x(&[("GNU.sparse.size", "9"), ("GNU.sparse.map", "8,4")]),
+                x(&[
+                    ("GNU.sparse.size", "9"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.map", "8,4"),
+                ]),
                 [Raw::new(b'0', "f", 4).seal(), padded(b"abcd")].concat(),
             ],
         ),
         (
             "sparse bytes left over",
             vec![
-                x(&[("GNU.sparse.size", "9"), ("GNU.sparse.map", "0,2")]),
+                x(&[
+                    ("GNU.sparse.size", "9"),
+                    ("GNU.sparse.numblocks", "1"),
+                    ("GNU.sparse.map", "0,2"),
+                ]),
                 [Raw::new(b'0', "f", 4).seal(), padded(b"abcd")].concat(),
             ],
         ),
@@ -575,6 +595,7 @@ fn sparse_maps_are_given_in_order() {
             b'x',
             &[
                 ("GNU.sparse.size", "9"),
+                ("GNU.sparse.numblocks", "3"),
                 ("GNU.sparse.map", "0,2,4,3,9,0"),
                 ("GNU.sparse.name", "real"),
             ],
