@@ -377,6 +377,8 @@ def main():
         for engine in engines:
             engine.stop()
         subprocess.run([SILO, "daemon", "--remove-network", "--bridge", "silo-bench"], check=False, capture_output=True)
+        # Podman keeps its storage mounted on itself.
+        subprocess.run(["umount", "-l", WORK / "podman/overlay"], check=False, capture_output=True)
         shutil.rmtree(WORK, ignore_errors=True)
 
 
