@@ -149,6 +149,15 @@ impl Engine {
         self.kind
     }
 
+    /// Whether this is Silo. Otherwise the running test counts as skipped for `reason`.
+    pub fn is_silo_or_skip(&self, reason: &str) -> bool {
+        if self.kind == Kind::Docker {
+            let thread = std::thread::current();
+            crate::skip(thread.name().unwrap_or("a test"), reason);
+        }
+        self.kind == Kind::Silo
+    }
+
     /// The unix socket of the API.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use silo_tests::{Engine, Kind};
+use silo_tests::Engine;
 
 /// Set when it goes, so that threads end with a test that fails.
 struct Stop<'a>(&'a AtomicBool);
@@ -35,14 +35,10 @@ impl Random {
     }
 }
 
-fn silo_only(engine: &Engine) -> bool {
-    engine.kind() == Kind::Silo
-}
-
 #[test]
 fn containers_outlive_the_daemon() {
     let mut engine = Engine::start();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     let name = engine.name("long");
@@ -75,7 +71,7 @@ fn containers_outlive_the_daemon() {
 #[test]
 fn exits_while_the_daemon_is_away_are_seen() {
     let mut engine = Engine::start();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     let folder = engine.scratch();
@@ -106,7 +102,7 @@ fn exits_while_the_daemon_is_away_are_seen() {
 #[test]
 fn a_killed_supervisor_takes_its_container_along() {
     let engine = Engine::start();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     let name = engine.name("shim");
@@ -166,7 +162,7 @@ fn kill(pid: u32) {
 #[test]
 fn random_kills_under_load_lose_and_leak_nothing() {
     let mut engine = Engine::start();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     let archive = engine.scratch().join("image.tar");

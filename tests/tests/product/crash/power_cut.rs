@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use silo_tests::Engine;
 
-use super::{Random, Stop, entries, kill, processes, silo_only};
+use super::{Random, Stop, entries, kill, processes};
 
 /// What clients were told.
 #[derive(Debug, Default, Clone)]
@@ -254,7 +254,7 @@ fn what_clients_were_told_survives_a_power_cut() {
         Err(reason) => return eprintln!("skipped: {reason}"),
     };
     let mut engine = Engine::prepare();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     engine.set_data_root(&disk.path());
@@ -290,7 +290,7 @@ fn what_clients_were_told_survives_a_power_cut() {
 #[test]
 fn an_engine_starts_on_a_copy_of_another() {
     let engine = Engine::start();
-    if !silo_only(&engine) {
+    if !engine.is_silo_or_skip("kills Silo's own processes") {
         return;
     }
     let running = engine.name("running");
