@@ -14,12 +14,12 @@ if [ "${ENGINE:-silo}" = silo ]; then
   until docker version >/dev/null 2>&1; do kill -0 "$daemon"; done
 fi
 # The suite wants these names; their content only has to be a small userland.
-mkdir -p "$work/root"/{bin,etc,tmp,root,var,usr/bin,sbin,home}
+mkdir -p "$work/root"/{bin,etc,tmp,root,var/opt,usr/bin,sbin,home}
 cp /bin/busybox "$work/root/bin/"
 for applet in $(/bin/busybox --list); do [ -e "$work/root/bin/$applet" ] || ln -s busybox "$work/root/bin/$applet"; done
 chmod 1777 "$work/root/tmp"
-echo 'root:x:0:0:root:/root:/bin/sh' >"$work/root/etc/passwd"
-echo 'root:x:0:' >"$work/root/etc/group"
+printf 'root:x:0:0:root:/root:/bin/sh\npostgres:x:70:70::/var/opt:/bin/sh\n' >"$work/root/etc/passwd"
+printf 'root:x:0:\npostgres:x:70:\n' >"$work/root/etc/group"
 printf 'NAME=Alpine\n' >"$work/root/etc/os-release"
 path=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 # Each name has an image of its own: the suite removes some of them.

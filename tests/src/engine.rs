@@ -158,6 +158,13 @@ impl Engine {
         self.kind == Kind::Silo
     }
 
+    /// Whether this engine serves nobody but the running test. `SILO_TEST_DOCKER_ALONE` says so
+    /// of a Docker Engine, for runs of one test at a time. Otherwise the test counts as skipped.
+    pub fn is_alone_or_skip(&self) -> bool {
+        let alone = self.kind == Kind::Silo || std::env::var_os("SILO_TEST_DOCKER_ALONE").is_some();
+        alone || self.is_silo_or_skip("pruning a shared engine removes what other tests work with")
+    }
+
     /// The unix socket of the API.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -166,7 +166,7 @@ fn references_and_removal() {
 #[test]
 fn dangling_images_and_prune() {
     let engine = Engine::start();
-    if !engine.is_silo_or_skip("pruning a shared engine removes what other tests work with") {
+    if !engine.is_alone_or_skip() {
         return;
     }
     let (name, tag) = (engine.name("c"), format!("{}:1", engine.name("img")));
@@ -182,8 +182,10 @@ fn dangling_images_and_prune() {
     let pruned = engine.ok(&["system", "prune", "-af"]);
     assert!(pruned.contains("Total reclaimed space"), "{pruned}");
     assert_eq!(engine.ok(&["images", "-q"]), "");
-    let left = walk_files(&engine.data_root().join("layers"));
-    assert_eq!(left, 0, "files of removed layers");
+    if engine.is_silo_or_skip("in part: the files of removed layers") {
+        let left = walk_files(&engine.data_root().join("layers"));
+        assert_eq!(left, 0, "files of removed layers");
+    }
 }
 
 fn walk_files(folder: &std::path::Path) -> usize {
