@@ -24,6 +24,9 @@ pub enum Root {
         upper: PathBuf,
         /// Its work directory.
         work: PathBuf,
+        /// Nothing of it has to outlive a power cut: `fsync` in the container and the end of the
+        /// mount write nothing back (overlayfs `volatile`).
+        volatile: bool,
     },
     /// A detached mount, as [`silo_sys::mount::overlay`] makes.
     Mount(OwnedFd),

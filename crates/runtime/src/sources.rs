@@ -134,9 +134,16 @@ fn open_root(root: Root, bundle: &Path) -> Result<(OwnedFd, PathBuf), Error> {
             }
             Ok((mount, path))
         }
-        Root::Overlay { lowers, upper, work } => {
+        Root::Overlay { lowers, upper, work, volatile } => {
             let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
-            let mount = mount::overlay(&lowers, Some((&upper, &work)), &[("index", Some("off"))])
+            let mut options = vec![("index", Some("off"))];
+            if volatile {
+                // Left by the mount before, and refused by the next one.
+                mount::forget_volatile(&work)
+                    .step(|| format!("clean overlay work directory {}", work.display()))?;
+                options.push(("volatile", None));
+            }
+            let mount = mount::overlay(&lowers, Some((&upper, &work)), &options)
                 .step(|| format!("mount overlay on {}", upper.display()))?;
             Ok((mount, "/".into()))
         }

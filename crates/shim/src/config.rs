@@ -79,6 +79,9 @@ pub enum RootConfig {
         upper: PathBuf,
         /// Scratch directory of the overlay, on the file system of `upper`.
         work: PathBuf,
+        /// Whether nothing of it has to outlive a power cut.
+        #[serde(default)]
+        volatile: bool,
     },
 }
 

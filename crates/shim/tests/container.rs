@@ -134,6 +134,7 @@ impl Ground {
                 lowers: vec![self.dir.path().join("layer")],
                 upper: container_dir.join("upper"),
                 work: container_dir.join("work"),
+                volatile: false,
             },
             log: LogConfig::new(
                 LogDriver::JsonFile,

@@ -319,6 +319,22 @@ pub fn overlay(
     }
 }
 
+/// Removes the mark that an overlay with the option `volatile` left in its work directory, by
+/// which the kernel refuses to mount the same directories again. Only for upper layers whose
+/// files may be lost or half written after a power cut.
+pub fn forget_volatile(work: &Path) -> io::Result<()> {
+    let inner = rustix::fs::open(
+        &work.join("work"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    match inner {
+        Ok(inner) => crate::path::remove_all_at(inner, "incompat"),
+        Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether the kernel takes one layer after the other.
 fn appends_layers(layer: Option<&Path>) -> bool {
     let (Some(layer), Ok(context)) =
@@ -515,6 +531,29 @@ mod tests {
         set_attr(&mount, read_only, true).unwrap();
         assert_eq!(rustix::fs::mkdirat(&mount, "no", Mode::RWXU), Err(Errno::ROFS));
         drop(copy);
+    }
+
+    #[test]
+    fn a_volatile_overlay_is_mounted_again() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let layers = Layers::new("volatile");
+        let at = |name: &str| layers.directory.join(name);
+        let work = at("work");
+        let mount = || {
+            overlay(
+                &[&at("a"), &at("b")],
+                Some((&at("upper"), &work)),
+                &[("index", Some("off")), ("volatile", None)],
+            )
+        };
+        forget_volatile(&work).unwrap();
+        rustix::fs::mkdirat(&mount().unwrap(), "new", Mode::RWXU).unwrap();
+        assert!(mount().is_err(), "the kernel refuses while the mark is there");
+        forget_volatile(&work).unwrap();
+        assert_eq!(read(&mount().unwrap(), "x"), "a");
+        assert!(at("upper/new").is_dir());
     }
 
     #[test]

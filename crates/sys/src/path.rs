@@ -216,6 +216,8 @@ pub fn remove_all_at(parent: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<(
             }
         }
         if deeper.is_empty() {
+            // `directory` stays open over this: what the last reference frees, it frees outside
+            // of the lock on the directory above.
             let last = route.last().map_or(name, OsString::as_os_str);
             match rustix::fs::unlinkat(&holder, last, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {

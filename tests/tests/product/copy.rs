@@ -94,6 +94,22 @@ fn archive_heads_and_errors() {
 }
 
 #[test]
+fn a_container_that_goes_by_itself_is_copied_to_and_started_twice() {
+    let engine = Engine::start();
+    let name = engine.name("cp");
+    let file = engine.scratch().join("file");
+    fs_err::write(&file, "given\n").expect("a file");
+    let script = "cat /file; echo $$ >>/starts; sleep 60";
+    engine.ok(&["create", "--rm", "--init", "--name", &name, "busybox", "sh", "-c", script]);
+    engine.ok(&["cp", file.to_str().expect("UTF-8"), &format!("{name}:/file")]);
+    engine.ok(&["start", &name]);
+    engine.ok(&["restart", "-t", "1", &name]);
+    assert_eq!(engine.ok(&["exec", &name, "cat", "/file"]), "given");
+    engine.ok(&["exec", &name, "sh", "-c", "until [ $(wc -l </starts) = 2 ]; do sleep 0.01; done"]);
+    engine.ok(&["rm", "-f", &name]);
+}
+
+#[test]
 fn volumes_of_a_stopped_container_are_there() {
     let engine = Engine::start();
     let (name, volume) = (engine.name("cp"), engine.name("data"));

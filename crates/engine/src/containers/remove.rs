@@ -137,9 +137,15 @@ impl Engine {
 
 /// Removes a directory of the engine's own with all in it.
 pub(crate) fn remove_directory(path: &Path) {
-    match fs_err::remove_dir_all(path) {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+    // It is held open while it is unlinked, so that its blocks are freed (on ext4 with `discard`
+    // a matter of milliseconds) when the directory above, where the next container is being
+    // made, is no longer locked.
+    let removed = fs_err::File::open(parent)
+        .and_then(|parent| silo_sys::path::remove_all_at(parent.file(), name));
+    match removed {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(%error, "could not clean up"),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "could not clean up"),
     }
 }

@@ -126,6 +126,12 @@ impl Engine {
     pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
         let snapshot = self.snapshot(container)?;
         let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
+        if container.record().host_config.auto_remove {
+            // Its own mount was volatile.
+            silo_sys::mount::forget_volatile(&snapshot.work).map_err(|error| {
+                Error::internal(format!("clean work of container {}: {error}", container.id))
+            })?;
+        }
         let mounted = silo_sys::mount::overlay(
             &lowers,
             Some((&snapshot.upper, &snapshot.work)),

@@ -205,6 +205,9 @@ impl Engine {
                 lowers: snapshot.lowers.clone(),
                 upper: snapshot.upper.clone(),
                 work: snapshot.work.clone(),
+                // Unmounting it would write the whole file system back, for files that are
+                // removed in the next moment.
+                volatile: record.host_config.auto_remove,
             },
             tty: record.config.tty,
             console_size: console_size(record.host_config.console_size),

@@ -74,9 +74,12 @@ impl OciCompute {
         self.oom = self.cgroup.oom_events().map_err(refused)?;
         let root = match &self.config.root {
             RootConfig::Path(path) => Root::Path(path.clone()),
-            RootConfig::Overlay { lowers, upper, work } => {
-                Root::Overlay { lowers: lowers.clone(), upper: upper.clone(), work: work.clone() }
-            }
+            RootConfig::Overlay { lowers, upper, work, volatile } => Root::Overlay {
+                lowers: lowers.clone(),
+                upper: upper.clone(),
+                work: work.clone(),
+                volatile: *volatile,
+            },
         };
         let id = self.config.id.to_string();
         let mut request = CreateRequest::new(&id, &self.config.container_dir, &spec, root);
