@@ -7,6 +7,8 @@
 //!   1.6; [`read_with_logs`] recovers a hive that was in use, from the logs beside it.
 //! - [`delta`] handles differencing hives, as `Hives/*_Delta` in the layers of Windows images:
 //!   merge a chain, or make the difference of two states.
+//! - [`wine`] is the text in which Wine keeps the registry (`system.reg`), [`regfile`] the one
+//!   that the registry editor exports.
 //!
 //! # The format
 //!
@@ -49,9 +51,12 @@ mod key;
 mod log;
 mod name;
 mod read;
+pub mod regfile;
+mod text;
 mod time;
 mod upcase;
 mod value;
+pub mod wine;
 mod write;
 
 pub use error::Error;
