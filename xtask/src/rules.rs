@@ -12,7 +12,7 @@ use serde_json::Value;
 const MAX_LINES: usize = 800;
 
 /// Licences of dependencies that go with Apache-2.0 in one binary.
-const LICENCES: [&str; 12] = [
+const LICENCES: [&str; 13] = [
     "Apache-2.0",
     "MIT",
     "BSD-2-Clause",
@@ -24,6 +24,7 @@ const LICENCES: [&str; 12] = [
     "0BSD",
     "CC0-1.0",
     "BSL-1.0",
+    "bzip2-1.0.6",
     "Apache-2.0 WITH LLVM-exception",
 ];
 

@@ -22,7 +22,9 @@ const DEMO: [(&str, &str); 3] = [
     ("busybox-static", "/bin/busybox"),
 ];
 
-const TEST: [(&str, &str); 16] = [
+const TEST: [(&str, &str); 18] = [
+    ("bzip2", "/bin/bzip2"),
+    ("xz-utils", "/usr/bin/xz"),
     ("docker.io", "/usr/sbin/dockerd"),
     ("runc", "/usr/sbin/runc"),
     ("crun", "/usr/bin/crun"),

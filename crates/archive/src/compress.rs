@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
+use lzma_rust2::XzReader;
+
 use crate::Error;
 use crate::pipe::{self, PipeReader};
 
@@ -9,6 +11,9 @@ use crate::pipe::{self, PipeReader};
 pub const SNIFF: usize = 6;
 /// Size of the pieces in which streams move between threads.
 const PIECE: usize = 256 << 10;
+/// Memory that an xz stream may ask for, in KiB: a dictionary of 128 MiB, as much as zstd streams
+/// may ask for, and what the decoder itself needs. `xz -9` asks for 64 MiB.
+const MAX_XZ_KIB: u32 = (128 << 10) + 256;
 
 /// A compression format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,9 +24,9 @@ pub enum Compression {
     Gzip,
     /// Zstandard (RFC 8878), of one or several frames.
     Zstd,
-    /// Bzip2, which is recognised but not read.
+    /// Bzip2, of one or several streams.
     Bzip2,
-    /// Xz, which is recognised but not read.
+    /// Xz, of one or several streams.
     Xz,
 }
 
@@ -52,8 +57,22 @@ pub fn decoder<'a>(
             let decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(Error::Read)?;
             Ok(Box::new(decoder))
         }
-        Compression::Bzip2 => Err(Error::Compression("bzip2")),
-        Compression::Xz => Err(Error::Compression("xz")),
+        Compression::Bzip2 => Ok(Box::new(bzip2::bufread::MultiBzDecoder::new(input))),
+        Compression::Xz => Ok(Box::new(Xz(XzReader::new_mem_limit(input, true, MAX_XZ_KIB)))),
+    }
+}
+
+/// An xz decoder that says in plain words when it would need too much memory.
+struct Xz<R: Read>(XzReader<R>);
+
+impl<R: Read> Read for Xz<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::OutOfMemory => {
+                io::Error::other("the xz stream's dictionary is larger than 128 MiB")
+            }
+            _ => error,
+        })
     }
 }
 

@@ -20,6 +20,12 @@
 //!
 //! All sizes that a stream can ask for are bounded by constants of [`reader`].
 //!
+//! # Compression
+//!
+//! [`compress`] tells gzip, zstd, bzip2 and xz by their first bytes and decodes them in bounded
+//! memory, while they are read; see there for the bounds. A stream that ends early, or that
+//! something else follows, is an error.
+//!
 //! # Whiteouts
 //!
 //! In a layer, `.wh.NAME` removes `NAME` of the layers beneath and `.wh..wh..opq` hides all
@@ -82,9 +88,6 @@ pub enum Error {
         /// Which limit.
         reason: String,
     },
-    /// A compression that Silo does not read.
-    #[error("{0} compression is not supported, use gzip or zstd")]
-    Compression(&'static str),
     /// An entry that the tar format cannot hold.
     #[error("cannot be written as a tar entry: {0}")]
     Unwritable(&'static str),

@@ -47,6 +47,10 @@ impl PipeWriter {
 
     /// Hands a buffer over, waiting while the pipe is full. Fails when the reader is gone.
     pub fn send(&mut self, piece: Vec<u8>) -> io::Result<()> {
+        // An empty one would be the end of the stream.
+        if piece.is_empty() {
+            return Ok(());
+        }
         if !self.gathered.is_empty() {
             self.flush()?;
         }

@@ -54,7 +54,7 @@ struct Running {
 
 impl Store {
     /// Loads all images of an archive: what `docker save` writes, of any version, or an OCI
-    /// layout in a tar; uncompressed, gzip or zstd.
+    /// layout in a tar; uncompressed, gzip, zstd, bzip2 or xz.
     pub fn load(
         &self,
         input: impl Read + Send,
@@ -198,7 +198,8 @@ impl Store {
         reader: &mut Reader<R>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Running, Error> {
-        let keep = named.is_some() && compression != Compression::None;
+        // Only what the OCI specification has a media type for can be given out again as it came.
+        let keep = named.is_some() && matches!(compression, Compression::Gzip | Compression::Zstd);
         let (mut file, mut blob) = match keep.then(|| self.begin_blob()).transpose()? {
             Some((file, blob)) => (Some(file), Some(blob)),
             None => (None, None),
