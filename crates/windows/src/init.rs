@@ -1,0 +1,166 @@
+//! Process 1 of a Windows container, and the process that starts each further program in it.
+//!
+//! It runs Wine's loader with the start program, which reads the rest from its directory (see
+//! [`crate::control`]), turns Linux signals into console events, and reaps what Wine leaves
+//! behind. When the program has ended, process 1 has the registry written before it ends and
+//! everything else with it.
+
+use std::ffi::CString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use silo_sys::signal;
+
+use crate::control::{self, Request};
+
+/// Wine's loader in the runtime.
+pub const LOADER: &str = "/usr/lib/wine/wine64";
+/// The start program.
+pub const START_PROGRAM: &str = "C:\\windows\\system32\\silo-run.exe";
+/// Wine's prefix in a container.
+pub const PREFIX: &str = "/prefix";
+
+/// Our own exit code when Wine or the start program does not work.
+const FAILED: u8 = 125;
+/// Exit code of a program that could not be started; the engine knows more from `error`.
+const CANNOT_EXECUTE: u8 = 126;
+
+/// Runs the process whose directory is named by the first argument.
+pub fn main(name: &str) -> ExitCode {
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return fail("its one argument is the name of a process");
+    }
+    let folder = Path::new(PREFIX).join(control::FOLDER).join(name);
+    match supervise(name, &folder) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    use std::io::Write;
+    // Nothing can be done when that fails.
+    writeln!(io::stderr().lock(), "silo-init: {message}").ok();
+    ExitCode::from(FAILED)
+}
+
+fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
+    let word = |text: &str| CString::new(text).map_err(io::Error::from);
+    let command = [word(LOADER)?, word(START_PROGRAM)?, word(name)?];
+    // Blocked before the child exists, so that no signal of its life is missed.
+    let mask = signal::block_all()?;
+    let child = signal::spawn_foreground(&command, &mask)?;
+    let ended = wait_for(child, |number| {
+        let request = match number {
+            number if number == Signal::TERM.as_raw() => Request::CtrlC,
+            number if number == Signal::INT.as_raw() => Request::CtrlC,
+            number if number == Signal::HUP.as_raw() => Request::CtrlC,
+            number if number == Signal::QUIT.as_raw() => Request::CtrlBreak,
+            _ => return,
+        };
+        // The program may be ending just now.
+        ask(folder, request).ok();
+    })?;
+    if rustix::process::getpid() == Pid::INIT {
+        write_registry()?;
+    }
+    let bounded = |file: &str| {
+        fs_err::File::open(folder.join(file)).and_then(|opened| {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut io::Read::take(opened, control::LIMIT), &mut bytes)?;
+            Ok(bytes)
+        })
+    };
+    if let Some(code) = bounded("exit").ok().and_then(|bytes| control::parse_exit(&bytes)) {
+        return Ok(low_byte(code));
+    }
+    if bounded("error").is_ok() {
+        return Ok(CANNOT_EXECUTE);
+    }
+    Ok(u8::try_from(ended).ok().filter(|&code| code != 0).unwrap_or(FAILED))
+}
+
+/// Waits for the end of a child, and hands on every other signal.
+fn wait_for(child: i32, mut other: impl FnMut(i32)) -> io::Result<i32> {
+    loop {
+        let number = match signal::wait() {
+            Ok(number) => number,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if number == Signal::CHILD.as_raw() {
+            while let Some((pid, code)) = signal::reap()? {
+                if pid == child {
+                    return Ok(code);
+                }
+            }
+        } else {
+            other(number);
+        }
+    }
+}
+
+/// What Linux shows of a 32-bit exit code: a failure never looks like success.
+fn low_byte(code: u32) -> u8 {
+    let low = code.to_le_bytes()[0];
+    if code != 0 && low == 0 { u8::MAX } else { low }
+}
+
+fn ask(folder: &Path, request: Request) -> io::Result<()> {
+    let new = folder.join("request.new");
+    fs_err::write(&new, request.to_bytes())?;
+    fs_err::rename(new, folder.join("request"))
+}
+
+/// Has Wine's server write the registry, and waits for its end.
+fn write_registry() -> io::Result<()> {
+    let Some(server) = find("wineserver")?.and_then(Pid::from_raw) else { return Ok(()) };
+    let Ok(process) = rustix::process::pidfd_open(server, PidfdFlags::empty()) else {
+        return Ok(());
+    };
+    if rustix::process::pidfd_send_signal(&process, Signal::TERM).is_ok() {
+        // It takes milliseconds. A disk that hangs must not keep a container for ever.
+        let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+        rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit))?;
+    }
+    Ok(())
+}
+
+/// The process with a name that begins so, if there is one.
+fn find(name: &str) -> io::Result<Option<i32>> {
+    for entry in fs_err::read_dir("/proc")? {
+        let path: PathBuf = entry?.path();
+        let Some(pid) = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse().ok())
+        else {
+            continue;
+        };
+        // It may have ended meanwhile.
+        let command = fs_err::read_to_string(path.join("comm")).unwrap_or_default();
+        if command.starts_with(name) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_stay_failures() {
+        for (code, low) in [(0, 0), (1, 1), (256, 255), (0xC000_013A, 0x3A), (0xFFFF_FFFF, 255)] {
+            assert_eq!(low_byte(code), low, "{code:#x}");
+        }
+    }
+
+    #[test]
+    fn processes_are_found_by_name() {
+        assert_eq!(find("no such process").unwrap(), None);
+        let own = fs_err::read_to_string("/proc/self/comm").unwrap();
+        assert!(find(own.trim()).unwrap().is_some());
+    }
+}

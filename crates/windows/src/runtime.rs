@@ -1,0 +1,118 @@
+//! The Wine runtime: from packages to a small Linux root.
+//!
+//! # The tree
+//!
+//! Debian's layout, so that Wine finds itself: `/usr/lib/wine/{wine64,wineserver64}`,
+//! `/usr/lib/x86_64-linux-gnu/wine/x86_64-{unix,windows}` and `i386-windows`,
+//! `/usr/share/wine`. Wine's own Windows files are stripped of debug information ([`pe`]).
+//! Of the Linux libraries exactly those are there that something in the tree needs ([`elf`]);
+//! one that is missing fails the set-up. `libfreetype.so.6` is a stub unless fonts are wanted.
+//! `etc/ssl/certs/ca-certificates.crt` has the certificate authorities, and
+//! `usr/share/doc/*/copyright` and `usr/share/common-licenses` the licences of all that is
+//! shipped. Nothing has setuid or setgid bits.
+//!
+//! A second tree, of which only the set-up makes use, has what a stock prefix is made with: all
+//! 32-bit Windows files and Wine's own start program.
+
+pub mod elf;
+pub mod list;
+mod make;
+pub mod pe;
+mod place;
+
+use std::io;
+
+pub use make::make;
+
+use crate::tree::Tree;
+
+/// Name of the runtime image in the store, without a tag.
+pub const REPOSITORY: &str = "silo/wine";
+/// The tag under which the engine finds the runtime that it uses.
+pub const CURRENT: &str = "silo/wine:latest";
+/// Label of the runtime image: the version of Wine.
+pub const LABEL: &str = "silo.windows.runtime";
+/// Where Wine's program loader is in the tree.
+pub const LOADER: &str = "/usr/lib/wine/wine64";
+/// Where Wine's server is in the tree.
+pub const SERVER: &str = "/usr/lib/wine/wineserver64";
+/// Where Wine's 64-bit Windows files are.
+pub const WINDOWS_64: &str = "usr/lib/x86_64-linux-gnu/wine/x86_64-windows";
+/// Where Wine's 32-bit Windows files are.
+pub const WINDOWS_32: &str = "usr/lib/x86_64-linux-gnu/wine/i386-windows";
+/// Where the Linux halves of Wine's libraries are.
+pub const UNIX: &str = "usr/lib/x86_64-linux-gnu/wine/x86_64-unix";
+/// Where libraries are.
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// What the runtime is made with beside the packages.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// A program for Windows that takes the place of Wine's `wineboot.exe`.
+    pub boot: Option<&'a [u8]>,
+    /// Wine's Windows programs that are left out since base images have better ones, in lower
+    /// case with their ending.
+    pub replaced: &'a [&'a str],
+    /// Whether text is really drawn: FreeType and fonts.
+    pub fonts: bool,
+}
+
+/// A runtime made.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The version of Wine, as in `10.0~repack-6`.
+    pub version: String,
+    /// The version as an image's tag, as in `10.0-6`.
+    pub tag: String,
+    /// The runtime itself.
+    pub tree: Tree,
+    /// What is laid over it to make a stock prefix.
+    pub setup: Tree,
+    /// Every package with its version.
+    pub packages: Vec<String>,
+}
+
+/// Why no runtime could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A package that cannot be read.
+    #[error(transparent)]
+    Package(#[from] crate::debian::Error),
+    /// The temporary file of the contents.
+    #[error("cannot keep the runtime's files")]
+    Spool(#[from] io::Error),
+    /// A Windows file that cannot be changed as it has to be.
+    #[error("{path} in the package {package}")]
+    Windows {
+        /// Which package.
+        package: String,
+        /// Its path there.
+        path: String,
+        /// Why.
+        #[source]
+        source: pe::Error,
+    },
+    /// A Linux file whose needs cannot be read.
+    #[error("{path} of the runtime")]
+    Linux {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: elf::Error,
+    },
+    /// A library that something needs and no package has.
+    #[error("{needed}, which {by} needs, is in none of the packages")]
+    Library {
+        /// The library.
+        needed: String,
+        /// What needs it.
+        by: String,
+    },
+    /// A file that packages of another release have elsewhere, or not at all.
+    #[error("the packages have no {0}; this release of Debian is not known to Silo")]
+    Absent(String),
+    /// A thread that gave up.
+    #[error("a package could not be read to its end")]
+    Thread,
+}
