@@ -8,11 +8,13 @@
 //! A crash leaves no directory without a record: the record is written before the directory is
 //! made, says that the volume is to go before anything of it is removed, and goes when the disk
 //! knows that the directory is gone. Opening makes the directories that are missing and goes on
-//! with removals. A volume that nobody named
-//! belongs to the container that it was made for, and goes when that is missing, until the
-//! container is removed without its volumes.
+//! with removals. A volume that the creation of a container fills with the image's files is filled
+//! entirely or not at all. A volume that nobody named belongs to the container that it was made
+//! for, and goes when that is missing, until the container is removed without its volumes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,9 +29,8 @@ use crate::engine::Engine;
 use crate::mountpoints::MountKind;
 
 mod copy_up;
+mod fill;
 mod mount;
-
-pub use copy_up::copy_up;
 
 /// The only driver.
 pub const DRIVER: &str = "local";
@@ -104,7 +105,7 @@ impl Drop for Hold<'_> {
     }
 }
 
-fn io_error(operation: &str, path: &Path, source: std::io::Error) -> Error {
+fn io_error(operation: &str, path: &Path, source: io::Error) -> Error {
     let message = format!("{operation} {}: {source}", path.display());
     Error::with_source(ErrorKind::Internal, message, source)
 }
@@ -120,7 +121,7 @@ impl Volumes {
                     let outcome = if record.removed {
                         this.remove_dir(&mut this.lock(), &name)
                     } else {
-                        this.make_dir(&name)
+                        this.make_dir(&name).and_then(|()| this.settle(&name))
                     };
                     if let Err(error) = outcome {
                         tracing::error!(volume = name, error = error.chain(), "repair volume");
@@ -233,15 +234,41 @@ impl Volumes {
 
     fn make_dir(&self, name: &str) -> Result<(), Error> {
         use std::os::unix::fs::DirBuilderExt;
-        for (path, mode) in [(self.root.join(name), 0o701), (self.data_dir(name), 0o755)] {
+        for (path, mode) in [(self.root.join(name), 0o700), (self.data_dir(name), 0o755)] {
             match std::fs::DirBuilder::new().mode(mode).create(&path) {
                 Ok(()) => {}
                 // Left by a removal or creation that was cut off.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(io_error("mkdir", &path, error)),
             }
         }
         Ok(())
+    }
+
+    /// Finishes a volume's filling that was cut off.
+    fn settle(&self, name: &str) -> Result<(), Error> {
+        let data = self.data_dir(name);
+        fill::settle(&data, &self.root.join(name))
+            .map(drop)
+            .map_err(|error| io_error("fill", &data, error))
+    }
+
+    /// Copies the directory `path`, resolved inside `root`, into a volume that is empty, all or
+    /// nothing. `volume` is what [`Volumes::acquire`] returned. With `durable`, the disk has it
+    /// when this returns. Nothing happens when the path is no directory.
+    pub fn fill(
+        &self,
+        name: &str,
+        volume: &Path,
+        root: BorrowedFd<'_>,
+        path: &Path,
+        durable: bool,
+    ) -> io::Result<()> {
+        let dir = self.root.join(name);
+        let _lock = fill::lock(&dir)?;
+        let beside = volume == self.data_dir(name) && !mount::is_mounted(volume)?;
+        let work = if beside { &dir } else { volume };
+        fill::fill(root, path, volume, work, durable).map(drop)
     }
 
     fn hold_locked(&self, inner: &mut Inner, name: &str) -> Hold<'_> {
@@ -283,7 +310,7 @@ impl Volumes {
     fn remove_dir(&self, inner: &mut Inner, name: &str) -> Result<(), Error> {
         let dir = self.root.join(name);
         match fs_err::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io_error("remove", &dir, error));
             }
             _ => inner.removed.insert(name.to_owned()),

@@ -1,5 +1,6 @@
 //! `kill -9` at any moment loses nothing and leaks nothing.
 
+mod filling;
 mod power_cut;
 
 use std::path::Path;

@@ -15,7 +15,7 @@ use silo_types::{ContainerId, Error};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::mountpoints::{self, MountKind, MountRecord};
-use crate::volumes::{Hold, copy_up};
+use crate::volumes::Hold;
 
 /// Directories over which nothing may be mounted by an image's VOLUME (CVE-2019-16884).
 const NEVER: &[&str] = &["/", "/proc", "/sys", "/dev"];
@@ -128,7 +128,10 @@ impl Engine {
 
     /// Makes the working directory of a new container and fills its empty volumes with what the
     /// image has at their places.
-    pub(crate) async fn prepare_root(&self, container: &Arc<Container>) -> Result<(), Error> {
+    pub(crate) async fn prepare_root(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+    ) -> Result<(), Error> {
         let record = container.record();
         let directory = crate::spec::working_directory(&record.config).to_owned();
         let mut to_fill = Vec::new();
@@ -142,10 +145,17 @@ impl Engine {
             return Ok(());
         }
         let root = self.mount_snapshot(container)?;
+        let (engine, auto_remove) = (Arc::clone(self), record.host_config.auto_remove);
         let work = move || -> Result<(), Error> {
             make_working_directory(&root, &directory)?;
             for (mount, volume) in &to_fill {
-                fill_volume(&root, mount, volume)?;
+                refuse_to_cover_file(&root, mount)?;
+                // What goes with its container would not outlive a power cut anyway.
+                let durable = !(mount.anonymous && auto_remove);
+                let path = Path::new(&mount.destination);
+                engine.volumes.fill(&mount.name, volume, root.as_fd(), path, durable).map_err(
+                    |error| Error::internal(format!("failed to populate volume: {error}")),
+                )?;
             }
             Ok(())
         };
@@ -178,8 +188,8 @@ fn make_working_directory(root: &OwnedFd, directory: &str) -> Result<(), Error> 
     }
 }
 
-/// Copies what the root has at a mount's place into its volume, if the volume is empty.
-fn fill_volume(root: &OwnedFd, mount: &MountRecord, volume: &Path) -> Result<(), Error> {
+/// An image's volume may not take the place of a file.
+fn refuse_to_cover_file(root: &OwnedFd, mount: &MountRecord) -> Result<(), Error> {
     let path = Path::new(&mount.destination);
     if mount.anonymous
         && let Ok(found) = silo_sys::path::open_in_root(root, path, OFlags::PATH, Mode::empty())
@@ -192,7 +202,5 @@ fn fill_volume(root: &OwnedFd, mount: &MountRecord, volume: &Path) -> Result<(),
             mount.destination
         )));
     }
-    copy_up(root.as_fd(), path, volume)
-        .map(drop)
-        .map_err(|error| Error::internal(format!("failed to populate volume: {error}")))
+    Ok(())
 }

@@ -1,8 +1,7 @@
-//! Filling an empty volume with what the image has at its place.
+//! Copying what the image has at a volume's place.
 //!
-//! Source and target may hold anything that a stranger made, and another container may be
-//! writing to the target at the same time. So every step works on descriptors, follows no
-//! symbolic link of either tree, and takes names one component at a time.
+//! The source may hold anything that a stranger made. So every step works on descriptors, follows
+//! no symbolic link of either tree, and takes names one component at a time.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -10,48 +9,49 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, XattrFlags};
+use rustix::path::Arg;
 
 const DIR: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-/// A deeper tree than any path can name.
-const MAX_DEPTH: usize = 2048;
+/// A deeper tree than anybody needs. Each level costs stack and two descriptors.
+const MAX_DEPTH: usize = 128;
 /// More files with hard links than this are copied without, to save descriptors.
-const MAX_LINKS: usize = 512;
+const MAX_LINKS: usize = 256;
 
-/// Copies the directory `path`, resolved inside `root`, into the directory `volume`, if that is
-/// empty. Content, owners, modes, times, links and extended attributes are kept. Nothing happens
-/// when the path is no directory. True when something was copied.
-pub fn copy_up(root: BorrowedFd<'_>, path: &Path, volume: &Path) -> io::Result<bool> {
-    let source = match silo_sys::path::open_in_root(
-        root,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(source) => source,
+/// Opens the directory `path`, resolved inside `root`. `None` when it is no directory.
+pub(super) fn open_source(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match silo_sys::path::open_in_root(root, path, flags, Mode::empty()) {
+        Ok(source) => Ok(Some(source)),
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
-            return Ok(false);
+            Ok(None)
         }
-        Err(error) => return Err(error),
-    };
-    let target = rustix::fs::openat(CWD, volume, OFlags::RDONLY | DIR, Mode::empty())?;
-    if names(target.as_fd())?.next().is_some() {
-        return Ok(false);
+        Err(error) => Err(error),
     }
-    let mut links = HashMap::new();
-    copy_dir(source.as_fd(), target.as_fd(), &mut links, 0)?;
-    Ok(true)
+}
+
+/// Opens a directory, which must not be a link.
+pub(super) fn open_dir(parent: BorrowedFd<'_>, path: impl Arg) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(parent, path, OFlags::RDONLY | DIR, Mode::empty())
+}
+
+/// Copies everything in the directory `source`, and what the directory itself is, to the empty
+/// directory `target`. Content, owners, modes, times, links and extended attributes are kept.
+pub(super) fn copy_tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    copy_dir(source, target, &mut HashMap::new(), 0)
+}
+
+fn too_deep() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "directories nested too deeply")
 }
 
 /// Hard links that were made already, by the source's device and inode: a descriptor of the
 /// first copy.
 type Links = HashMap<(u64, u64), OwnedFd>;
 
-fn names(dir: BorrowedFd<'_>) -> io::Result<impl Iterator<Item = CString>> {
+pub(super) fn names(dir: BorrowedFd<'_>) -> io::Result<impl Iterator<Item = CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -69,15 +69,15 @@ fn copy_dir(
     depth: usize,
 ) -> io::Result<()> {
     if depth > MAX_DEPTH {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "directories nested too deeply"));
+        return Err(too_deep());
     }
     for name in names(source)? {
         let stat = rustix::fs::statat(source, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                let from = rustix::fs::openat(source, &name, OFlags::RDONLY | DIR, Mode::empty())?;
+                let from = open_dir(source, &name)?;
                 rustix::fs::mkdirat(target, &name, Mode::RWXU)?;
-                let to = rustix::fs::openat(target, &name, OFlags::RDONLY | DIR, Mode::empty())?;
+                let to = open_dir(target, &name)?;
                 copy_dir(from.as_fd(), to.as_fd(), links, depth + 1)?;
             }
             FileType::RegularFile => copy_file(source, target, &name, &stat, links)?,
@@ -133,7 +133,7 @@ fn copy_file(
     Ok(())
 }
 
-fn times(stat: &Stat) -> Timestamps {
+pub(super) fn times(stat: &Stat) -> Timestamps {
     let time = |seconds, nanoseconds: u64| Timespec {
         tv_sec: seconds,
         tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
@@ -156,7 +156,11 @@ fn own_at(dir: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
 }
 
 /// Owner, then mode (which a change of owner would weaken), attributes, times.
-fn finish(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+pub(super) fn finish(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    stat: &Stat,
+) -> io::Result<()> {
     let (user, group) = owner(stat);
     rustix::fs::fchown(target, Some(user), Some(group))?;
     rustix::fs::fchmod(target, Mode::from_raw_mode(stat.st_mode))?;
@@ -183,59 +187,4 @@ fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-
-    use super::*;
-
-    fn open(path: &Path) -> OwnedFd {
-        rustix::fs::open(path, OFlags::RDONLY | DIR, Mode::empty()).unwrap()
-    }
-
-    #[test]
-    fn trees_are_copied_with_what_belongs_to_them() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
-        fs_err::create_dir_all(root.join("data/sub")).unwrap();
-        fs_err::create_dir(&volume).unwrap();
-        fs_err::write(root.join("data/sub/file"), "content").unwrap();
-        fs_err::hard_link(root.join("data/sub/file"), root.join("data/again")).unwrap();
-        symlink("/etc/passwd", root.join("data/link")).unwrap();
-        std::os::unix::fs::chown(root.join("data"), Some(7), Some(8)).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o2750);
-        fs_err::set_permissions(root.join("data"), mode).unwrap();
-
-        let fd = open(&root);
-        assert!(copy_up(fd.as_fd(), Path::new("/data"), &volume).unwrap());
-        assert_eq!(fs_err::read_to_string(volume.join("sub/file")).unwrap(), "content");
-        assert_eq!(fs_err::read_link(volume.join("link")).unwrap(), Path::new("/etc/passwd"));
-        let (a, b) = (volume.join("again"), volume.join("sub/file"));
-        assert_eq!(fs_err::metadata(a).unwrap().ino(), fs_err::metadata(b).unwrap().ino());
-        let meta = fs_err::metadata(&volume).unwrap();
-        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7, 8, 0o2750));
-        assert!(!copy_up(fd.as_fd(), Path::new("/data"), &volume).unwrap(), "no longer empty");
-    }
-
-    #[test]
-    fn links_do_not_lead_out_of_the_root() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, volume) = (dir.path().join("root"), dir.path().join("volume"));
-        fs_err::create_dir_all(root.join("inside")).unwrap();
-        fs_err::write(root.join("inside/mine"), "").unwrap();
-        fs_err::create_dir(&volume).unwrap();
-        fs_err::create_dir(dir.path().join("secret")).unwrap();
-        fs_err::write(dir.path().join("secret/key"), "").unwrap();
-        symlink(dir.path().join("secret"), root.join("absolute")).unwrap();
-        symlink("../secret", root.join("relative")).unwrap();
-        symlink("/inside", root.join("good")).unwrap();
-        let fd = open(&root);
-        for bad in ["absolute", "relative", "missing", "inside/mine"] {
-            assert!(!copy_up(fd.as_fd(), Path::new(bad), &volume).unwrap(), "{bad}");
-        }
-        assert!(copy_up(fd.as_fd(), Path::new("good"), &volume).unwrap());
-        assert!(volume.join("mine").exists());
-    }
 }

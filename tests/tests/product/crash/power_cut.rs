@@ -36,10 +36,14 @@ fn work(command: impl Fn() -> Command, client: &str, told: &Mutex<Told>, stop: &
         }
         let name = format!("{client}-{number}");
         let volume = format!("v-{name}:/v");
-        if run(&["create", "--name", &name, "-v", &volume, "-v", "/a", "busybox", "sleep", "99"]) {
+        // It is filled with what the image has there.
+        let filled = format!("f-{name}:/etc");
+        let volumes = ["-v", &volume, "-v", &filled, "-v", "/a"];
+        let create = ["create", "--name", &name];
+        if run(&[&create[..], &volumes[..], &["busybox", "sleep", "99"]].concat()) {
             note(&|told| {
                 told.containers.extend([name.clone()]);
-                told.volumes.extend([format!("v-{name}")]);
+                told.volumes.extend([format!("v-{name}"), format!("f-{name}")]);
             });
         }
         run(&["start", &name]);
@@ -118,6 +122,20 @@ fn survived(engine: &Engine, told: &Told) {
     let volumes = engine.ok(&["volume", "ls", "-q"]);
     for volume in &told.volumes {
         assert!(volumes.lines().any(|line| line == volume), "{volume} is lost");
+    }
+    for volume in volumes.lines() {
+        let data = engine.data_root().join("volumes").join(volume).join("_data");
+        let passwd = fs_err::read_to_string(data.join("passwd"));
+        let told = told.volumes.contains(volume);
+        match passwd {
+            // All or nothing, and all when the client was told.
+            Err(_) => assert!(!told || !volume.starts_with("f-"), "{volume} is not filled"),
+            Ok(text) => assert!(
+                text.starts_with("root:x:0:0:") && data.join("group").exists(),
+                "{volume} is half filled: {text:?}"
+            ),
+        }
+        assert_eq!(entries(data.parent().expect("a parent")), ["_data"], "{volume}");
     }
     // Each has its directory, and each directory its volume.
     let mut known: Vec<&str> = volumes.lines().collect();
