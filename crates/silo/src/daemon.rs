@@ -1,22 +1,23 @@
 //! `silo daemon`: the engine and its API, in the foreground.
 //!
-//! One daemon serves a data root: it holds a lock on `<data>/daemon.pid`, which has its process
-//! id. SIGTERM and SIGINT end it; containers run on, since their supervisors are processes of
-//! their own, and the next daemon finds them.
+//! One daemon serves a data root, a bridge and a table: it holds locks (see `lock`). SIGTERM and
+//! SIGINT end it; containers run on, since their supervisors are processes of their own, and the
+//! next daemon finds them.
 
 use std::ffi::OsString;
-use std::io::{Seek, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use silo_api::Listener;
 use silo_engine::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::lock;
 
 /// Serves the Docker Engine API; containers outlive it.
 #[derive(Debug, Parser)]
@@ -115,7 +116,8 @@ fn run(options: &Options) -> Result<()> {
     }
     // The same directory has the same name for every daemon: supervisors are found by it.
     let data_root = fs_err::canonicalize(data_root)?;
-    let _lock = lock(&data_root)?;
+    let _lock = lock::data_root(&data_root)?;
+    let _network = lock::network(&options.bridge, &options.table, &data_root)?;
     if let Some(file) = &options.pidfile {
         fs_err::write(file, std::process::id().to_string())?;
     }
@@ -201,50 +203,12 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
     Ok(())
 }
 
-/// Takes the data root for this process; two engines on one would destroy it.
-fn lock(data_root: &Path) -> Result<fs_err::File> {
-    let path = data_root.join("daemon.pid");
-    let mut file = fs_err::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)?;
-    if !silo_sys::lock::exclusive(&file, Duration::ZERO)? {
-        let pid = fs_err::read_to_string(&path).unwrap_or_default();
-        let pid = pid.trim();
-        // What a dead one was about to execute holds the lock until it is executed.
-        let dead = !pid.is_empty() && !is_alive(pid);
-        if !dead || !silo_sys::lock::exclusive(&file, Duration::from_secs(10))? {
-            bail!(
-                "another daemon (pid {pid}) uses {}; stop it, or choose another --root",
-                data_root.display()
-            );
-        }
-    }
-    file.file().set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", std::process::id())?;
-    Ok(file)
-}
-
-/// Whether a process has not ended. One whose parent has not noticed that has.
-fn is_alive(pid: &str) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let pid = pid.parse().ok().and_then(rustix::process::Pid::from_raw);
-    let opened =
-        pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
-    let Some(Ok(pidfd)) = opened else { return false };
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&at_once)) == Ok(0)
-}
-
 /// Whether a living process listens on a socket. That of a dead one can answer for a moment: what
 /// it was about to execute holds it until it is executed.
 fn is_served(path: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(path).is_ok_and(|stream| {
         rustix::net::sockopt::socket_peercred(&stream)
-            .is_ok_and(|peer| is_alive(&peer.pid.as_raw_nonzero().to_string()))
+            .is_ok_and(|peer| lock::is_alive(&peer.pid.as_raw_nonzero().to_string()))
     })
 }
 
@@ -299,8 +263,12 @@ fn remove_network(options: &Options) -> Result<()> {
         pool_min: 0,
         ..silo_net::NetworkConfig::default()
     };
+    // An engine that runs would lose the network under its containers.
+    let lock = lock::network_to_remove(&options.bridge, &options.table)?;
     let network = silo_net::Network::open(config).context("open the network")?;
-    network.remove_all().context("remove the network")
+    network.remove_all().context("remove the network")?;
+    lock.forget();
+    Ok(())
 }
 
 #[cfg(test)]
@@ -319,37 +287,6 @@ mod tests {
         assert_eq!(options.host, ["tcp://127.0.0.1:1", "unix:///z"]);
         assert_eq!(options.log_opt, ["a=b"]);
         assert!(!options.ready_on_stdout);
-    }
-
-    #[test]
-    fn the_dead_hold_no_lock() {
-        let own = std::process::id();
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        // A zombie until it is waited for.
-        let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-        let mut fds = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-        rustix::event::poll(&mut fds, None).unwrap();
-        let dead = child.id().to_string();
-        for (pid, alive) in [(own.to_string().as_str(), true), (&dead, false), ("x", false)] {
-            assert_eq!(is_alive(pid), alive, "{pid}");
-        }
-        child.wait().unwrap();
-
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("daemon.pid");
-        let held = lock(dir.path()).unwrap();
-        // The same process holds it; by another open file it is as good as another process.
-        let error = lock(dir.path()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("another daemon (pid {own})")), "{error}");
-        fs_err::write(&path, format!("{dead}\n")).unwrap();
-        let waiting = std::thread::spawn({
-            let dir = dir.path().to_owned();
-            move || lock(&dir).map(drop)
-        });
-        drop(held);
-        waiting.join().unwrap().unwrap();
-        assert_eq!(fs_err::read_to_string(path).unwrap(), format!("{own}\n"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod daemon;
 mod init;
+mod lock;
 
 use std::ffi::OsString;
 use std::io::Write;

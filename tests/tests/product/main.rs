@@ -4,6 +4,7 @@
 
 mod copy;
 mod crash;
+mod engines;
 mod errors;
 mod events;
 mod exec;
