@@ -176,7 +176,8 @@ mod tests {
         for bad in [&b""[..], b"code=\0", b"code=4294967296\0", b"code=-1\0", b"xcode=1\0"] {
             assert_eq!(parse_exit(bad), None, "{bad:?}");
         }
-        let failure = parse_failure(b"step=program\0code=2\0message=File not found.\r\n\0").unwrap();
+        let failure =
+            parse_failure(b"step=program\0code=2\0message=File not found.\r\n\0").unwrap();
         assert_eq!((failure.step.as_str(), failure.code), ("program", 2));
         assert_eq!(failure.message, "File not found.");
         assert_eq!(parse_failure(b"step=x\0"), None);

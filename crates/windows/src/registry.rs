@@ -1,0 +1,279 @@
+//! A container's registry in its two forms: hives, as images carry them, and the text files with
+//! which Wine starts.
+//!
+//! | hive | in the base layer | in layers above | in Wine's files |
+//! | --- | --- | --- | --- |
+//! | `HKLM\SYSTEM` | `Windows\System32\config\SYSTEM` | `System_Delta` | `system.reg`, `System` |
+//! | `HKLM\SOFTWARE` | `...\SOFTWARE` | `Software_Delta` | `system.reg`, `Software` |
+//! | `HKLM\SAM` | `...\SAM` | `Sam_Delta` | `system.reg`, `SAM` |
+//! | `HKLM\SECURITY` | `...\SECURITY` | `Security_Delta` | `system.reg`, `SECURITY` |
+//! | `HKU\.DEFAULT` | `...\DEFAULT` | `DefaultUser_Delta` | `userdef.reg` |
+//! | the account's own | `Users\<name>\NTUSER.DAT` | the file itself | `user.reg` |
+
+use silo_hive::delta::{self, DiffOptions};
+use silo_hive::wine::{self, Arch};
+use silo_hive::{Error, Hive, Key, WriteOptions};
+
+/// One of the hives that belong to the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HiveName {
+    /// `HKLM\SYSTEM`.
+    System,
+    /// `HKLM\SOFTWARE`.
+    Software,
+    /// `HKLM\SAM`.
+    Sam,
+    /// `HKLM\SECURITY`.
+    Security,
+    /// `HKU\.DEFAULT`, the profile of LocalSystem.
+    DefaultUser,
+}
+
+impl HiveName {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::System, Self::Software, Self::Sam, Self::Security, Self::DefaultUser];
+
+    /// The file in `Windows\System32\config` of a base layer.
+    pub const fn file(self) -> &'static str {
+        match self {
+            Self::System => "SYSTEM",
+            Self::Software => "SOFTWARE",
+            Self::Sam => "SAM",
+            Self::Security => "SECURITY",
+            Self::DefaultUser => "DEFAULT",
+        }
+    }
+
+    /// The file in `Hives` of a layer above.
+    pub const fn delta_file(self) -> &'static str {
+        match self {
+            Self::System => "System_Delta",
+            Self::Software => "Software_Delta",
+            Self::Sam => "Sam_Delta",
+            Self::Security => "Security_Delta",
+            Self::DefaultUser => "DefaultUser_Delta",
+        }
+    }
+
+    /// The key in Wine's `system.reg`; none for what has a file of its own.
+    const fn wine_key(self) -> Option<&'static str> {
+        match self {
+            Self::System => Some("System"),
+            Self::Software => Some("Software"),
+            Self::Sam => Some("SAM"),
+            Self::Security => Some("SECURITY"),
+            Self::DefaultUser => None,
+        }
+    }
+}
+
+/// Names of Wine's three files.
+pub mod files {
+    /// `HKLM`.
+    pub const SYSTEM: &str = "system.reg";
+    /// `HKCU`.
+    pub const USER: &str = "user.reg";
+    /// `HKU\.DEFAULT`.
+    pub const DEFAULT_USER: &str = "userdef.reg";
+}
+
+/// The contents of Wine's three files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WineFiles {
+    /// `system.reg`.
+    pub system: Vec<u8>,
+    /// `user.reg`.
+    pub user: Vec<u8>,
+    /// `userdef.reg`.
+    pub default_user: Vec<u8>,
+}
+
+/// A whole registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registry {
+    hives: [Hive; 5],
+    /// The account's own hive.
+    pub user: Hive,
+}
+
+const fn index(name: HiveName) -> usize {
+    name as usize
+}
+
+fn text(base: &str, root: Key) -> wine::Registry {
+    wine::Registry { base: base.into(), arch: Some(Arch::Win64), hive: Hive::new(root) }
+}
+
+impl Registry {
+    /// One of the system's hives.
+    pub fn hive(&self, name: HiveName) -> &Hive {
+        &self.hives[index(name)]
+    }
+
+    /// Puts a hive in place.
+    pub fn set_hive(&mut self, name: HiveName, hive: Hive) {
+        self.hives[index(name)] = hive;
+    }
+
+    /// Reads Wine's files.
+    pub fn from_wine(files: &WineFiles) -> Result<Self, wine::Error> {
+        let mut machine = wine::parse(&files.system)?;
+        let mut result = Self::default();
+        for name in HiveName::ALL {
+            if let Some(hive) = name.wine_key().and_then(|key| wine::detach(&mut machine, key)) {
+                result.set_hive(name, hive);
+            }
+        }
+        result.set_hive(HiveName::DefaultUser, wine::parse(&files.default_user)?.hive);
+        result.user = wine::parse(&files.user)?.hive;
+        Ok(result)
+    }
+
+    /// Makes Wine's files.
+    pub fn into_wine(self) -> WineFiles {
+        let [system, software, sam, security, default_user] = self.hives;
+        let mut machine = text("REGISTRY\\Machine", Key::new(""));
+        for (name, hive) in [
+            (HiveName::System, system),
+            (HiveName::Software, software),
+            (HiveName::Sam, sam),
+            (HiveName::Security, security),
+        ] {
+            if let Some(key) = name.wine_key()
+                && !(hive.root.subkeys().is_empty() && hive.root.values().is_empty())
+            {
+                wine::attach(&mut machine, key, hive);
+            }
+        }
+        WineFiles {
+            system: wine::render(&machine),
+            user: wine::render(&text("REGISTRY\\User\\S-1-5-21-0-0-0-1000", self.user.root)),
+            default_user: wine::render(&text("REGISTRY\\User\\.Default", default_user.root)),
+        }
+    }
+
+    /// The hive files of a base layer.
+    pub fn to_base_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+        HiveName::ALL
+            .into_iter()
+            .map(|name| {
+                let bytes = silo_hive::write(self.hive(name), &WriteOptions::default())?;
+                Ok((name.file(), bytes))
+            })
+            .collect()
+    }
+
+    /// The differencing hives that make `self` of `base`; none for hives that are equal.
+    pub fn deltas(&self, base: &Self) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
+        let options = DiffOptions { times: false, ignore: None };
+        let mut list = Vec::new();
+        for name in HiveName::ALL {
+            let ours = self.hive(name);
+            let ignore = |path: &str, value: Option<&str>| per_run(name, path, value);
+            let options = DiffOptions { ignore: Some(&ignore), ..options };
+            let delta = delta::diff(base.hive(name), ours, &options);
+            if delta.root.subkeys().is_empty() && delta.root.values().is_empty() {
+                continue;
+            }
+            list.push((name.delta_file(), silo_hive::write(&delta, &WriteOptions::default())?));
+        }
+        Ok(list)
+    }
+
+    /// Puts the difference of the next layer on top.
+    pub fn apply(&mut self, name: HiveName, difference: &Hive) {
+        let base = std::mem::take(&mut self.hives[index(name)]);
+        self.hives[index(name)] = delta::flatten(base, [difference]);
+    }
+}
+
+/// What Wine writes at each start, and is nobody's change.
+fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
+    let below = |prefix: &str| {
+        path.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+            && matches!(path.as_bytes().get(prefix.len()), None | Some(b'\\'))
+    };
+    match name {
+        HiveName::System => {
+            below("ControlSet001\\Control\\ComputerName")
+                || below("ControlSet001\\Services\\Tcpip\\Parameters")
+                    && value.is_some_and(|value| {
+                        ["Hostname", "NV Hostname", "Domain"]
+                            .iter()
+                            .any(|known| known.eq_ignore_ascii_case(value))
+                    })
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use silo_hive::{FileTime, Value};
+
+    use super::*;
+
+    fn sample() -> WineFiles {
+        let file = |base: &str, keys: &str| {
+            format!(
+                "WINE REGISTRY Version 2\n;; All keys relative to {base}\n\n#arch=win64\n{keys}"
+            )
+            .into_bytes()
+        };
+        WineFiles {
+            system: file(
+                "REGISTRY\\\\Machine",
+                "\n[Software\\\\Vendor] 1\n#time=19db1ded53e8000\n\"a\"=\"1\"\n\n[System\\\\ControlSet001\\\\Control] 1\n#time=19db1ded53e8000\n\"x\"=dword:00000001\n",
+            ),
+            user: file(
+                "REGISTRY\\\\User\\\\S-1-5-21-0-0-0-1000",
+                "\n[Environment] 1\n#time=19db1ded53e8000\n\"TEMP\"=\"t\"\n",
+            ),
+            default_user: file("REGISTRY\\\\User\\\\.Default", ""),
+        }
+    }
+
+    #[test]
+    fn hives_and_text_are_the_same_registry() {
+        let registry = Registry::from_wine(&sample()).unwrap();
+        let value = registry.hive(HiveName::Software).get("Vendor").unwrap().value("a").unwrap();
+        assert_eq!(value.text().as_deref(), Some("1"));
+        assert!(registry.user.get("Environment").is_some());
+        let again = Registry::from_wine(&registry.clone().into_wine()).unwrap();
+        assert_eq!(again, registry);
+        let system = String::from_utf8(registry.into_wine().system).unwrap();
+        assert!(system.contains("[System\\\\CurrentControlSet]"), "{system}");
+    }
+
+    #[test]
+    fn changes_go_into_a_layer_and_come_back() {
+        let base = Registry::from_wine(&sample()).unwrap();
+        let mut changed = base.clone();
+        let mut hive = changed.hive(HiveName::Software).clone();
+        hive.root.create("Vendor\\New", FileTime(7)).unwrap().set_value(Value::dword("n", 3));
+        hive.root.get_mut("Vendor").unwrap().remove_value(&"a".into());
+        changed.set_hive(HiveName::Software, hive);
+        let mut hive = changed.hive(HiveName::System).clone();
+        let run = "ControlSet001\\Control\\ComputerName\\ActiveComputerName";
+        hive.root.create(run, FileTime(7)).unwrap().set_value(Value::string("ComputerName", "X"));
+        changed.set_hive(HiveName::System, hive);
+        let deltas = changed.deltas(&base).unwrap();
+        assert_eq!(deltas.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["Software_Delta"]);
+        let mut again = base.clone();
+        again.apply(HiveName::Software, &silo_hive::read(&deltas[0].1).unwrap());
+        let key = again.hive(HiveName::Software).get("Vendor").unwrap();
+        assert!(key.value("a").is_none());
+        assert_eq!(key.get("New").unwrap().value("n").unwrap().number(), Some(3));
+        assert!(base.deltas(&base).unwrap().is_empty());
+    }
+
+    #[test]
+    fn base_files_are_read_back() {
+        let registry = Registry::from_wine(&sample()).unwrap();
+        let files = registry.to_base_files().unwrap();
+        assert_eq!(files.len(), 5);
+        let software = silo_hive::read(&files[1].1).unwrap();
+        assert!(software.get("Vendor").is_some());
+    }
+}
