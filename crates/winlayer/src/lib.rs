@@ -13,7 +13,7 @@
 //!
 //! [`LayerReader`] gives every tar record as a [`Record`], from which [`Record::write`] makes
 //! the same bytes again: fields where they were written by the rules of [`header`], the bytes
-//! themselves where not. A [`SideRecord`] holds all records of a layer; with the contents of
+//! themselves where not. A side record ([`side`]) holds all records of a layer; with the contents of
 //! its files it makes the layer's tar, of the same digest.
 //!
 //! # What an entry means
@@ -33,25 +33,32 @@ pub mod descriptor;
 pub mod entry;
 pub mod fold;
 pub mod header;
+pub mod hives;
 pub mod name;
 pub mod path;
+pub mod plan;
 pub mod record;
 pub mod reparse;
 pub mod report;
 pub mod sddl;
 pub mod sid;
+pub mod side;
 pub mod target;
 pub mod time;
+pub mod tree;
 
 pub use attributes::FileAttributes;
 pub use descriptor::SecurityDescriptor;
 pub use entry::{Entry, EntryKind, Times};
 pub use header::Header;
 pub use path::{LayerPath, Part};
+pub use plan::{Op, Planner};
 pub use record::{LayerReader, Record, Trailer};
 pub use report::{Finding, Refusal, Report, Reports};
 pub use sid::Sid;
+pub use side::{SideReader, SideWriter};
 pub use time::FileTime;
+pub use tree::Tree;
 
 use silo_types::{ErrorKind, Kind};
 

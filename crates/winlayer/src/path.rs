@@ -101,6 +101,11 @@ impl LayerPath {
         Ok(Self { part, inner: inner.to_owned() })
     }
 
+    /// A path of names that were checked.
+    pub(crate) fn of_checked(part: Part, names: &[&str]) -> Self {
+        Self { part, inner: names.join("/") }
+    }
+
     /// Reads the name of a tar entry. A slash at the end, empty names and `.` in between are
     /// left off, as importers do; the first names must be spelled exactly. What follows a
     /// colon in the last name is given apart: the name of a stream.
