@@ -42,25 +42,25 @@ pub const UNIX_REQUIRED: [&str; 8] =
     ["ntdll", "win32u", "ws2_32", "nsiproxy", "mountmgr", "bcrypt", "crypt32", "secur32"];
 
 /// Linux halves that are taken where there are any.
-pub const UNIX_OPTIONAL: [&str; 10] = [
+pub const UNIX_OPTIONAL: [&str; 9] = [
     "avicap32", "dnsapi", "dwrite", "kerberos", "localspl", "msv1_0", "netapi32", "odbc32",
-    "winspool", "opengl32",
+    "winspool",
 ];
 
 /// Windows files that are left out: names, a star at the end stands for anything.
 pub const WINDOWS_EXCLUDED: &[&str] = &[
     // Graphics.
-    "d2d1*", "d3d*", "dcomp*", "ddraw*", "dx8vb*", "dxdiag*", "dxva2*", "glu32*", "gdi.exe16",
-    "graphicscapture*", "mscms*", "icmui*", "opencl*", "photometadata*", "vulkan-1*",
-    "winevulkan*", "wmphoto*", "light.msstyles", "magnification*", "msvfw32_*", "wiaservc*",
+    "d2d1*", "d3d*", "dcomp*", "ddraw*", "dx8vb*", "dxdiag*", "dxva2*", "glu32*", 
+    "graphicscapture*", "mscms*", "icmui*", "opencl*", "opengl32*", "photometadata*", "vulkan-1*",
+    "winevulkan*", "wmphoto*", "light.msstyles", "magnification*", "wiaservc*",
     "sti.dll", "twain*", "gphoto2*", "sane*", "uiautomationcore*",
     // Sound, films, speech.
     "amstream*", "audioses*", "colorcnv*", "devenum*", "dmband*", "dmcompos*", "dmime*",
     "dmloader*", "dmscript*", "dmstyle*", "dmsynth*", "dmusic*", "dsdmo*", "dsound*", "dswave*",
     "evr*", "i420*", "iccvid*", "imaadp32*", "ir50_32*", "iyuv*", "ksproxy*", "ksuser*",
-    "l3codeca*", "mciavi*", "mcicda*", "mciqtz*", "mciseq*", "mciwave*", "mf.dll", "mfasf*",
-    "mfh264*", "mfaac*", "mfmediaengine*", "mfmp4*", "mfplay*", "mfreadwrite*", "mfsrcsnk*",
-    "mmdevapi*", "mp3dmod*", "msadp32*", "msdmo*", "msg711*", "msgsm32*", "msmpeg*", "msrle32*",
+    "l3codec*", "mciavi*", "mcicda*", "mciqtz*", "mciseq*", "mciwave*", "mf.dll", "mfasf*",
+    "mfh264*", "mfaac*", "mfmediaengine*", "mfmp4*", "mfplat*", "mfplay*", "mfreadwrite*", "mfsrcsnk*",
+    "mmdevapi*", "mp3dmod*", "msadp32*", "msauddecmft*", "msvproc*", "mf3216*", "mferror*", "icinfo*", "msdmo*", "msg711*", "msgsm32*", "msmpeg*", "msrle32*",
     "msttsengine*", "msvidc32*", "openal*", "qasf*", "qcap*", "qdvd*", "qedit*", "quartz*",
     "resampledmo*", "rtworkq*", "sapi*", "speech*", "vidreszr*", "windows.media*", "winedmo*",
     "winegstreamer*", "winealsa*", "winepulse*", "wineoss*", "winecoreaudio*", "wmadmod*",
@@ -73,13 +73,13 @@ pub const WINDOWS_EXCLUDED: &[&str] = &[
     // Windows on a screen, browsers, control panels.
     "appwiz*", "clock.exe", "cryptui*", "hh.exe", "hhctrl*", "ieframe*", "ieproxy*",
     "iexplore.exe", "inetcpl*", "irprop*", "mshtml*", "notepad.exe", "oleview.exe",
-    "progman.exe", "taskmgr.exe", "view.exe", "winecfg.exe", "winedbg.exe", "winefile.exe",
+    "progman.exe", "taskmgr.exe", "view.exe", "cards.dll", "msvcrtd.dll", "dhtmled*", "dxtrans*", "winecfg.exe", "winedbg.exe", "winefile.exe",
     "winemac*", "winemine.exe", "winewayland*", "winex11*", "winhlp32*", "wordpad.exe",
     "write.exe",
     // Devices.
     "capi2032*", "ctapi32*", "hidclass*", "mouhid*", "winebth*", "winebus*", "winehid*",
     "wineps*", "wineusb*", "wpcap*", "prntvpt*", "xpsprint*", "xpssvcs*", "opcservices*",
-    "dialer*", "bluetoothapis_*",
+    "dialer*",
     // 16-bit programs.
     "*.dll16", "*.drv16", "*.exe16", "*.mod16", "*.vxd", "winevdm*", "winoldap*", "krnl386*",
 ];

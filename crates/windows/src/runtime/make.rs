@@ -19,7 +19,7 @@ use crate::tree::{Node, Tree};
 /// Largest file of a package that is wanted, in bytes. Wine's largest has 28 MB.
 const MAX_FILE: u64 = 256 << 20;
 /// Largest runtime, in bytes: less than this is promised.
-const MAX_SIZE: u64 = 150 << 20;
+const MAX_SIZE: u64 = 150_000_000;
 
 /// Empty directories and files of the runtime, for the engine to mount upon.
 const MOUNT_DIRECTORIES: [&str; 9] =

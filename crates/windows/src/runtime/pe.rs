@@ -223,7 +223,7 @@ mod tests {
         put(&mut file, optional, &0x20b_u16.to_le_bytes());
         put(&mut file, optional + 32, &0x1000_u32.to_le_bytes());
         put(&mut file, optional + 64, &77_u32.to_le_bytes());
-        let names: [&[u8]; 4] = [b".text", b"/4", b"/14", b"/27"];
+        let names: [&[u8]; 4] = [b".text", b"/4", b"/14", b"/26"];
         for (number, name) in names.iter().enumerate() {
             let at = optional + 240 + SECTION * number;
             let step = u32::try_from(number).unwrap();
