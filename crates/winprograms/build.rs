@@ -1,0 +1,85 @@
+//! Compiles the C programs for Windows and writes the table of them that `src/lib.rs` includes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+const COMPILER: &str = "x86_64-w64-mingw32-gcc";
+const PACKAGE: &str = "gcc-mingw-w64-x86-64";
+
+/// No C library is linked: programs start at `start`, and msvcrt.dll, which Wine has, holds what
+/// they need of it.
+const FLAGS: [&str; 18] = [
+    "-std=c11",
+    "-Os",
+    "-s",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-cast-function-type",
+    "-ffreestanding",
+    "-fno-ident",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-tree-loop-distribute-patterns",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-nostdlib",
+    "-Wl,--gc-sections",
+    "-Wl,--no-insert-timestamp",
+    "-Wl,-e,start",
+    "-mconsole",
+];
+
+/// A program made of one or more files.
+struct Program {
+    name: &'static str,
+    sources: &'static [&'static str],
+    libraries: &'static [&'static str],
+}
+
+const BASE: &[&str] = &["kernel32", "ntdll"];
+
+include!("programs/list.rs");
+
+fn main() -> Result<(), String> {
+    println!("cargo::rerun-if-changed=programs");
+    println!("cargo::rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
+    let jobs: Vec<_> = std::iter::once(&BOOT)
+        .chain(PROGRAMS)
+        .map(|program| {
+            let to = out.join(program.name);
+            std::thread::spawn(move || compile(program, &to))
+        })
+        .collect();
+    for job in jobs {
+        job.join().map_err(|_| "a compilation panicked".to_owned())??;
+    }
+    let mut table = String::new();
+    let mut line = |text: &str| writeln!(table, "{text}").map_err(|error| error.to_string());
+    line("static BOOT: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/wineboot.exe\"));")?;
+    line("static PROGRAMS: &[Program] = &[")?;
+    for Program { name, .. } in PROGRAMS {
+        line(&format!(
+            "    Program {{ name: {name:?}, machine: Machine::Amd64, \
+             bytes: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\")) }},"
+        ))?;
+    }
+    line("];")?;
+    fs::write(out.join("programs.rs"), table).map_err(|error| error.to_string())
+}
+
+fn compile(program: &Program, to: &Path) -> Result<(), String> {
+    let mut command = Command::new(COMPILER);
+    command.args(FLAGS).arg("-o").arg(to);
+    command.args(program.sources.iter().map(|source| Path::new("programs").join(source)));
+    command.args(program.libraries.iter().map(|library| format!("-l{library}")));
+    let output = command.output().map_err(|error| {
+        format!("{COMPILER}: {error}; it is in Debian's package {PACKAGE}, as root: apt-get install {PACKAGE}")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}:\n{}", program.name, String::from_utf8_lossy(&output.stderr)))
+}
