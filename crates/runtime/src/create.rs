@@ -181,8 +181,12 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let streams = Streams::new(request.stdio, process)?;
     let terminal = streams.is_terminal();
     let proc = open_proc()?;
-    let given =
-        Given { root: request.root, init_binary: request.init_binary, trees: request.trees };
+    let given = Given {
+        root: request.root,
+        init_binary: request.init_binary,
+        trees: request.trees,
+        own_cgroup: request.cgroup.is_some(),
+    };
     let sources = if rustix::process::geteuid().is_root() {
         Ok(Sources::open(spec, request.bundle, given)?)
     } else {

@@ -55,6 +55,8 @@ pub(crate) struct Furnished {
     pub(crate) devpts: Option<OwnedFd>,
     /// Mounts that are to be read-only when everything is in place.
     late_read_only: Vec<OwnedFd>,
+    /// Whether cgroups may be written, as far as the configuration wants it.
+    writable_cgroups: bool,
 }
 
 /// The type of file system that `fd` is on.
@@ -87,7 +89,8 @@ pub(crate) fn attach_root(spec: &Spec, sources: &Sources<'_>) -> Result<Furnishe
     mount::set_attr(&root, attr, true).step(step)?;
     mount::attach_at(&root, &sources.attach_at)
         .step(|| format!("attach root at {}", sources.attach_at.display()))?;
-    Ok(Furnished { root, devpts: None, late_read_only: Vec::new() })
+    let writable_cgroups = sources.writable_cgroups;
+    Ok(Furnished { root, devpts: None, late_read_only: Vec::new(), writable_cgroups })
 }
 
 /// The propagation that the configuration wants for the root.
@@ -199,14 +202,18 @@ impl Furnished {
         let here = String::new;
         let target = self.directory(place).step(here)?;
         let namespaced = spec.namespace(NamespaceKind::Cgroup).is_some();
-        let view = cgroupfs::view(namespaced, options.attr.set)?;
+        let mut attributes = options.attr.set;
+        if !self.writable_cgroups {
+            attributes |= Attr::MOUNT_ATTR_RDONLY;
+        }
+        let view = cgroupfs::view(namespaced, attributes)?;
         mount::attach(&view.top, &target).step(here)?;
         for (name, tree) in &view.parts {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let below = rustix::fs::openat(&view.top, name, flags, Mode::empty()).step(here)?;
             mount::attach(tree, &below).step(here)?;
         }
-        if options.read_only() && !view.parts.is_empty() {
+        if attributes.contains(Attr::MOUNT_ATTR_RDONLY) && !view.parts.is_empty() {
             mount::set_attr(&view.top, read_only(), false).step(here)?;
         }
         Ok(view.top)

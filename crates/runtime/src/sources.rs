@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use silo_oci::runtime::{LinuxDevice, LinuxIdMapping, Mount, NamespaceKind, Spec};
 use silo_sys::mount::{self, MountAttr, Propagation};
 use silo_sys::namespace::{self, IdRange};
@@ -33,6 +34,8 @@ pub(crate) struct Given {
     pub(crate) init_binary: Option<OwnedFd>,
     /// Sources of bind mounts that are open already, by destination.
     pub(crate) trees: Vec<(PathBuf, OwnedFd)>,
+    /// Whether the container has a cgroup of its own.
+    pub(crate) own_cgroup: bool,
 }
 
 /// What is opened on the host.
@@ -47,6 +50,8 @@ pub(crate) struct Sources<'a> {
     /// Bound device nodes, for a user namespace in which none can be made.
     pub(crate) devices: Vec<OwnedFd>,
     pub(crate) init_binary: Option<OwnedFd>,
+    /// Whether cgroups may be written in the container, as far as the configuration wants it.
+    pub(crate) writable_cgroups: bool,
 }
 
 /// The devices that every container has.
@@ -98,7 +103,7 @@ pub(crate) fn binds_dev(spec: &Spec) -> bool {
 impl<'a> Sources<'a> {
     /// Opens everything. `bundle` is where relative paths start.
     pub(crate) fn open(spec: &'a Spec, bundle: &Path, given: Given) -> Result<Self, Error> {
-        let Given { root, init_binary, mut trees } = given;
+        let Given { root, init_binary, mut trees, own_cgroup } = given;
         let (root, attach_at) = open_root(root, bundle)?;
         let mut mounts = Vec::with_capacity(spec.mounts.len());
         for mount in &spec.mounts {
@@ -118,8 +123,20 @@ impl<'a> Sources<'a> {
             // A detached mount can be attached as it is; anything else is bound.
             mount::bind_clone_fd(&binary, false).unwrap_or(binary)
         });
-        Ok(Self { root, attach_at, mounts, null, devices, init_binary })
+        // A user's container without a cgroup of its own is in the user's, and whatever it sees
+        // without a namespace is the host's.
+        let namespaced = spec.namespace(NamespaceKind::Cgroup).is_some();
+        let writable_cgroups = !in_user_namespace(spec) || own_cgroup && namespaced;
+        Ok(Self { root, attach_at, mounts, null, devices, init_binary, writable_cgroups })
     }
+}
+
+/// Whether the container's root is not the host's root.
+fn in_user_namespace(spec: &Spec) -> bool {
+    spec.namespace(NamespaceKind::User).is_some()
+        // All ids are those outside in the host's own.
+        || fs_err::read_to_string("/proc/self/uid_map")
+            .is_ok_and(|map| !map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 fn open_root(root: Root, bundle: &Path) -> Result<(OwnedFd, PathBuf), Error> {
@@ -181,6 +198,11 @@ fn plan<'a>(
     set(propagation, deep).step(name)?;
     mount::set_attr(&tree, options.attr, false).step(name)?;
     mount::set_attr(&tree, options.recursive, true).step(name)?;
+    if recursive && options.read_only() && source.starts_with("/sys") && in_user_namespace(spec) {
+        // The host's cgroups beneath, some of which may be the user's.
+        let attr = MountAttr { set: MountAttrFlags::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        mount::set_attr(&tree, attr, true).step(name)?;
+    }
     if let Some(deep) = idmap(&options, mount) {
         let linux = spec.linux.as_ref();
         let (users, groups) = if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {

@@ -33,7 +33,7 @@ pub struct Output {
 }
 
 /// The example that is the runtime's command line; built with the tests.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     own.parent().unwrap().parent().unwrap().join("examples/oci-runtime")
 }
