@@ -338,7 +338,7 @@ impl fmt::Debug for Key {
         if self.layer != Layer::default() {
             shown.field("layer", &self.layer);
         }
-        shown.field("values", &self.values).field("subkeys", &self.subkeys).finish()
+        shown.field("values", &self.values).field("subkeys", &self.subkeys).finish_non_exhaustive()
     }
 }
 

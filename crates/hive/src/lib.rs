@@ -52,6 +52,8 @@ mod log;
 mod name;
 mod read;
 pub mod regfile;
+#[cfg(test)]
+mod sample;
 mod text;
 mod time;
 mod upcase;

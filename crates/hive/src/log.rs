@@ -202,7 +202,9 @@ fn marvin32(bytes: &[u8]) -> u64 {
         high = high.rotate_left(19);
     };
     let (words, rest) = bytes.as_chunks();
-    words.iter().for_each(|&word| mix(u32::from_le_bytes(word)));
+    for &word in words {
+        mix(u32::from_le_bytes(word));
+    }
     let mut tail = [0; 4];
     tail[..rest.len()].copy_from_slice(rest);
     tail[rest.len()] = 0x80;

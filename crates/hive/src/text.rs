@@ -155,5 +155,5 @@ pub(crate) fn write_hex(
 
 /// Whether data is text with a NUL at its end, and no other half character.
 pub(crate) fn is_terminated(data: &[u8]) -> bool {
-    data.len() % 2 == 0 && data.ends_with(&[0, 0])
+    data.len().is_multiple_of(2) && data.ends_with(&[0, 0])
 }

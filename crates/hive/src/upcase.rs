@@ -150,7 +150,7 @@ pub fn upcase(unit: u16) -> u16 {
     let after = RUNS.partition_point(|&(first, ..)| first <= unit);
     // The first run starts at 0x61, so there is one before.
     let (first, last, step, add) = RUNS[after - 1];
-    if unit > last || (unit - first) % step != 0 {
+    if unit > last || !(unit - first).is_multiple_of(step) {
         return unit;
     }
     u16::try_from(i32::from(unit) + add).unwrap_or(unit)

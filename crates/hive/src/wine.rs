@@ -8,7 +8,7 @@
 //! #arch=win64
 //!
 //! [System\\CurrentControlSet] 1700000000
-//! #time=1da17370b7c4000
+//! #time=1da1747c66d0000
 //! #class="a class"
 //! #link
 //! "SymbolicLinkValue"=hex(6):5c,00,...

@@ -49,8 +49,7 @@ pub fn write(hive: &Hive, options: &WriteOptions) -> Result<Vec<u8>, Error> {
         order: Vec::new(),
         path: Vec::new(),
     };
-    let security = hive.root.security.clone().unwrap_or_else(default_security);
-    let root = writer.key(&hive.root, u32::MAX, &security)?;
+    let root = writer.tree(&hive.root)?;
     writer.link_descriptors();
     writer.close_bin();
     writer.base_block(hive, root)?;
@@ -70,6 +69,18 @@ struct Writer<'a> {
     order: Vec<Arc<[u8]>>,
     /// The names down to the key that is being written, for errors.
     path: Vec<&'a Name>,
+}
+
+/// A key whose subkeys are being written.
+struct Open<'a> {
+    key: &'a Key,
+    offset: u32,
+    /// The index of the cell's contents.
+    at: usize,
+    security: Arc<[u8]>,
+    /// The subkeys that are still to be written, and those that are.
+    rest: std::slice::Iter<'a, Key>,
+    written: Vec<(u32, &'a Key)>,
 }
 
 impl<'a> Writer<'a> {
@@ -134,14 +145,58 @@ impl<'a> Writer<'a> {
         Ok(offset)
     }
 
-    fn key(&mut self, key: &'a Key, parent: u32, inherited: &Arc<[u8]>) -> Result<u32, Error> {
-        self.path.push(key.name());
-        let offset = self.key_here(key, parent, inherited)?;
-        self.path.pop();
-        Ok(offset)
+    /// Writes a key and all below it. Keys may nest so deep that a function that calls itself
+    /// would need a large stack.
+    fn tree(&mut self, root: &'a Key) -> Result<u32, Error> {
+        let security = root.security.clone().unwrap_or_else(default_security);
+        let mut open = vec![self.begin(root, NONE, &security)?];
+        loop {
+            let Some(node) = open.last_mut() else { return Err(Error::Depth) };
+            match node.rest.next() {
+                Some(subkey) if subkey.flags.contains(KeyFlags::VOLATILE) => {}
+                Some(subkey) => {
+                    let (parent, security) = (node.offset, Arc::clone(&node.security));
+                    open.push(self.begin(subkey, parent, &security)?);
+                }
+                None => {
+                    let Some(node) = open.pop() else { return Err(Error::Depth) };
+                    self.end(&node)?;
+                    self.path.pop();
+                    let Some(parent) = open.last_mut() else { return Ok(node.offset) };
+                    parent.written.push((node.offset, node.key));
+                }
+            }
+        }
     }
 
-    fn key_here(&mut self, key: &'a Key, parent: u32, inherited: &Arc<[u8]>) -> Result<u32, Error> {
+    fn begin(
+        &mut self,
+        key: &'a Key,
+        parent: u32,
+        inherited: &Arc<[u8]>,
+    ) -> Result<Open<'a>, Error> {
+        self.path.push(key.name());
+        let (offset, at) = self.key(key, parent, inherited)?;
+        let security = key.security.as_ref().unwrap_or(inherited);
+        let is_tombstone = key.layer.semantics == Semantics::Tombstone;
+        let below = if is_tombstone { &[] } else { key.subkeys() };
+        Ok(Open {
+            key,
+            offset,
+            at,
+            security: Arc::clone(security),
+            rest: below.iter(),
+            written: Vec::with_capacity(below.len()),
+        })
+    }
+
+    /// Writes a key with its values, and returns the cell's offset and the index of its contents.
+    fn key(
+        &mut self,
+        key: &Key,
+        parent: u32,
+        inherited: &Arc<[u8]>,
+    ) -> Result<(u32, usize), Error> {
         let is_root = self.path.len() == 1;
         if self.path.len() > MAX_DEPTH {
             return Err(Error::Depth);
@@ -182,7 +237,7 @@ impl<'a> Writer<'a> {
         let descriptor = self.descriptor(security)?;
         self.put_u32(at + 44, descriptor);
         if is_tombstone {
-            return Ok(offset);
+            return Ok((offset, at));
         }
         if !key.class.is_empty() {
             let class = wide(&key.class);
@@ -191,8 +246,7 @@ impl<'a> Writer<'a> {
             self.put_u32(at + 48, class);
         }
         self.values(key, at)?;
-        self.subkeys(key, at, offset, security)?;
-        Ok(offset)
+        Ok((offset, at))
     }
 
     fn length_u16(&self, length: usize) -> Result<u16, Error> {
@@ -243,8 +297,8 @@ impl<'a> Writer<'a> {
         self.put_u32(at + 12, value.kind.0);
         let size = u32::try_from(value.data.len()).map_err(|_| Error::TooLarge)?;
         match value.data.len() {
-            0 => self.put_u32(at + 8, NONE),
-            1..=4 => {
+            // Windows writes empty data so, too.
+            0..=4 => {
                 self.put_u32(at + 4, size | 0x8000_0000);
                 self.put(at + 8, &value.data);
             }
@@ -278,30 +332,20 @@ impl<'a> Writer<'a> {
         Ok(head)
     }
 
-    /// Writes the subkeys of a key, whose contents are at an index, and their list.
-    fn subkeys(
-        &mut self,
-        key: &'a Key,
-        at: usize,
-        offset: u32,
-        security: &Arc<[u8]>,
-    ) -> Result<(), Error> {
-        let (mut longest_name, mut longest_class) = (0, 0);
-        let mut entries = Vec::with_capacity(key.subkeys().len());
-        for subkey in key.subkeys() {
-            if subkey.flags.contains(KeyFlags::VOLATILE) {
-                continue;
-            }
-            longest_name = longest_name.max(2 * subkey.name().units().len());
-            longest_class = longest_class.max(2 * subkey.class.units().len());
-            let child = self.key(subkey, offset, security)?;
-            entries.push((child, subkey.name().hash37()));
-        }
+    /// Writes the list of the subkeys of a key that were written.
+    fn end(&mut self, node: &Open<'_>) -> Result<(), Error> {
+        let at = node.at;
+        let entries = &node.written;
         if entries.is_empty() {
             return Ok(());
         }
+        let longest = |length: fn(&Key) -> usize| {
+            entries.iter().map(|(_, key)| 2 * length(key)).max().unwrap_or_default()
+        };
+        let longest_name = longest(|key| key.name().units().len());
+        let longest_class = longest(|key| key.class.units().len());
         let list = if entries.len() <= LIST {
-            self.leaf(&entries)?
+            self.leaf(entries)?
         } else {
             let leaves: Result<Vec<u32>, Error> =
                 entries.chunks(LIST).map(|entries| self.leaf(entries)).collect();
@@ -325,14 +369,14 @@ impl<'a> Writer<'a> {
     }
 
     /// A list of subkeys with the hashes of their names.
-    fn leaf(&mut self, entries: &[(u32, u32)]) -> Result<u32, Error> {
+    fn leaf(&mut self, entries: &[(u32, &Key)]) -> Result<u32, Error> {
         let (offset, at) = self.cell(4 + 8 * entries.len())?;
         self.put(at, b"lh");
         let count = u16::try_from(entries.len()).map_err(|_| Error::TooLarge)?;
         self.put(at + 2, &count.to_le_bytes());
-        for (index, &(key, hash)) in entries.iter().enumerate() {
-            self.put_u32(at + 4 + 8 * index, key);
-            self.put_u32(at + 8 + 8 * index, hash);
+        for (index, &(offset_of_key, key)) in entries.iter().enumerate() {
+            self.put_u32(at + 4 + 8 * index, offset_of_key);
+            self.put_u32(at + 8 + 8 * index, key.name().hash37());
         }
         Ok(offset)
     }

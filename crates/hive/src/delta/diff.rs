@@ -77,7 +77,6 @@ impl Differ<'_> {
 
     /// The node that makes one key of another, if they differ.
     fn key(&mut self, base: &Key, target: &Key) -> Option<Key> {
-        let mut node = shell(base, target);
         let is_older = self.options.times && target.last_write < base.last_write;
         let mut differs = base.name() != target.name()
             || base.class != target.class
@@ -87,20 +86,26 @@ impl Differ<'_> {
             || self.options.times && base.last_write != target.last_write;
 
         let values = if is_older {
-            // The newest time wins, so the base's node must not be reached.
-            node.layer = Layer { semantics: Semantics::SupersedeLocal, inherit_class: false };
-            node.class.clone_from(&target.class);
             self.all_values(base, target)
         } else {
             self.changed_values(base, target)
         };
         differs |= !values.is_empty();
-        node.set_values(values);
-
         let subkeys = self.changed_subkeys(base, target);
         differs |= !subkeys.is_empty();
+        if !differs {
+            return None;
+        }
+
+        let mut node = shell(base, target);
+        if is_older {
+            // The newest time wins, so the base's node must not be reached.
+            node.layer = Layer { semantics: Semantics::SupersedeLocal, inherit_class: false };
+            node.class.clone_from(&target.class);
+        }
+        node.set_values(values);
         node.set_subkeys(subkeys);
-        differs.then_some(node)
+        Some(node)
     }
 
     fn changed_values(&self, base: &Key, target: &Key) -> Vec<Value> {
@@ -131,12 +136,7 @@ impl Differ<'_> {
     }
 
     fn changed_subkeys(&mut self, base: &Key, target: &Key) -> Vec<Key> {
-        fn is_kept(key: &&Key) -> bool {
-            !key.flags.contains(KeyFlags::VOLATILE)
-        }
-        let (old, new) =
-            (base.subkeys().iter().filter(is_kept), target.subkeys().iter().filter(is_kept));
-        join(old, new, |one, other| one.name().order(other.name()))
+        join(stored(base), stored(target), |one, other| one.name().order(other.name()))
             .filter_map(|pair| match pair {
                 Pair::Left(old) => self.within(old, |_| Some(tombstone(old, target))),
                 Pair::Right(new) => self.within(new, |differ| Some(differ.new_key(new))),
@@ -187,6 +187,11 @@ fn tombstone(old: &Key, parent: &Key) -> Key {
     node.security = parent.security.clone().or_else(|| old.security.clone());
     node.layer = Layer { semantics: Semantics::Tombstone, inherit_class: false };
     node
+}
+
+/// The subkeys that are in files.
+fn stored(key: &Key) -> impl Iterator<Item = &Key> {
+    key.subkeys().iter().filter(|key| !key.flags.contains(KeyFlags::VOLATILE))
 }
 
 fn has_volatile(key: &Key) -> bool {

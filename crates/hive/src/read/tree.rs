@@ -44,7 +44,7 @@ pub(super) fn read(bytes: &[u8], base: &Base, recovery: Recovery) -> Result<Hive
         descriptors: HashMap::new(),
         last_descriptor: None,
     };
-    let mut root = reader.key(base.root, 0)?;
+    let mut root = reader.tree(base.root)?;
     // The kernel sets it for every root.
     root.flags = KeyFlags(root.flags.0 & !KeyFlags::NO_DELETE.0);
     Ok(Hive {
@@ -82,6 +82,13 @@ struct Reader<'a> {
     descriptors: HashMap<u32, Arc<[u8]>>,
     /// Most keys have the descriptor of the one before.
     last_descriptor: Option<(u32, Arc<[u8]>)>,
+}
+
+/// A key whose subkeys are being read.
+struct Open {
+    key: Key,
+    rest: std::vec::IntoIter<u32>,
+    subkeys: Vec<Key>,
 }
 
 fn bad(offset: u32, reason: &'static str) -> Error {
@@ -130,10 +137,29 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn key(&mut self, offset: u32, depth: usize) -> Result<Key, Error> {
-        if depth >= MAX_DEPTH {
-            return Err(Error::Depth);
+    /// Reads a key and all below it. Keys may nest so deep that a function that calls itself
+    /// would need a large stack.
+    fn tree(&mut self, root: u32) -> Result<Key, Error> {
+        let mut open: Vec<Open> = vec![self.key(root, true)?];
+        loop {
+            let depth = open.len();
+            let Some(node) = open.last_mut() else { return Err(Error::Depth) };
+            if let Some(offset) = node.rest.next() {
+                if depth >= MAX_DEPTH {
+                    return Err(Error::Depth);
+                }
+                open.push(self.key(offset, false)?);
+                continue;
+            }
+            let Some(Open { mut key, subkeys, .. }) = open.pop() else { return Err(Error::Depth) };
+            key.set_subkeys(subkeys);
+            let Some(parent) = open.last_mut() else { return Ok(key) };
+            parent.subkeys.push(key);
         }
+    }
+
+    /// Reads a key with its values.
+    fn key(&mut self, offset: u32, is_root: bool) -> Result<Open, Error> {
         let cell = self.cell_of(offset, *b"nk", KEY_NAME, "no key")?;
         let slot = usize::try_from(offset).unwrap_or(usize::MAX) / 8;
         let (word, bit) = (&mut self.seen[slot / 64], 1 << (slot % 64));
@@ -151,7 +177,7 @@ impl<'a> Reader<'a> {
         if name.units().len() > MAX_KEY_NAME {
             return Err(bad(offset, "a key name of more than 255 characters"));
         }
-        if depth > 0 && name.units().contains(&u16::from(b'\\')) {
+        if !is_root && name.units().contains(&u16::from(b'\\')) {
             return Err(bad(offset, "a key name with a backslash"));
         }
         let mut key = Key::new(name);
@@ -171,22 +197,15 @@ impl<'a> Reader<'a> {
             let values: Result<Vec<Value>, Error> = list.map(|value| self.value(value)).collect();
             key.set_values(values?);
         }
+        let mut offsets = Vec::new();
         if u32_at(cell, 20) > 0 {
-            let mut subkeys = Vec::new();
-            self.subkeys(u32_at(cell, 28), depth + 1, true, &mut subkeys)?;
-            key.set_subkeys(subkeys);
+            self.subkeys(u32_at(cell, 28), true, &mut offsets)?;
         }
-        Ok(key)
+        Ok(Open { key, rest: offsets.into_iter(), subkeys: Vec::new() })
     }
 
-    /// The keys of a list of any kind.
-    fn subkeys(
-        &mut self,
-        offset: u32,
-        depth: usize,
-        may_nest: bool,
-        into: &mut Vec<Key>,
-    ) -> Result<(), Error> {
+    /// The keys in a list of any kind.
+    fn subkeys(&mut self, offset: u32, may_nest: bool, into: &mut Vec<u32>) -> Result<(), Error> {
         let cell = self.cell(offset)?;
         let count = usize::from(u16_at(cell, 2));
         let step = match cell {
@@ -204,9 +223,9 @@ impl<'a> Reader<'a> {
         for entry in entries.chunks_exact(step) {
             let target = u32_at(entry, 0);
             if nested {
-                self.subkeys(target, depth, false, into)?;
+                self.subkeys(target, false, into)?;
             } else {
-                into.push(self.key(target, depth)?);
+                into.push(target);
             }
         }
         Ok(())
@@ -333,3 +352,6 @@ fn layer(byte: u8) -> Layer {
     };
     Layer { semantics, inherit_class: byte & 0x80 != 0 }
 }
+
+#[cfg(test)]
+mod tests;

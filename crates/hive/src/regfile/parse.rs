@@ -185,20 +185,24 @@ impl<'a> Lines<'a> {
     fn hex(&mut self, mut line: &'a [u16]) -> Result<Vec<u8>, &'static str> {
         let mut data = Vec::with_capacity(line.len() / 3 + 1);
         loop {
-            let mut byte = None;
+            // The digits of a byte so far, and how many they are.
+            let mut byte = (0, 0);
             let mut goes_on = false;
             for &unit in line {
                 match (hex_digit(unit), byte, u8::try_from(unit)) {
-                    _ if goes_on => return Err("bytes that are no hexadecimal digits"),
-                    (Some(digit), None, _) => byte = Some(digit),
-                    (Some(digit), Some(high @ 0..16), _) => byte = Some(high << 4 | digit),
-                    (None, _, Ok(b',')) => data.extend(byte.take()),
-                    (None, _, Ok(b'\\')) => goes_on = true,
+                    (Some(digit), (high, 0 | 1), _) if !goes_on => {
+                        byte = (high << 4 | digit, byte.1 + 1);
+                    }
+                    (None, (value, digits), Ok(b',')) if !goes_on => {
+                        data.extend((digits > 0).then_some(value));
+                        byte = (0, 0);
+                    }
+                    (None, _, Ok(b'\\')) if !goes_on => goes_on = true,
                     (None, _, Ok(b' ' | b'\t' | b'\r')) => {}
                     _ => return Err("bytes that are no hexadecimal digits"),
                 }
             }
-            data.extend(byte);
+            data.extend((byte.1 > 0).then_some(byte.0));
             if !goes_on {
                 return Ok(data);
             }
