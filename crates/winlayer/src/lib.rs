@@ -40,6 +40,7 @@ pub mod plan;
 pub mod record;
 pub mod reparse;
 pub mod report;
+pub mod scan;
 pub mod sddl;
 pub mod sid;
 pub mod side;

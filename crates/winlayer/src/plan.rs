@@ -227,7 +227,10 @@ impl Planner {
             EntryKind::Opaque => {
                 let at = match self.holder(name, path, ops)? {
                     Ok(at) => at,
-                    Err(finding) => return Ok(self.leave_out(name, finding, ops)),
+                    Err(finding) => {
+                        self.leave_out(name, finding, ops);
+                        return Ok(());
+                    }
                 };
                 self.tree.set_opaque(at);
                 ops.push(Op::Opaque { path: self.tree.path(at) });
@@ -248,7 +251,8 @@ impl Planner {
             Ok(parent) => parent,
             Err(finding) => {
                 self.owner = Some((path.clone(), None));
-                return Ok(self.leave_out(name, finding, ops));
+                self.leave_out(name, finding, ops);
+                return Ok(());
             }
         };
         let there = self.tree.child(parent, last);

@@ -42,6 +42,9 @@ pub enum Finding {
     /// The entry is dropped: it is beneath one that is.
     #[error("left out: it is beneath {0:?}, which is left out")]
     Beneath(String),
+    /// The entry is dropped: the name is there already, perhaps in another case.
+    #[error("left out: it is there already, as {0:?}")]
+    Duplicate(String),
     /// A whiteout where there can be none is dropped.
     #[error("left out: a whiteout outside of Files")]
     Whiteout,
@@ -96,6 +99,7 @@ impl Finding {
             Self::Path(_)
                 | Self::Kind(_)
                 | Self::Beneath(_)
+                | Self::Duplicate(_)
                 | Self::Whiteout
                 | Self::Stream
                 | Self::LinkTarget(_)

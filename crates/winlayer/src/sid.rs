@@ -148,7 +148,7 @@ impl Sid {
 
     /// Reads one off the start of `bytes`; gives what follows.
     pub fn read(bytes: &[u8]) -> Result<(Self, &[u8]), InvalidSid> {
-        let [1, count, a, b, c, d, e, f, rest @ ..] = bytes else {
+        let Some(([1, count, authority @ ..], rest)) = bytes.split_first_chunk::<8>() else {
             return Err(InvalidSid);
         };
         let count = usize::from(*count);
@@ -156,7 +156,7 @@ impl Sid {
         if count > MAX_SUB_AUTHORITIES || rest.len() < size {
             return Err(InvalidSid);
         }
-        let authority = u64::from_be_bytes([0, 0, *a, *b, *c, *d, *e, *f]);
+        let authority = authority.iter().fold(0, |all, byte| all << 8 | u64::from(*byte));
         let words = rest[..size].as_chunks::<4>().0;
         let sub = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
         Ok((Self { authority, sub }, &rest[size..]))

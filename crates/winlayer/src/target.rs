@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use crate::fold::fold;
 use crate::name::{self, NameProblem};
 use crate::path::{LayerPath, MAX_DEPTH};
 
@@ -169,7 +170,7 @@ pub fn resolve(link: &LayerPath, target: &str) -> Result<Vec<String>, TargetProb
 pub fn to_posix<S: AsRef<str>>(link: &LayerPath, names: &[S]) -> Result<String, TargetProblem> {
     let holder = link.parent().ok_or(TargetProblem::Above)?;
     let from: Vec<&str> = holder.names().collect();
-    let common = from.iter().zip(names).take_while(|(a, b)| **a == b.as_ref()).count();
+    let common = from.iter().zip(names).take_while(|(a, b)| fold(a) == fold(b.as_ref())).count();
     let up = std::iter::repeat_n("..", from.len() - common);
     let down = names[common..].iter().map(AsRef::as_ref);
     let parts: Vec<&str> = up.chain(down).collect();
@@ -212,6 +213,7 @@ mod tests {
             ("a/b/l", "C:\\x\\y", "../../x/y"),
             ("a/b/l", "C:\\a\\y", "../y"),
             ("a/b/l", "C:\\a\\b", "."),
+            ("a/b/l", "C:\\A\\B\\c", "c"),
             ("a/b/l", "..\\c", "../c"),
             ("a/b/l", "..\\..", "../.."),
             ("a/b/l", "..\\b\\.\\c\\", "c"),

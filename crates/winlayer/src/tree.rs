@@ -234,7 +234,7 @@ impl Tree {
                         None => self.add(to, name, kind)?,
                     };
                     if kind != NodeKind::Implied {
-                        self.node_mut(at).streams = upper.node(child).streams.clone();
+                        self.node_mut(at).streams.clone_from(&upper.node(child).streams);
                     }
                     if kind == NodeKind::Whiteout {
                         self.unlink(at);

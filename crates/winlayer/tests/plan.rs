@@ -1,5 +1,6 @@
 //! What becomes of the entries of a layer: names, links, streams, whiteouts, and what is
 //! refused or left out.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use silo_winlayer::header::{DIRECTORY, HARD_LINK, Header, REGULAR, SYMLINK};
 use silo_winlayer::plan::Rules;

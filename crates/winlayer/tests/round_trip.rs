@@ -1,4 +1,5 @@
 //! Layers that other programs wrote: read, and made again bit for bit.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
