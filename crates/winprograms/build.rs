@@ -10,7 +10,7 @@ const PACKAGE: &str = "gcc-mingw-w64-x86-64";
 
 /// No C library is linked: programs start at `start`, and msvcrt.dll, which Wine has, holds what
 /// they need of it.
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 17] = [
     "-std=c11",
     "-Os",
     "-s",
@@ -23,7 +23,6 @@ const FLAGS: [&str; 18] = [
     "-fno-asynchronous-unwind-tables",
     "-fno-tree-loop-distribute-patterns",
     "-ffunction-sections",
-    "-fdata-sections",
     "-nostdlib",
     "-Wl,--gc-sections",
     "-Wl,--no-insert-timestamp",

@@ -1,6 +1,26 @@
 /// Takes the place of Wine's own in the runtime.
 static BOOT: Program = Program { name: "wineboot.exe", sources: &["boot.c"], libraries: BASE };
 
+/// Text, memory and the entry that commands share.
+const TOOL: &[&str] = &["msvcrt", "kernel32", "ntdll"];
+const REGISTRY: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];
+
 /// What lies in `C:\Windows\System32` of base images.
-static PROGRAMS: &[Program] =
-    &[Program { name: "silo-run.exe", sources: &["run.c"], libraries: BASE }];
+static PROGRAMS: &[Program] = &[
+    Program { name: "silo-run.exe", sources: &["run.c"], libraries: BASE },
+    Program { name: "choice.exe", sources: &["rt.c", "choice.c"], libraries: TOOL },
+    Program {
+        name: "curl.exe",
+        sources: &["rt.c", "curl.c"],
+        libraries: &["msvcrt", "kernel32", "ntdll", "winhttp"],
+    },
+    Program { name: "setx.exe", sources: &["rt.c", "setx.c"], libraries: REGISTRY },
+    Program { name: "takeown.exe", sources: &["rt.c", "takeown.c"], libraries: TOOL },
+    Program {
+        name: "tar.exe",
+        sources: &["rt.c", "tar.c", "untar.c", "unzip.c", "inflate.c", "deflate.c"],
+        libraries: TOOL,
+    },
+    Program { name: "timeout.exe", sources: &["rt.c", "timeout.c"], libraries: TOOL },
+    Program { name: "where.exe", sources: &["rt.c", "where.c"], libraries: TOOL },
+];
