@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use silo_http::Proxies;
 use silo_types::Error;
 
 /// Everything that an [`Engine`](crate::Engine) must be told; nothing is read from the
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub sandbox_pool: usize,
     /// Daemon labels, as `docker info` shows them.
     pub labels: Vec<String>,
+    /// Proxies for what the engine itself fetches.
+    pub proxies: Proxies,
 }
 
 impl EngineConfig {
@@ -58,6 +61,7 @@ impl EngineConfig {
             dns: Vec::new(),
             sandbox_pool: 4,
             labels: Vec::new(),
+            proxies: Proxies::default(),
         }
     }
 

@@ -30,6 +30,7 @@ pub struct Engine {
     pub(crate) cgroups: silo_cgroup::Cgroups,
     pub(crate) filters: Filters,
     pub(crate) accounts: crate::accounts::Cache,
+    pub(crate) http: silo_http::Client,
 }
 
 /// An error of making a directory, with what it is for.
@@ -73,6 +74,10 @@ impl Engine {
             cgroups,
             filters: Filters::detect(),
             accounts: crate::accounts::Cache::default(),
+            http: silo_http::Client::new(silo_http::Options {
+                proxies: config.proxies.clone(),
+                ..silo_http::Options::default()
+            }),
             config,
         });
         engine.recover().await?;

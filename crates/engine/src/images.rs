@@ -23,9 +23,11 @@ pub(crate) mod config;
 mod glob;
 mod inspect;
 mod list;
+mod remote;
 mod remove;
 mod transfer;
 
+pub use remote::RemoteArchive;
 pub use transfer::Resolved;
 
 /// What the engine records about an image.

@@ -48,3 +48,4 @@ pub mod volumes;
 
 pub use config::EngineConfig;
 pub use engine::Engine;
+pub use silo_http::Proxies;

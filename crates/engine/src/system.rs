@@ -140,6 +140,7 @@ impl Engine {
         let open_files = fs_err::read_dir("/proc/self/fd").map_or(0, Iterator::count);
         let host = self.host();
         let config = self.config();
+        let proxies = config.proxies.masked();
         let mut security_options = Vec::new();
         for (on, option) in [
             (host.apparmor, "name=apparmor"),
@@ -211,6 +212,9 @@ impl Engine {
             generic_resources: List::null(),
             docker_root_dir: config.data_root.to_string_lossy().into_owned(),
             name: uname_text(uname.nodename()),
+            http_proxy: proxies.http,
+            https_proxy: proxies.https,
+            no_proxy: proxies.no,
             labels: config.labels.clone(),
             server_version: VERSION.to_owned(),
             runtimes: BTreeMap::from([(

@@ -131,6 +131,7 @@ fn run(options: &Options) -> Result<()> {
     config.dns.clone_from(&options.dns);
     config.log_driver.clone_from(&options.log_driver);
     config.labels.clone_from(&options.label);
+    config.proxies = silo_engine::Proxies::from_variables(|name| std::env::var(name).ok());
     config.sandbox_pool = options.sandbox_pool;
     for option in &options.log_opt {
         let (key, value) = option

@@ -1,5 +1,7 @@
 //! Images: in, out, named, listed, removed.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Command;
 
 use silo_tests::Engine;
@@ -31,13 +33,98 @@ fn compressed_archives_load() {
     let file = engine.scratch().join("image.tar");
     engine.ok(&["save", "-o", file.to_str().expect("UTF-8"), &tag]);
     engine.ok(&["rmi", &tag]);
-    assert!(Command::new("gzip").arg(&file).status().expect("run gzip").success());
-    let path = engine.scratch().join("image.tar.gz");
-    assert_eq!(
-        engine.ok(&["load", "-i", path.to_str().expect("UTF-8")]),
-        format!("Loaded image: {tag}")
-    );
-    engine.ok(&["rmi", &tag]);
+    for (program, extension) in [("gzip", "gz"), ("bzip2", "bz2"), ("xz", "xz")] {
+        let status = Command::new(program).arg("-k").arg(&file).status().expect("run a compressor");
+        assert!(status.success(), "{program}");
+        let path = engine.scratch().join(format!("image.tar.{extension}"));
+        assert_eq!(
+            engine.ok(&["load", "-i", path.to_str().expect("UTF-8")]),
+            format!("Loaded image: {tag}")
+        );
+        engine.ok(&["rmi", &tag]);
+        let bytes = fs_err::read(&path).expect("the archive");
+        for part in [bytes.len() - 9, bytes.len() / 2, 1000] {
+            let outcome = engine.docker_with_input(&["load"], &bytes[..part]);
+            assert_ne!(outcome.code, 0, "{part} bytes of {program}: {}", outcome.stdout);
+            engine.fails(1, &["image", "inspect", &tag]);
+        }
+    }
+}
+
+/// Answers every `GET` with what is under its path in `files`, until the test's process ends.
+fn serve(files: Vec<(&'static str, Vec<u8>)>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut stream = connection.expect("a connection");
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head);
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let file = files.iter().find(|(name, _)| *name == path).map(|(_, bytes)| bytes);
+            let (status, body) = match (path, file) {
+                ("/moved", _) => ("302 Found\r\nLocation: tree.tar", &b""[..]),
+                (_, Some(bytes)) => ("200 OK", &bytes[..]),
+                _ => ("404 Not Found", &b"nothing here\n"[..]),
+            };
+            // A body that is cut says more than it has.
+            let length = body.len() + if path == "/cut.tar" { 1000 } else { 0 };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            );
+            // The engine may hang up.
+            drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
+        }
+    });
+    address
+}
+
+#[test]
+fn import_fetches_urls() {
+    let engine = Engine::start();
+    let tree = engine.scratch().join("tree");
+    fs_err::create_dir_all(&tree).expect("a folder");
+    fs_err::write(tree.join("file"), vec![b'x'; 300_000]).expect("a file");
+    let packed = |compression: &str| {
+        let mut command = Command::new("tar");
+        command.arg("-C").arg(&tree).args(["-c", compression, "."]);
+        command.output().expect("run tar").stdout
+    };
+    let (plain, xz) = (packed("--sort=name"), packed("--xz"));
+    let cut = plain[..plain.len() / 2].to_vec();
+    let address = serve(vec![("/tree.tar", plain), ("/tree.tar.xz", xz), ("/cut.tar", cut)]);
+    let tag = format!("{}:url", engine.name("img"));
+    for path in ["tree.tar", "tree.tar.xz", "moved"] {
+        let url = format!("http://{address}/{path}");
+        let text = engine.ok(&["import", "-c", "CMD [\"true\"]", &url, &tag]);
+        assert!(text.contains(&format!("Downloading from {url}")), "{text}");
+        let id = text.lines().last().expect("an id").to_owned();
+        let inspect = engine.inspect(&tag);
+        assert_eq!(inspect["Id"], id.as_str(), "{text}");
+        assert_eq!(inspect["Comment"], format!("Imported from {url}"));
+        assert!(inspect["Size"].as_u64().is_some_and(|size| size >= 300_000));
+        engine.ok(&["rmi", &tag]);
+    }
+    let url = format!("http://{address}/none");
+    let stderr = engine.fails(1, &["import", &url, &tag]);
+    let wanted = format!("failed to GET {url} with status 404 Not Found: nothing here");
+    assert!(stderr.contains(&wanted), "{stderr}");
+    engine.fails(1, &["import", &format!("http://{address}/cut.tar"), &tag]);
+    // Nobody listens at the port of a socket that is closed.
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let url = format!("http://{}/x", closed.expect("a port"));
+    let stderr = engine.fails(1, &["import", &url, &tag]);
+    assert!(stderr.contains("connect: connection refused"), "{stderr}");
+    let bad = engine.http("POST", "/images/create?fromSrc=ftp%3A%2F%2Fh%2Fx", "");
+    assert_eq!(bad.status, 500);
+    let message = bad.json()["message"].as_str().expect("a message").to_lowercase();
+    assert!(message.contains("unsupported protocol scheme \"ftp\""), "{message}");
+    let bad = engine.http("POST", &format!("/images/create?fromSrc={address}&repo=UPPER"), "");
+    assert_eq!(bad.status, 400);
+    engine.fails(1, &["image", "inspect", &tag]);
 }
 
 #[test]

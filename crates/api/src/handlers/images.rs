@@ -101,24 +101,24 @@ fn save_names(request: Request, names: Vec<String>) -> Answer {
 }
 
 /// A sink of progress lines, and the body that they make.
-fn progress() -> (impl FnMut(StreamMessage) + Send + 'static, Body) {
+///
+/// The sink tells whether the client is still there.
+fn progress() -> (impl Fn(StreamMessage) -> bool + Clone + Send + 'static, Body) {
     let (sender, receiver) = mpsc::unbounded_channel::<StreamMessage>();
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let message = receiver.recv().await?;
         let line = respond::line(&message).map_err(|error| std::io::Error::other(error.chain()));
         Some((line, receiver))
     });
-    let sink = move |message| {
-        // A client that has gone does not stop the work.
-        drop(sender.send(message));
-    };
+    let sink = move |message| sender.send(message).is_ok();
     (sink, Body::stream(lines))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
 pub(crate) fn load(request: Request) -> Answer {
     let quiet = request.query.flag_or("quiet", true);
-    let (mut sink, body) = progress();
+    // A client that has gone does not stop the work.
+    let (sink, body) = progress();
     let reader = BodyReader::new(request.body);
     let engine = request.engine;
     tokio::spawn(async move {
@@ -128,7 +128,7 @@ pub(crate) fn load(request: Request) -> Answer {
         let result = loop {
             tokio::select! {
                 biased;
-                Some(message) = receiver.recv() => sink(message),
+                Some(message) = receiver.recv() => drop(sink(message)),
                 result = &mut loading => break result,
             }
         };
@@ -148,12 +148,6 @@ pub(crate) async fn create(request: Request) -> Answer {
         return absent::pull(from, request.query.get("tag"));
     }
     let source = request.query.get("fromSrc").to_owned();
-    if source != "-" {
-        return Err(Error::new(
-            silo_types::ErrorKind::NotImplemented,
-            "importing from a URL is not supported by this version of Silo",
-        ));
-    }
     let message = match request.query.get("message") {
         "" => format!("Imported from {source}"),
         message => message.to_owned(),
@@ -165,9 +159,23 @@ pub(crate) async fn create(request: Request) -> Answer {
         platform: request.query.get("platform").to_owned(),
         changes: request.query.all("changes").map(str::to_owned).collect(),
     };
-    let id = request.engine.image_import(query, BodyReader::new(request.body)).await?;
-    let line = respond::line(&StreamMessage::status(id))?;
-    Ok(respond::content("application/json", Body::full(line)))
+    if source == "-" {
+        let id = request.engine.image_import(query, BodyReader::new(request.body)).await?;
+        let line = respond::line(&StreamMessage::status(id))?;
+        return Ok(respond::content("application/json", Body::full(line)));
+    }
+    let archive = request.engine.image_import_fetch(&query, &source).await?;
+    let (sink, body) = progress();
+    sink(StreamMessage::status(format!("Downloading from {}", archive.url())));
+    let reader = archive.into_reader(sink.clone());
+    tokio::spawn(async move {
+        let message = match request.engine.image_import(query, reader).await {
+            Ok(id) => StreamMessage::status(id),
+            Err(error) => StreamMessage::failure(error.message()),
+        };
+        sink(message);
+    });
+    Ok(respond::content("application/json", body))
 }
 
 pub(crate) async fn commit(mut request: Request) -> Answer {

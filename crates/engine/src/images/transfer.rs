@@ -37,6 +37,16 @@ async fn blocking<T: Send + 'static>(
         .map_err(Error::from_kind)
 }
 
+/// The platform that a client names, or the host's.
+pub(super) fn platform(text: &str) -> Result<Platform, Error> {
+    match text {
+        "" => Ok(Platform::host()),
+        text => text
+            .parse()
+            .map_err(|error: silo_oci::platform::PlatformError| Error::invalid(error.to_string())),
+    }
+}
+
 fn progress_line(progress: Progress) -> StreamMessage {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     StreamMessage {
@@ -173,19 +183,14 @@ impl Engine {
         Ok(())
     }
 
-    /// `POST /images/create?fromSrc=-`: makes an image of one layer and returns its id.
+    /// `POST /images/create?fromSrc=`: makes an image of one layer and returns its id.
     pub async fn image_import(
         &self,
         query: ImportQuery,
         input: impl Read + Send + 'static,
     ) -> Result<String, Error> {
         let name = repository_and_tag(&query.repo, &query.tag)?;
-        let platform = match query.platform.as_str() {
-            "" => Platform::host(),
-            text => text.parse().map_err(|error: silo_oci::platform::PlatformError| {
-                Error::invalid(error.to_string())
-            })?,
-        };
+        let platform = platform(&query.platform)?;
         let config = change::apply(Config::default(), &query.changes)?;
         let created = Some(silo_types::time::rfc3339_nano(Timestamp::now()));
         let image = ImageConfig {
