@@ -18,5 +18,6 @@ mod request;
 mod respond;
 mod route;
 mod server;
+mod websocket;
 
 pub use server::{Listener, serve};

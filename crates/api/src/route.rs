@@ -55,7 +55,7 @@ async fn get(segments: &[&str], request: Request) -> Answer {
         ["containers", id, "changes"] => containers::changes(request, id).await,
         ["containers", id, "export"] => archive::export(request, id).await,
         ["containers", id, "archive"] => archive::get(request, id).await,
-        ["containers", _, "attach", "ws"] => Err(absent::websocket()),
+        ["containers", id, "attach", "ws"] => attach::websocket(request, id).await,
         ["containers", _, "checkpoints"] => Err(absent::checkpoints()),
         ["exec", id, "json"] => exec::inspect(request, id),
 

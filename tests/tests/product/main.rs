@@ -18,3 +18,4 @@ mod run;
 mod security;
 mod streams;
 mod volumes;
+mod websocket;

@@ -61,11 +61,6 @@ pub(crate) fn checkpoints() -> Error {
     )
 }
 
-/// No websockets.
-pub(crate) fn websocket() -> Error {
-    Error::new(ErrorKind::NotImplemented, "attach over websocket is not supported by Silo")
-}
-
 /// BuildKit's transport. The error makes clients use the classic way.
 pub(crate) fn session() -> Error {
     Error::not_found("page not found")

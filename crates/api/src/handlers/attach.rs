@@ -1,10 +1,12 @@
 //! Attach and logs: the streams of a container.
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures_util::stream;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use silo_docker::query::{AttachQuery, LogsQuery};
@@ -16,7 +18,10 @@ use crate::body::Body;
 use crate::conn::{Conn, Socket};
 use crate::request::Request;
 use crate::respond::{self, Answer};
+use crate::websocket;
 
+/// Bytes between a container and a WebSocket, each way.
+const PIPE: usize = 64 << 10;
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 
@@ -45,6 +50,22 @@ pub(super) fn hijack<F: Future<Output = ()> + Send + 'static>(
             "this connection cannot be taken over; use a new one or ask for an upgrade",
         ));
     }
+    take_over(upgrade, session);
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    Ok(response)
+}
+
+/// Runs `session` on the connection once the head has been answered.
+fn take_over<F: Future<Output = ()> + Send + 'static>(
+    upgrade: OnUpgrade,
+    session: impl FnOnce(Reader, Writer) -> F + Send + 'static,
+) {
     tokio::spawn(async move {
         let parts = match upgrade.await {
             Ok(upgraded) => upgraded.downcast::<TokioIo<Conn<Socket>>>(),
@@ -60,14 +81,6 @@ pub(super) fn hijack<F: Future<Output = ()> + Send + 'static>(
         let (reader, writer) = tokio::io::split(conn);
         session(reader, writer).await;
     });
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
-    Ok(response)
 }
 
 /// Waits a moment until the client has read the head.
@@ -97,6 +110,41 @@ pub(crate) async fn attach(request: Request, id: &str) -> Answer {
     let attachment = request.engine.container_attach(id, query).await?;
     let tty = attachment.tty;
     hijack(request, tty, move |reader, writer| attachment.run(reader, writer))
+}
+
+/// `GET /containers/{id}/attach/ws`: attach for browsers. The streams are never multiplexed, and
+/// before API 1.42 all of them are attached.
+pub(crate) async fn websocket(mut request: Request, id: &str) -> Answer {
+    let flag = |name: &str| !request.at_least(42) || request.query.flag(name);
+    let query = AttachQuery {
+        logs: request.query.flag("logs"),
+        stream: request.query.flag("stream"),
+        stdin: flag("stdin"),
+        stdout: flag("stdout"),
+        stderr: flag("stderr"),
+        detach_keys: request.query.get("detachKeys").to_owned(),
+    };
+    let kind = if request.at_least(28) { websocket::Kind::Binary } else { websocket::Kind::Text };
+    let mut attachment = request.engine.container_attach(id, query).await?;
+    attachment.tty = true;
+    let upgrade = request.upgrade.take().ok_or_else(|| broken("connection is not available"))?;
+    let answers = websocket::accept(&request.headers)?;
+    take_over(upgrade, move |reader, writer| async move {
+        let (plain, session) = tokio::io::duplex(PIPE);
+        let (output, input) = tokio::io::split(plain);
+        let (from_client, to_client) = tokio::io::split(session);
+        let carried = websocket::carry(reader, writer, input, output, kind);
+        tokio::pin!(carried);
+        tokio::select! {
+            () = attachment.run(from_client, to_client) => carried.await,
+            // The client is gone.
+            () = &mut carried => {}
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().extend(answers);
+    Ok(response)
 }
 
 pub(crate) async fn logs(request: Request, id: &str) -> Answer {
