@@ -1,4 +1,5 @@
 //! Compressed streams as gzip, bzip2 and xz of the system make them, whole, cut and spoilt.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::io::{Cursor, Read, Write};
 use std::process::{Command, Stdio};
