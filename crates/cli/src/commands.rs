@@ -14,6 +14,7 @@ mod run;
 mod stats;
 mod system;
 mod volume;
+mod windows;
 
 pub(crate) use image_stream::upload;
 
@@ -28,6 +29,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("network", "Manage networks"),
     ("system", "Manage Silo"),
     ("volume", "Manage volumes"),
+    ("windows", "Manage Windows containers' runtime and base images"),
 ];
 
 /// Commands that help shows first, in their order.
@@ -609,6 +611,42 @@ pub(crate) const COMMANDS: &[Command] = &[
         Arity::None,
         system::PruneFlags::FLAGS,
         run!(system::prune),
+    ),
+    Command::new(
+        "windows",
+        "setup",
+        "[OPTIONS]",
+        "Make the Wine runtime and the base images from a Debian mirror",
+        Arity::None,
+        windows::SetupFlags::FLAGS,
+        run!(windows::setup_windows),
+    ),
+    Command::new(
+        "windows",
+        "info",
+        "",
+        "Show which Wine and which base images are there",
+        Arity::None,
+        &[],
+        run!(windows::info),
+    ),
+    Command::new(
+        "windows",
+        "export",
+        "[OPTIONS]",
+        "Save the Wine runtime and the base images to a tar archive (streamed to STDOUT by default)",
+        Arity::None,
+        image_stream::OutputFlags::FLAGS,
+        run!(windows::export),
+    ),
+    Command::new(
+        "windows",
+        "import",
+        "[OPTIONS]",
+        "Load the Wine runtime and the base images from a tar archive or STDIN",
+        Arity::None,
+        windows::ImportFlags::FLAGS,
+        run!(windows::import),
     ),
     Command::new(
         "",

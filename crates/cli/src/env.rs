@@ -20,6 +20,10 @@ pub(crate) const SILO_RUN_ROOT: &str = "SILO_RUN_ROOT";
 pub(crate) const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// The user's directory for persistent state.
 pub(crate) const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
+/// The user's directory for what can be had again.
+pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// The Debian mirror that Windows containers are set up from.
+pub(crate) const SILO_DEBIAN_MIRROR: &str = "SILO_DEBIAN_MIRROR";
 /// The user's home.
 pub(crate) const HOME: &str = "HOME";
 

@@ -35,6 +35,7 @@ mod table;
 mod template;
 mod terminal;
 mod value;
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

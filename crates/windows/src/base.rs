@@ -29,6 +29,8 @@ pub use build::{BUILDS, Build, KINDS, Kind};
 pub use content::{Content, content};
 pub use prefix::{Prefix, read_prefix};
 
+/// Where base images are, before their kind's name.
+pub const REPOSITORY: &str = "silo";
 /// Label of base images: which build of Windows they stand for.
 pub const LABEL: &str = "silo.windows.base";
 /// Host name of the container that makes the stock prefix; taken out of its registry.

@@ -92,8 +92,7 @@ impl<'a> Image<'a> {
         created: i64,
     ) -> Self {
         let created = rfc3339(created);
-        let diff_ids: Vec<String> =
-            layers.iter().map(|layer| layer.diff_id.to_string()).collect();
+        let diff_ids: Vec<String> = layers.iter().map(|layer| layer.diff_id.to_string()).collect();
         let history: Vec<Json> = layers
             .iter()
             .map(|layer| json!({"created": created, "created_by": layer.created_by}))

@@ -24,6 +24,10 @@ use std::io;
 
 pub use make::make;
 
+use sha2::{Digest as _, Sha256};
+use silo_types::Digest;
+
+use crate::debian::index::Package;
 use crate::tree::Tree;
 
 /// Name of the runtime image in the store, without a tag.
@@ -32,6 +36,11 @@ pub const REPOSITORY: &str = "silo/wine";
 pub const CURRENT: &str = "silo/wine:latest";
 /// Label of the runtime image: the version of Wine.
 pub const LABEL: &str = "silo.windows.runtime";
+/// Label of the runtime and of base images: the digest of all that they are made of. Those that
+/// belong together have the same.
+pub const RECIPE: &str = "silo.windows.recipe";
+/// Label of the runtime: the digest of what of its recipe is Silo's and not Debian's.
+pub const MAKER: &str = "silo.windows.maker";
 /// Where Wine's program loader is in the tree.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
 /// Where Wine's server is in the tree.
@@ -50,8 +59,8 @@ pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 pub struct Parts<'a> {
     /// A program for Windows that takes the place of Wine's `wineboot.exe`.
     pub boot: Option<&'a [u8]>,
-    /// Wine's Windows programs that are left out since base images have better ones, in lower
-    /// case with their ending.
+    /// Wine's 64-bit Windows programs that are left out since base images have better ones, in
+    /// lower case with their ending.
     pub replaced: &'a [&'a str],
     /// Whether text is really drawn: FreeType and fonts.
     pub fonts: bool,
@@ -70,6 +79,57 @@ pub struct Runtime {
     pub setup: Tree,
     /// Every package with its version.
     pub packages: Vec<String>,
+}
+
+impl Runtime {
+    /// The part of its image's configuration that is not about layers.
+    pub fn config(&self, recipe: &str, maker: &str) -> serde_json::Value {
+        serde_json::json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {
+                "Env": ["PATH=/usr/lib/wine:/usr/bin"],
+                "Labels": {
+                    LABEL: self.version,
+                    RECIPE: recipe,
+                    MAKER: maker,
+                    "org.opencontainers.image.title": "The Wine runtime of Silo",
+                    "org.opencontainers.image.version": self.version,
+                    "org.opencontainers.image.description":
+                        "Wine from Debian's packages; licences are in /usr/share/doc",
+                    "silo.windows.packages": self.packages.join(", "),
+                },
+            },
+        })
+    }
+}
+
+/// Changes with everything in the making of images that their other ingredients do not show.
+const REVISION: &str = "1";
+
+/// The digest of what Silo itself puts into the images: programs, and the way they are made.
+pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {
+    let mut sum = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        sum.update((bytes.len() as u64).to_le_bytes());
+        sum.update(bytes);
+    };
+    add(REVISION.as_bytes());
+    add(&[u8::from(parts.fonts)]);
+    add(parts.boot.unwrap_or_default());
+    parts.replaced.iter().for_each(|name| add(name.as_bytes()));
+    programs.iter().for_each(|program| add(program));
+    Digest::from_sha256(sum.finalize().into()).to_string()
+}
+
+/// The digest of everything: the maker's part and the packages.
+pub fn recipe(maker: &str, packages: &[Package]) -> String {
+    let mut sums: Vec<[u8; 32]> = packages.iter().map(|one| *one.digest.as_bytes()).collect();
+    sums.sort_unstable();
+    let mut sum = Sha256::new();
+    sum.update(maker);
+    sums.iter().for_each(|package| sum.update(package));
+    Digest::from_sha256(sum.finalize().into()).to_string()
 }
 
 /// Why no runtime could be made.

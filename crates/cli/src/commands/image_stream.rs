@@ -144,13 +144,23 @@ pub(crate) async fn export(invocation: Invocation) -> Outcome {
 /// `save`
 pub(crate) async fn save(invocation: Invocation) -> Outcome {
     let (flags, names) = invocation.parse::<SaveFlags>()?;
-    let target = Target::new(&flags.output, "save image")?;
+    save_images(&invocation, &flags.output, &names, &flags.platform).await
+}
+
+/// Writes an archive of images to a file or to stdout.
+pub(super) async fn save_images(
+    invocation: &Invocation,
+    output: &str,
+    names: &[String],
+    platforms: &[String],
+) -> Outcome {
+    let target = Target::new(output, "save image")?;
     let client = invocation.cli.client().await?;
     let mut request = client.get("/images/get");
-    for name in &names {
+    for name in names {
         request = request.query("names", name);
     }
-    for platform in &flags.platform {
+    for platform in platforms {
         request = request.query("platform", platform_json(platform));
     }
     target.take(request.send().await?).await
@@ -159,19 +169,29 @@ pub(crate) async fn save(invocation: Invocation) -> Outcome {
 /// `load`
 pub(crate) async fn load(invocation: Invocation) -> Outcome {
     let (flags, _) = invocation.parse::<LoadFlags>()?;
-    let body = if flags.input.is_empty() {
+    load_images(&invocation, &flags.input, flags.quiet, &flags.platform).await
+}
+
+/// Loads an archive of images from a file or from stdin.
+pub(super) async fn load_images(
+    invocation: &Invocation,
+    input: &str,
+    quiet: bool,
+    platforms: &[String],
+) -> Outcome {
+    let body = if input.is_empty() {
         if terminal::stdin_is_terminal() {
             return Err(Failure::new("requested load from stdin, but stdin is empty"));
         }
         upload(std::io::stdin())
     } else {
-        upload(open(&flags.input)?)
+        upload(open(input)?)
     };
     let client = invocation.cli.client().await?;
     // Progress is for eyes only.
-    let quiet = flags.quiet || !terminal::stdout_is_terminal();
+    let quiet = quiet || !terminal::stdout_is_terminal();
     let mut request = client.post("/images/load").query("quiet", if quiet { "1" } else { "0" });
-    for platform in &flags.platform {
+    for platform in platforms {
         request = request.query("platform", platform_json(platform));
     }
     show(request.body("application/x-tar", body).send().await?, Sink::Stdout).await

@@ -10,6 +10,7 @@ use silo_winlayer::FileAttributes;
 use super::content::Layer;
 use super::registry::{self, Hives};
 use super::{Error, LABEL};
+use crate::runtime::RECIPE;
 
 /// A release of Windows Server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +207,8 @@ impl Deltas {
 }
 
 /// The part of a base image's configuration that is not about its layers; `runtime` is the
-/// version of Wine that it was made from.
-pub fn config(kind: &Kind, build: &Build, runtime: &str) -> Json {
+/// version of Wine that it was made from, `recipe` the digest of all its ingredients.
+pub fn config(kind: &Kind, build: &Build, runtime: &str, recipe: &str) -> Json {
     json!({
         "architecture": "amd64",
         "os": "windows",
@@ -217,6 +218,7 @@ pub fn config(kind: &Kind, build: &Build, runtime: &str) -> Json {
             "Cmd": ["c:\\windows\\system32\\cmd.exe"],
             "Labels": {
                 LABEL: build.version(),
+                RECIPE: recipe,
                 "org.opencontainers.image.title":
                     format!("Silo's base compatible with Windows {} {}", kind.name, build.tag),
                 "org.opencontainers.image.description":
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn images_say_what_they_are() {
-        let config = config(&KINDS[0], &BUILDS[3], "10.0");
+        let config = config(&KINDS[0], &BUILDS[3], "10.0", "sha256:x");
         assert_eq!(config["os.version"], "10.0.26100.1742");
         assert_eq!(config["config"]["User"], "ContainerUser");
         assert_eq!(BUILDS[0].tags(&KINDS[0]), ["ltsc2016", "1607", "sac2016"]);

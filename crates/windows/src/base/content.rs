@@ -146,9 +146,7 @@ impl Content {
 
 fn directory_attributes(path: &str) -> FileAttributes {
     match path {
-        "ProgramData" | "Users/Default" => {
-            FileAttributes::DIRECTORY.with(FileAttributes::HIDDEN)
-        }
+        "ProgramData" | "Users/Default" => FileAttributes::DIRECTORY.with(FileAttributes::HIDDEN),
         _ => FileAttributes::DIRECTORY,
     }
 }

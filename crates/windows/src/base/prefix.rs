@@ -89,9 +89,11 @@ pub fn read_prefix(stream: impl BufRead, spool: &Arc<Spool>) -> Result<Prefix, E
         }
         prefix.drive.put(path, node, 0);
     }
-    for (file, bytes) in
-        [("system.reg", &prefix.system), ("user.reg", &prefix.user), ("userdef.reg", &prefix.default)]
-    {
+    for (file, bytes) in [
+        ("system.reg", &prefix.system),
+        ("user.reg", &prefix.user),
+        ("userdef.reg", &prefix.default),
+    ] {
         if bytes.is_empty() {
             return Err(Error::Unsound(format!("it has no {file}")));
         }
@@ -108,7 +110,8 @@ fn read_error(error: std::io::Error) -> Error {
 
 /// Whether a file only stands where Wine would have a program, and cannot run.
 fn is_placeholder(file: &[u8]) -> bool {
-    file.starts_with(b"MZ") && file.get(64..).is_some_and(|f| f.starts_with(b"Wine placeholder DLL"))
+    file.starts_with(b"MZ")
+        && file.get(64..).is_some_and(|f| f.starts_with(b"Wine placeholder DLL"))
 }
 
 #[cfg(test)]
@@ -162,7 +165,9 @@ mod tests {
             files.remove(missing);
             assert!(read(&files).is_err());
         }
-        for bad in ["drive_c/a/../b", "drive_c/c:x", "drive_c/a\\b", "drive_c/Windows/system32/NTDLL.dll"] {
+        for bad in
+            ["drive_c/a/../b", "drive_c/c:x", "drive_c/a\\b", "drive_c/Windows/system32/NTDLL.dll"]
+        {
             let name = format!("prefix/{bad}");
             let mut files = SOUND.to_vec();
             files.push((&name, b"x"));

@@ -35,8 +35,7 @@ pub fn hives(system: &[u8], user: &[u8], default: &[u8], time: i64) -> Result<Hi
     let time = FileTime::from_unix(time);
     let mut machine = parse("system.reg", system)?;
     let absent = |key: &str| Error::Unsound(format!("its registry has no HKLM\\{key}"));
-    let mut software =
-        wine::detach(&mut machine, "Software").ok_or_else(|| absent("Software"))?;
+    let mut software = wine::detach(&mut machine, "Software").ok_or_else(|| absent("Software"))?;
     let mut system = wine::detach(&mut machine, "System").ok_or_else(|| absent("System"))?;
     normalise_software(&mut software.root);
     normalise_system(&mut system.root, time)?;
@@ -90,9 +89,12 @@ fn normalise_system(root: &mut Key, time: FileTime) -> Result<(), Error> {
     }
     // The machine's processor is told to programs by their environment.
     if let Some(key) = root.get_mut("ControlSet001\\Control\\Session Manager\\Environment") {
-        for name in
-            ["NUMBER_OF_PROCESSORS", "PROCESSOR_IDENTIFIER", "PROCESSOR_LEVEL", "PROCESSOR_REVISION"]
-        {
+        for name in [
+            "NUMBER_OF_PROCESSORS",
+            "PROCESSOR_IDENTIFIER",
+            "PROCESSOR_LEVEL",
+            "PROCESSOR_REVISION",
+        ] {
             key.remove_value(&Name::from(name));
         }
     }
@@ -108,9 +110,8 @@ fn normalise_system(root: &mut Key, time: FileTime) -> Result<(), Error> {
             key.set_value(Value::binary("DriverDateData", time.0.to_le_bytes().to_vec()));
         }
     });
-    let select = root
-        .create("Select", time)
-        .map_err(|source| Error::Hive { hive: "SYSTEM", source })?;
+    let select =
+        root.create("Select", time).map_err(|source| Error::Hive { hive: "SYSTEM", source })?;
     for (name, number) in [("Current", 1), ("Default", 1), ("Failed", 0), ("LastKnownGood", 1)] {
         select.set_value(Value::dword(name, number));
     }

@@ -85,11 +85,7 @@ impl Fetcher {
     }
 
     /// The indexes of an architecture in all suites, one for each of `architectures`.
-    pub fn indexes(
-        &self,
-        architectures: &[&str],
-        watch: &dyn Watch,
-    ) -> Result<Vec<Index>, Error> {
+    pub fn indexes(&self, architectures: &[&str], watch: &dyn Watch) -> Result<Vec<Index>, Error> {
         let mut indexes: Vec<Index> = architectures.iter().map(|_| Index::default()).collect();
         for (number, suite) in self.suites.iter().enumerate() {
             match self.suite(suite, architectures) {
@@ -324,8 +320,7 @@ fn prefix(file: &mut fs::File) -> io::Result<(Sha256, u64)> {
 }
 
 fn read_index(file: &Path, path: &str) -> Result<String, Error> {
-    let malformed =
-        |reason: String| Error::Malformed { path: path.to_owned(), reason };
+    let malformed = |reason: String| Error::Malformed { path: path.to_owned(), reason };
     let input = fs::File::open(file).map_err(|error| Error::File("cannot open an index", error))?;
     let detected = compress::detect(input);
     let (compression, input) = detected.map_err(|error| malformed(error.to_string()))?;

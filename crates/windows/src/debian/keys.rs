@@ -54,7 +54,11 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused() {
-        for text in ["", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA", "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!\n-----END PGP PUBLIC KEY BLOCK-----"] {
+        for text in [
+            "",
+            "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA",
+            "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!\n-----END PGP PUBLIC KEY BLOCK-----",
+        ] {
             assert_eq!(keyring(&[text]), None, "{text}");
         }
     }

@@ -49,11 +49,10 @@ impl Mirror {
             Some(("http" | "https", rest)) if !rest.is_empty() => {
                 let proxies = Proxies::from_variables(variable);
                 let client = Client::new(Options { proxies, ..Options::default() });
-                let runtime = Builder::new_multi_thread()
-                    .worker_threads(1)
-                    .enable_all()
-                    .build()
-                    .map_err(|error| Error::File("cannot start a thread for downloads", error))?;
+                let runtime =
+                    Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
+                        |error| Error::File("cannot start a thread for downloads", error),
+                    )?;
                 Source::Http(Arc::new(Http { client, runtime }))
             }
             _ => return Err(Error::Address(address.to_owned())),
@@ -91,11 +90,7 @@ impl Mirror {
     }
 
     /// Opens a file, from `offset` on if that can be had: gives the offset at which it begins.
-    pub fn open(
-        &self,
-        path: &str,
-        offset: u64,
-    ) -> Result<(u64, Box<dyn Read + Send + '_>), Error> {
+    pub fn open(&self, path: &str, offset: u64) -> Result<(u64, Box<dyn Read + Send + '_>), Error> {
         if !safe_path(path) {
             let reason = "it is no path".to_owned();
             return Err(Error::Malformed { path: self.name(path), reason });

@@ -81,8 +81,21 @@ mod tests {
     #[test]
     fn versions_are_ordered_as_dpkg_orders_them() {
         let ascending = [
-            "1.0~rc1-1", "1.0-1", "1.0-1+b1", "1.0-1+deb13u1", "1.0-1.1", "1.0-2", "1.0-10",
-            "1.0a-1", "1.0+dfsg-1", "1.2-1", "1.10-1", "10.0~repack-6", "10.0-1", "1:0.1-1", "2:0",
+            "1.0~rc1-1",
+            "1.0-1",
+            "1.0-1+b1",
+            "1.0-1+deb13u1",
+            "1.0-1.1",
+            "1.0-2",
+            "1.0-10",
+            "1.0a-1",
+            "1.0+dfsg-1",
+            "1.2-1",
+            "1.10-1",
+            "10.0~repack-6",
+            "10.0-1",
+            "1:0.1-1",
+            "2:0",
         ];
         for (at, a) in ascending.iter().enumerate() {
             for (other, b) in ascending.iter().enumerate() {

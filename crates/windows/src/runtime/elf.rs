@@ -39,7 +39,12 @@ pub fn links(file: &[u8]) -> Result<Links, Error> {
     let mut headers = Vec::with_capacity(count);
     for number in 0..count {
         let at = table.checked_add(number * size).ok_or(Error("it is cut off"))?;
-        headers.push((u32_at(file, at)?, usize_at(file, at + 8)?, usize_at(file, at + 16)?, usize_at(file, at + 32)?));
+        headers.push((
+            u32_at(file, at)?,
+            usize_at(file, at + 8)?,
+            usize_at(file, at + 16)?,
+            usize_at(file, at + 32)?,
+        ));
     }
     let offset = |address: usize| {
         headers
@@ -79,7 +84,8 @@ pub fn links(file: &[u8]) -> Result<Links, Error> {
 
 fn text(file: &[u8], at: usize) -> Result<String, Error> {
     let rest = file.get(at..).ok_or(Error("a name lies outside"))?;
-    let end = rest.iter().take(256).position(|byte| *byte == 0).ok_or(Error("a name has no end"))?;
+    let end =
+        rest.iter().take(256).position(|byte| *byte == 0).ok_or(Error("a name has no end"))?;
     Ok(String::from_utf8_lossy(&rest[..end]).into_owned())
 }
 

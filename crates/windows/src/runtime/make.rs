@@ -8,9 +8,7 @@ use std::sync::Arc;
 use silo_archive::{Entry, EntryKind};
 
 use super::place::{Place, place};
-use super::{
-    Error, LIBRARIES, Parts, Runtime, UNIX, WINDOWS_32, WINDOWS_64, elf, list, pe,
-};
+use super::{Error, LIBRARIES, Parts, Runtime, UNIX, WINDOWS_32, WINDOWS_64, elf, list, pe};
 use crate::debian::Fetched;
 use crate::debian::archive::visit;
 use crate::spool::Spool;
@@ -71,9 +69,7 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
     for (path, node) in all_32.iter() {
         let name = path.rsplit('/').next().unwrap_or(path);
         let target = if core.contains(name) { &mut tree } else { &mut setup };
-        if !parts.replaced.contains(&name) {
-            target.put(path, node.clone(), time);
-        }
+        target.put(path, node.clone(), time);
     }
     let boot = format!("{WINDOWS_64}/wineboot.exe");
     if let Some(program) = parts.boot {
@@ -411,7 +407,10 @@ mod tests {
         ] {
             assert_eq!(clean(path.as_bytes()).as_deref(), expected, "{path}");
         }
-        assert_eq!(join("usr/lib64", "../lib/x86_64-linux-gnu/ld.so"), "usr/lib/x86_64-linux-gnu/ld.so");
+        assert_eq!(
+            join("usr/lib64", "../lib/x86_64-linux-gnu/ld.so"),
+            "usr/lib/x86_64-linux-gnu/ld.so"
+        );
         assert_eq!(join("usr/lib64", "/lib/x/ld.so"), "usr/lib/x/ld.so");
         assert_eq!(join("a", "../../../b"), "b");
     }

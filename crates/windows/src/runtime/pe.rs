@@ -51,7 +51,8 @@ pub fn strip(file: &[u8]) -> Result<Vec<u8>, Error> {
         if section.raw != 0 && section.raw_size != 0 {
             end = end.max(section.raw as usize + section.raw_size as usize);
         }
-        let size = section.virtual_size.max(if section.virtual_size == 0 { section.raw_size } else { 0 });
+        let size =
+            section.virtual_size.max(if section.virtual_size == 0 { section.raw_size } else { 0 });
         image = image.max(section.address.checked_add(size).ok_or(Error("a section wraps"))?);
     }
     let mut stripped = file.get(..end).ok_or(Error("a section is cut off"))?.to_vec();

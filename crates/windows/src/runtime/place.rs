@@ -80,10 +80,16 @@ mod tests {
     fn files_go_to_their_places() {
         let keep = |path: &str| Some(Place::Keep(path.to_owned()));
         for (path, expected) in [
-            ("usr/lib/x86_64-linux-gnu/wine/x86_64-windows/cmd.exe", Some(Place::Windows64("cmd.exe".into()))),
+            (
+                "usr/lib/x86_64-linux-gnu/wine/x86_64-windows/cmd.exe",
+                Some(Place::Windows64("cmd.exe".into())),
+            ),
             ("usr/lib/x86_64-linux-gnu/wine/x86_64-windows/notepad.exe", None),
             ("usr/lib/x86_64-linux-gnu/wine/x86_64-windows/a/b.dll", None),
-            ("usr/lib/x86_64-linux-gnu/wine/x86_64-unix/ntdll.so", keep("usr/lib/x86_64-linux-gnu/wine/x86_64-unix/ntdll.so")),
+            (
+                "usr/lib/x86_64-linux-gnu/wine/x86_64-unix/ntdll.so",
+                keep("usr/lib/x86_64-linux-gnu/wine/x86_64-unix/ntdll.so"),
+            ),
             ("usr/lib/x86_64-linux-gnu/wine/x86_64-unix/winex11.so", None),
             ("usr/lib/x86_64-linux-gnu/libc.so.6", keep("usr/lib/x86_64-linux-gnu/libc.so.6")),
             ("usr/lib/x86_64-linux-gnu/gconv/BIG5.so", None),

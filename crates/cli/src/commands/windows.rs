@@ -1,0 +1,157 @@
+//! `windows setup`, `info`, `export` and `import`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use silo_client::{Client, ClientError};
+use silo_windows::{base, runtime};
+
+use super::container::NoFlags;
+use super::image_stream;
+use crate::command::Invocation;
+use crate::env;
+use crate::failure::{Failure, Outcome};
+use crate::flags::flags;
+use crate::value::Value;
+use crate::windows::{Engine, Request, SETUP, kinds_and_builds, name, remove, setup};
+
+/// The mirror that finds one nearby.
+const MIRROR: &str = "http://deb.debian.org/debian";
+
+flags! {
+    /// Flags of `windows setup`.
+    SetupFlags {
+        cache: String, "cache", "Directory for downloads (default \"~/.cache/silo/debian\")";
+        fonts: bool, "fonts", "Have text really drawn: a larger runtime and slower starts";
+        force: bool, ['f'] "force", "Make everything again";
+        mirror: String, "mirror", "Debian mirror: http, https or file URL (default \"http://deb.debian.org/debian\")";
+        quiet: bool, ['q'] "quiet", "Show the result only";
+        update: bool, ['u'] "update", "Look for newer packages";
+    }
+}
+
+flags! {
+    /// Flags of `windows import`.
+    ImportFlags {
+        input: String, ['i'] "input", "Read from tar archive file, instead of STDIN";
+    }
+}
+
+/// `windows setup`
+pub(crate) async fn setup_windows(invocation: Invocation) -> Outcome {
+    let (flags, _) = invocation.parse::<SetupFlags>()?;
+    let or = |flag: String, variable| Some(flag).filter(|v| !v.is_empty()).or(env::get(variable));
+    let request = Request {
+        mirror: or(flags.mirror, env::SILO_DEBIAN_MIRROR).unwrap_or_else(|| MIRROR.to_owned()),
+        cache: Some(flags.cache).filter(|v| !v.is_empty()).map_or_else(cache, PathBuf::from),
+        fonts: flags.fonts,
+        update: flags.update,
+        force: flags.force,
+        quiet: flags.quiet,
+    };
+    let client = invocation.cli.client().await?;
+    let line = run(client, request).await?;
+    invocation.cli.line(&line)
+}
+
+/// Sets up in a thread of its own; an interrupt ends it and leaves nothing in the engine.
+async fn run(client: Client, request: Request) -> Outcome<String> {
+    let engine = Engine::new(client.clone());
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let mut task = tokio::task::spawn_blocking(move || setup(&engine, &request, &stopped));
+    let died = |_| Failure::new("the set-up broke off");
+    tokio::select! {
+        result = &mut task => result.map_err(died)?,
+        _ = tokio::signal::ctrl_c() => {
+            stop.store(true, Ordering::Relaxed);
+            // With the container gone, whatever waits for it fails.
+            match remove(&client, SETUP).await {
+                Ok(()) | Err(ClientError::Engine { status: 404, .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+            drop(task.await.map_err(died)?);
+            Err(Failure::code(130))
+        }
+    }
+}
+
+/// Where downloads are kept when nothing else is said.
+fn cache() -> PathBuf {
+    let home = || env::get(env::HOME).map(|home| PathBuf::from(home).join(".cache"));
+    let base = env::get(env::XDG_CACHE_HOME).map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(|| PathBuf::from("/var/cache")).join("silo/debian")
+}
+
+/// Every image of a set-up by the names that `export` gives them.
+fn names() -> Vec<String> {
+    let bases = kinds_and_builds()
+        .flat_map(|(kind, build)| build.tags(kind).into_iter().map(|tag| name(kind, tag)));
+    std::iter::once(runtime::CURRENT.to_owned()).chain(bases).collect()
+}
+
+/// An image, if the engine has it.
+async fn inspect(client: &Client, name: &str) -> Outcome<Option<Value>> {
+    match client.get(format!("/images/{name}/json")).receive::<Value>().await {
+        Ok(image) => Ok(Some(image)),
+        Err(ClientError::Engine { status: 404, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `windows info`
+pub(crate) async fn info(invocation: Invocation) -> Outcome {
+    let (_, _) = invocation.parse::<NoFlags>()?;
+    let client = invocation.cli.client().await?;
+    let Some(wine) = inspect(&client, runtime::CURRENT).await? else {
+        return Err(Failure::new(
+            "Windows containers are not set up.\nRun 'silo windows setup' to make the Wine \
+             runtime and the base images.",
+        ));
+    };
+    let label =
+        |image: &Value, name: &str| image.path(&["Config", "Labels", name]).str().to_owned();
+    let recipe = label(&wine, runtime::RECIPE);
+    let size = |image: &Value| silo_types::size::human(image.get("Size").float());
+    let mut text = format!(
+        "Wine:     {} ({}, {})\nPackages: {}\nBases:\n",
+        label(&wine, runtime::LABEL),
+        runtime::CURRENT,
+        size(&wine),
+        label(&wine, "silo.windows.packages").split(", ").count(),
+    );
+    let mut fit = true;
+    for (kind, build) in kinds_and_builds() {
+        let name = name(kind, build.tag);
+        let state = match inspect(&client, &name).await? {
+            None => "missing".to_owned(),
+            Some(base) if label(&base, runtime::RECIPE) != recipe => "of another set-up".to_owned(),
+            Some(base) => {
+                let version = label(&base, base::LABEL);
+                text.push_str(&format!(" {name:<26} {version:<18} {}\n", size(&base)));
+                continue;
+            }
+        };
+        fit = false;
+        text.push_str(&format!(" {name:<26} {state}\n"));
+    }
+    text.push_str(if fit {
+        "Fit:      yes\n"
+    } else {
+        "Fit:      not completely: run 'silo windows setup'\n"
+    });
+    invocation.cli.print(&text)
+}
+
+/// `windows export`
+pub(crate) async fn export(invocation: Invocation) -> Outcome {
+    let (flags, _) = invocation.parse::<image_stream::OutputFlags>()?;
+    image_stream::save_images(&invocation, &flags.output, &names(), &[]).await
+}
+
+/// `windows import`
+pub(crate) async fn import(invocation: Invocation) -> Outcome {
+    let (flags, _) = invocation.parse::<ImportFlags>()?;
+    image_stream::load_images(&invocation, &flags.input, false, &[]).await
+}
