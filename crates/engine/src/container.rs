@@ -48,6 +48,19 @@ impl Record {
         command
     }
 
+    /// The mounts as clients see them: a Windows container's with Windows paths.
+    pub fn mount_points(&self) -> Vec<silo_docker::mounts::MountPoint> {
+        let windows = crate::windows::is(self);
+        let show = |mount: &MountRecord| {
+            let mut shown = mount.to_api();
+            if windows {
+                shown.destination = crate::windows::paths::external(&shown.destination);
+            }
+            shown
+        };
+        self.mounts.iter().map(show).collect()
+    }
+
     /// The command as lists show it.
     pub fn command_line(&self) -> String {
         let command = self.command();
@@ -110,7 +123,7 @@ pub struct State {
     /// Its first process on the host.
     pub pid: i32,
     /// The exit code of the last run.
-    pub exit_code: i32,
+    pub exit_code: i64,
     /// Why it did not start.
     pub error: String,
     /// When it was last started.
@@ -208,7 +221,7 @@ impl State {
             oom_killed: self.oom_killed,
             dead: self.dead,
             pid: self.pid,
-            exit_code: i64::from(self.exit_code),
+            exit_code: self.exit_code,
             error: self.error.clone(),
             started_at: api_time(self.started_at),
             finished_at: api_time(self.finished_at),

@@ -30,6 +30,7 @@ pub struct Engine {
     pub(crate) cgroups: silo_cgroup::Cgroups,
     pub(crate) filters: Filters,
     pub(crate) accounts: crate::accounts::Cache,
+    pub(crate) windows: crate::windows::RegistryCache,
     pub(crate) http: silo_http::Client,
 }
 
@@ -74,6 +75,7 @@ impl Engine {
             cgroups,
             filters: Filters::detect(),
             accounts: crate::accounts::Cache::default(),
+            windows: crate::windows::RegistryCache::default(),
             http: silo_http::Client::new(silo_http::Options {
                 proxies: config.proxies.clone(),
                 ..silo_http::Options::default()

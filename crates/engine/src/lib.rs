@@ -45,6 +45,7 @@ mod signal;
 pub mod spec;
 pub mod system;
 pub mod volumes;
+mod windows;
 
 pub use config::EngineConfig;
 pub use engine::Engine;

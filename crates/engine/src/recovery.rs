@@ -205,7 +205,7 @@ impl Engine {
                 state.network = None;
                 if let Some(exit) = exit {
                     state.started_at = state.started_at.max(exit.started_at);
-                    state.exit_code = exit.code;
+                    state.exit_code = Self::exit_code(container, &exit);
                     state.oom_killed |= exit.oom_killed;
                     state.finished_at = exit.finished_at;
                 }

@@ -54,7 +54,7 @@ impl Policy {
 
     /// Whether a container with this policy starts when the daemon does, given that it was not
     /// running or had ended meanwhile.
-    pub fn at_daemon_start(self, stopped_by_client: bool, exit_code: i32, restarts: u64) -> bool {
+    pub fn at_daemon_start(self, stopped_by_client: bool, exit_code: i64, restarts: u64) -> bool {
         match self {
             Self::No => false,
             Self::Always => true,
@@ -78,7 +78,7 @@ impl Backoff {
     pub fn next(
         &mut self,
         policy: Policy,
-        exit_code: i32,
+        exit_code: i64,
         stopped_by_client: bool,
         ran: Duration,
     ) -> Option<Duration> {

@@ -21,6 +21,11 @@ fn main() -> ExitCode {
     }
     let args: Vec<OsString> = args.collect();
     if name == "docker-init" {
+        if let [role, process] = &args[..]
+            && role == "--windows"
+        {
+            return silo_windows::init::main(&process.to_string_lossy());
+        }
         return init::main(args);
     }
     let rest = || args.iter().skip(1).cloned().collect::<Vec<_>>();

@@ -18,15 +18,15 @@
 //! for the same packages, and are ordinary images from then on.
 #![warn(missing_docs)]
 
-pub mod debian;
-pub mod runtime;
-pub mod spool;
-pub mod tree;
+pub mod base;
+pub mod command;
 pub mod control;
+pub mod debian;
 pub mod environment;
+pub mod image;
 pub mod init;
 pub mod path;
 pub mod registry;
-pub mod base;
-pub mod image;
-pub mod command;
+pub mod runtime;
+pub mod spool;
+pub mod tree;

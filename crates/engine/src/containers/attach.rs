@@ -194,6 +194,7 @@ impl Engine {
         let container = self.container(name)?;
         let shim = container.running_shim()?;
         let size = silo_shim::config::ConsoleSize { rows: height, columns: width };
+        Self::windows_resize(&container, &ProcessRef::Init, height, width);
         shim.resize(ProcessRef::Init, size).await.map_err(|error| match error.kind() {
             silo_types::ErrorKind::NotFound => container.not_running(),
             _ => Error::from_kind(error),

@@ -14,6 +14,7 @@ use crate::container::{Container, Record, State};
 use crate::db::ContainerRow;
 use crate::engine::Engine;
 use crate::spec::security;
+use crate::windows;
 
 /// What has been made for a container, to be taken back unless it is finished.
 struct Unfinished<'a> {
@@ -54,9 +55,24 @@ impl Engine {
         request: ContainerCreateRequest,
     ) -> Result<ContainerCreateResponse, Error> {
         let ContainerCreateRequest { mut config, mut host_config, mut networking_config } = request;
+        let notice = self.windows_substitute(&config.image).map(|(stand_in, notice)| {
+            config.image = stand_in;
+            notice
+        });
+        let is_windows = !config.image.is_empty()
+            && self.image(&config.image).is_ok_and(|entry| entry.image.config.os == windows::OS);
+        let asked = (host_config.binds.clone(), host_config.mounts.clone());
+        if is_windows {
+            self.windows_runtime()?;
+            windows::account(&config.user)?;
+            windows::paths::translate(&mut config, &mut host_config)?;
+        }
         if let Some(networking) = &mut networking_config {
             self.name_networks(networking);
             validate::networking(networking)?;
+        }
+        if !is_windows {
+            validate::working_directory(&mut config)?;
         }
         validate::config(&mut config)?;
         let mut warnings = validate::host_config(&mut host_config, &self.host, false)?;
@@ -71,6 +87,13 @@ impl Engine {
         };
         let defaults = image.as_ref().map(|entry| &entry.image.config.config);
         image_config::merge(&mut config, defaults)?;
+        if is_windows {
+            // Those of the image have to be translated too.
+            windows::paths::finish(&mut config)?;
+            windows::account(&config.user)?;
+        } else {
+            validate::working_directory(&mut config)?;
+        }
         // The image's part has not been checked before.
         validate::config(&mut config)?;
         validate::adapt(&mut host_config, &self.host);
@@ -102,19 +125,30 @@ impl Engine {
             .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
         let chain = image.as_ref().and_then(|entry| entry.image.top());
         self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
+        if is_windows {
+            let runtime = self.windows_runtime()?;
+            self.store
+                .snapshot_create(&windows::runtime_snapshot(id.as_str()), Some(runtime))
+                .map_err(Error::from_kind)?;
+            // Windows never fills a volume with what the image has at its place.
+            mounts.iter_mut().for_each(|mount| mount.copy = false);
+            (host_config.binds, host_config.mounts) = asked;
+        }
         let holds = self.make_volumes(&id, &mut mounts, &mut unfinished.volumes)?;
         let record = Record {
             name,
             created: crate::container::now(),
             image: image.as_ref().map(|entry| entry.id()),
-            os: "linux".into(),
+            os: if is_windows { windows::OS } else { "linux" }.into(),
             config,
             host_config,
             mounts,
             networking: networking_config,
         };
         let container = Arc::new(Container::new(id.clone(), dir, record, State::default()));
-        self.prepare_root(&container).await?;
+        if !is_windows {
+            self.prepare_root(&container).await?;
+        }
         self.save_new(&container)?;
         unfinished.finished = true;
         self.containers.insert(Arc::clone(&container));
@@ -123,6 +157,7 @@ impl Engine {
         if image.is_none() {
             warnings.push("the container has no image and begins with an empty root".into());
         }
+        warnings.extend(notice);
         Ok(ContainerCreateResponse { id: id.to_string(), warnings })
     }
 
@@ -211,7 +246,7 @@ fn check_platform(name: &str, config: &ImageConfig, wanted: &str) -> Result<(), 
             )));
         }
     }
-    if !matches!(config.os.as_str(), "" | "linux") {
+    if !matches!(config.os.as_str(), "" | "linux" | windows::OS) {
         return Err(Error::invalid(format!(
             "image operating system {:?} cannot be used on this platform",
             config.os

@@ -20,8 +20,8 @@ use crate::engine::Engine;
 use crate::spec::{self, process};
 
 /// Exit codes of a process that could not be run.
-const CANNOT_EXECUTE: i32 = 126;
-const NOT_FOUND: i32 = 127;
+const CANNOT_EXECUTE: i64 = 126;
+const NOT_FOUND: i64 = 127;
 /// How long an exec that has ended can be inspected.
 const REMEMBERED: Duration = Duration::from_mins(5);
 /// How long a start of a check may take.
@@ -32,7 +32,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 struct Progress {
     running: bool,
     pid: i32,
-    exit_code: Option<i32>,
+    exit_code: Option<i64>,
     /// When it ended, for being forgotten.
     ended: Option<std::time::Instant>,
 }
@@ -94,7 +94,7 @@ impl Drop for Unstarted {
 
 impl Exec {
     /// Records the end, unless it was recorded before.
-    pub(crate) fn end(&self, code: i32) {
+    pub(crate) fn end(&self, code: i64) {
         self.progress.send_modify(|progress| {
             progress.running = false;
             progress.exit_code.get_or_insert(code);
@@ -105,7 +105,7 @@ impl Exec {
     }
 
     /// Waits for the end and returns the exit code.
-    pub(crate) async fn wait(&self) -> i32 {
+    pub(crate) async fn wait(&self) -> i64 {
         let mut watch = self.progress.subscribe();
         let ended = watch.wait_for(|progress| progress.exit_code.is_some()).await;
         ended.ok().and_then(|progress| progress.exit_code).unwrap_or(CANNOT_EXECUTE)
@@ -139,7 +139,9 @@ impl Engine {
         if !request.working_dir.is_empty() && request.working_dir.contains('\0') {
             return Err(Error::invalid("invalid working directory: it contains a zero byte"));
         }
-        if !request.user.is_empty() {
+        if crate::windows::is(&container.record()) {
+            crate::windows::account(&request.user)?;
+        } else if !request.user.is_empty() {
             self.resolve_user(&container, &container.record(), &request.user).await?;
         }
         let exec = self.new_exec(&container, request, keys);
@@ -234,10 +236,16 @@ impl Engine {
         let container = &exec.container;
         let prepared = async {
             let shim = container.running_shim()?;
+            if crate::windows::is(&container.record()) {
+                let own = Self::own_process(container)?;
+                let (process, name) =
+                    self.windows_exec(container, exec.id.as_str(), &exec.request, &own)?;
+                return Ok::<_, Error>((shim, process, Some(name)));
+            }
             let process = self.exec_process(container, &exec.request).await?;
-            Ok::<_, Error>((shim, process))
+            Ok::<_, Error>((shim, process, None))
         };
-        let (shim, process) = match prepared.await {
+        let (shim, process, windows) = match prepared.await {
             Ok(prepared) => prepared,
             Err(error) => {
                 exec.end(CANNOT_EXECUTE);
@@ -272,6 +280,13 @@ impl Engine {
         match started {
             Ok((pid, stream)) => {
                 exec.progress.send_modify(|progress| progress.pid = pid);
+                if let Some(name) = windows
+                    && let Err((code, error)) =
+                        self.windows_exec_started(container, &name, pid, &exec.request).await
+                {
+                    exec.end(code);
+                    return Err(error);
+                }
                 Ok(stream)
             }
             Err(error) => {
@@ -282,6 +297,13 @@ impl Engine {
         }
     }
 
+    /// The container's own process, as its specification has it.
+    fn own_process(container: &Container) -> Result<Arc<Process>, Error> {
+        container.process().ok_or_else(|| {
+            Error::internal(format!("the specification of container {} is gone", container.id))
+        })
+    }
+
     /// What an exec runs: the container's own process, changed by what was asked for.
     async fn exec_process(
         self: &Arc<Self>,
@@ -289,9 +311,7 @@ impl Engine {
         request: &ExecCreateRequest,
     ) -> Result<Process, Error> {
         let record: Arc<Record> = container.record();
-        let own = container.process().ok_or_else(|| {
-            Error::internal(format!("the specification of container {} is gone", container.id))
-        })?;
+        let own = Self::own_process(container)?;
         let mut process = (*own).clone();
         // A linked container may have ended meanwhile.
         let linked = self.links(&record).unwrap_or_default().env;
@@ -327,8 +347,12 @@ impl Engine {
     /// An exec's end, as its shim reports it.
     pub(crate) fn exec_ended(&self, id: &str, exit: &ExitRecord) {
         let Some(exec) = self.containers.exec(id) else { return };
-        exec.end(exit.code);
-        let code = exit.code.to_string();
+        let told = crate::windows::is(&exec.container.record())
+            .then(|| crate::windows::exec_exit_code(&exec.container, id))
+            .flatten();
+        let code = told.unwrap_or_else(|| exit.code.into());
+        exec.end(code);
+        let code = code.to_string();
         self.container_event(&exec.container, "exec_die", &[("execID", id), ("exitCode", &code)]);
     }
 
@@ -346,7 +370,7 @@ impl Engine {
         Ok(ExecInspect {
             id: exec.id.to_string(),
             running: progress.running,
-            exit_code: progress.exit_code.map(i64::from),
+            exit_code: progress.exit_code,
             process_config: ExecProcessConfig {
                 tty: request.tty,
                 entrypoint: request.cmd.first().cloned().unwrap_or_default(),
@@ -378,6 +402,8 @@ impl Engine {
             return Err(Error::invalid("exec process is not started"));
         }
         let shim = exec.container.running_shim()?;
+        let process = ProcessRef::Exec(exec.id.clone());
+        Self::windows_resize(&exec.container, &process, height, width);
         let size = ConsoleSize { rows: height, columns: width };
         shim.resize(ProcessRef::Exec(exec.id.clone()), size).await.map_err(Error::from_kind)
     }
@@ -390,7 +416,7 @@ impl Engine {
         command: &[String],
         timeout: Duration,
         output_limit: usize,
-    ) -> Result<Option<(i32, String)>, Error> {
+    ) -> Result<Option<(i64, String)>, Error> {
         let request = ExecCreateRequest {
             cmd: command.to_vec().into(),
             attach_stdout: true,
@@ -435,10 +461,10 @@ impl Engine {
 }
 
 /// The exit code and the message of an exec that could not be run.
-fn exec_failure(error: &ShimError, container: &Container) -> (i32, Error) {
+fn exec_failure(error: &ShimError, container: &Container) -> (i64, Error) {
     let cause = silo_types::error::chain(error);
     let lower = cause.to_ascii_lowercase();
-    let code = error.exit_code().unwrap_or_else(|| {
+    let code = error.exit_code().map(i64::from).unwrap_or_else(|| {
         let missing = lower.contains("executable file not found") || lower.contains("no such file");
         if missing { NOT_FOUND } else { CANNOT_EXECUTE }
     });

@@ -117,6 +117,14 @@ impl Engine {
         }
     }
 
+    /// The exit code of a run. That of a Windows program has 32 bits, of which Linux shows eight.
+    pub(crate) fn exit_code(container: &Container, exit: &ExitRecord) -> i64 {
+        let told = crate::windows::is(&container.record())
+            .then(|| crate::windows::exit_code(container))
+            .flatten();
+        told.unwrap_or_else(|| exit.code.into())
+    }
+
     /// Records the end of a run, and starts or removes the container as its policy says.
     pub(crate) async fn ended(
         self: &Arc<Self>,
@@ -124,6 +132,7 @@ impl Engine {
         run: u64,
         exit: ExitRecord,
     ) {
+        let code = Self::exit_code(container, &exit);
         let mut live = container.live.lock().await;
         if live.run != run || !container.is_running() {
             return;
@@ -148,7 +157,7 @@ impl Engine {
         let delay = if live.restarting_by_client {
             None
         } else {
-            live.backoff.next(record.restart_policy(), exit.code, by_client, ran)
+            live.backoff.next(record.restart_policy(), code, by_client, ran)
         };
         let removes = record.host_config.auto_remove && !live.restarting_by_client;
         container.change(|state| {
@@ -156,7 +165,7 @@ impl Engine {
             state.restarting = delay.is_some();
             state.paused = false;
             state.pid = 0;
-            state.exit_code = exit.code;
+            state.exit_code = code;
             state.oom_killed |= exit.oom_killed;
             state.finished_at = exit.finished_at;
             state.network = None;
@@ -176,7 +185,7 @@ impl Engine {
         if !removes {
             self.save_state(container);
         }
-        let (code, seconds) = (exit.code.to_string(), ran.as_secs().to_string());
+        let (code, seconds) = (code.to_string(), ran.as_secs().to_string());
         self.container_event(container, "die", &[("execDuration", &seconds), ("exitCode", &code)]);
         if let Some(attachment) = attachment {
             self.network_event("disconnect", &attachment, container.id.as_str());
@@ -231,7 +240,7 @@ impl Engine {
             std::mem::take(&mut *container.execs.lock().unwrap_or_else(PoisonError::into_inner));
         for id in ids {
             if let Some(exec) = self.containers.exec(&id) {
-                exec.end(KILLED);
+                exec.end(KILLED.into());
             }
         }
     }

@@ -35,7 +35,7 @@ const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
 #[derive(Debug)]
 pub(crate) struct ListFilter {
     filters: Filters,
-    exited: Vec<i32>,
+    exited: Vec<i64>,
     images: Option<BTreeSet<String>>,
     before: Option<i64>,
     since: Option<i64>,

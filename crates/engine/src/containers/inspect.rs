@@ -77,7 +77,7 @@ impl Engine {
             graph_driver: Some(self.graph_driver(&container)),
             size_rw,
             size_root_fs,
-            mounts: record.mounts.iter().map(crate::mountpoints::MountRecord::to_api).collect(),
+            mounts: record.mount_points(),
             config: record.config.clone(),
             network_settings: self.network_settings(&record, &state),
         })

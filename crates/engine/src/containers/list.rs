@@ -72,7 +72,7 @@ impl Engine {
             network_settings: Some(SummaryNetworkSettings {
                 networks: networks::endpoints(&self.networks, &record, &state),
             }),
-            mounts: record.mounts.iter().map(crate::mountpoints::MountRecord::to_api).collect(),
+            mounts: record.mount_points(),
             ..ContainerSummary::default()
         }
     }

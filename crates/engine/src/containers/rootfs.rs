@@ -113,11 +113,13 @@ impl Engine {
 
     /// Removes the directories of a container's root; its files go in the background.
     pub(crate) fn drop_snapshot(&self, id: &str) {
-        match self.store.snapshot_remove(id) {
-            Ok(()) | Err(silo_store::Error::NoSnapshot(_)) => {}
-            Err(error) => {
-                let error = silo_types::error::chain(&error);
-                tracing::warn!(container = id, error, "could not remove files");
+        for name in [id, &crate::windows::runtime_snapshot(id)] {
+            match self.store.snapshot_remove(name) {
+                Ok(()) | Err(silo_store::Error::NoSnapshot(_)) => {}
+                Err(error) => {
+                    let error = silo_types::error::chain(&error);
+                    tracing::warn!(container = id, error, "could not remove files");
+                }
             }
         }
     }

@@ -19,9 +19,9 @@ use crate::spec::mounts::{Extra, Source};
 use crate::spec::{self, Join, user};
 
 /// Exit codes of a container that could not be started.
-const CANNOT_EXECUTE: i32 = 126;
-const NOT_FOUND: i32 = 127;
-const FAILED: i32 = 128;
+const CANNOT_EXECUTE: i64 = 126;
+const NOT_FOUND: i64 = 127;
+const FAILED: i64 = 128;
 
 /// What is mounted at /dev/shm: a source, and a mount in its place.
 #[derive(Debug, Default)]
@@ -153,6 +153,9 @@ impl Engine {
         record: &Record,
         network: &mut Prepared,
     ) -> Result<(Shim, i64), Failure> {
+        if crate::windows::is(record) {
+            return self.run_windows(container, record, network).await;
+        }
         let snapshot = self.snapshot(container)?;
         let resolved = self.resolve_user(container, record, &record.config.user).await?;
         let mut mounts = self.mount_sources(container, record)?;
@@ -173,7 +176,7 @@ impl Engine {
             &self.host.capabilities,
         )?;
         let filter = self.filters.of(&security, record.host_config.privileged, &capabilities)?;
-        let mut generated = spec::generate(
+        let generated = spec::generate(
             spec::Input {
                 host: &self.host,
                 config: &record.config,
@@ -190,17 +193,8 @@ impl Engine {
             filter,
         )
         .map_err(|error| Failure::from(Error::internal(error.message().to_owned())))?;
-        let json = serde_json::to_vec(&generated)
-            .map_err(|error| Error::internal(format!("write specification: {error}")))?;
-        fs_err::write(container.path("config.json"), json)
-            .map_err(|error| Error::internal(error.to_string()))?;
-        container.set_process(generated.process.take().map(Arc::new));
-
+        self.write_spec(container, generated)?;
         let config = ShimConfig {
-            id: container.id.clone(),
-            container_dir: container.dir.clone(),
-            run_dir: self.shim_dir(container.id.as_str()),
-            cgroup,
             root: RootConfig::Overlay {
                 lowers: snapshot.lowers.clone(),
                 upper: snapshot.upper.clone(),
@@ -209,6 +203,40 @@ impl Engine {
                 // removed in the next moment.
                 volatile: record.host_config.auto_remove,
             },
+            ..self.shim_config(container, record, cgroup, network)?
+        };
+        let given = Given { netns: network.netns.take(), shm: shm.mount };
+        self.launch(container, &config, given).await
+    }
+
+    /// Puts the specification where the shim reads it, and keeps the process for later ones.
+    pub(crate) fn write_spec(
+        &self,
+        container: &Container,
+        mut generated: silo_oci::runtime::Spec,
+    ) -> Result<(), Error> {
+        let json = serde_json::to_vec(&generated)
+            .map_err(|error| Error::internal(format!("write specification: {error}")))?;
+        fs_err::write(container.path("config.json"), json)
+            .map_err(|error| Error::internal(error.to_string()))?;
+        container.set_process(generated.process.take().map(Arc::new));
+        Ok(())
+    }
+
+    /// What the shim is told, but for the root.
+    pub(crate) fn shim_config(
+        &self,
+        container: &Container,
+        record: &Record,
+        cgroup: PathBuf,
+        network: &Prepared,
+    ) -> Result<ShimConfig, Error> {
+        Ok(ShimConfig {
+            id: container.id.clone(),
+            container_dir: container.dir.clone(),
+            run_dir: self.shim_dir(container.id.as_str()),
+            cgroup,
+            root: RootConfig::Path(PathBuf::new()),
             tty: record.config.tty,
             console_size: console_size(record.host_config.console_size),
             open_stdin: record.config.open_stdin,
@@ -218,10 +246,18 @@ impl Engine {
                 .then(|| self.config.init_binary.clone()),
             // A daemon that takes over before the state is saved finds the network by it.
             note: serde_json::to_string(&network.attachment).unwrap_or_default(),
-        };
+        })
+    }
+
+    /// Starts a container's shim and its program.
+    pub(crate) async fn launch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        config: &ShimConfig,
+        given: Given,
+    ) -> Result<(Shim, i64), Failure> {
         let started = async {
-            let given = Given { netns: network.netns.take(), shm: shm.mount };
-            let shim = Shim::spawn(self.config.exe.as_fd(), &config, given).await?;
+            let shim = Shim::spawn(self.config.exe.as_fd(), config, given).await?;
             attach_waiting(container, &shim).await;
             match shim.start().await {
                 Ok(at) => Ok((shim, at)),
@@ -307,7 +343,11 @@ impl Engine {
     }
 
     /// Finds what is to be mounted and makes missing sources of `-v`.
-    fn mount_sources(&self, container: &Container, record: &Record) -> Result<Vec<Extra>, Error> {
+    pub(crate) fn mount_sources(
+        &self,
+        container: &Container,
+        record: &Record,
+    ) -> Result<Vec<Extra>, Error> {
         let mut list = Vec::with_capacity(record.mounts.len() + 3);
         for mount in &record.mounts {
             let source = match mount.kind {
@@ -488,9 +528,9 @@ async fn attach_waiting(container: &Container, shim: &Shim) {
 
 /// A start that failed: what the client is told, and the exit code that the container then has.
 #[derive(Debug)]
-struct Failure {
-    error: Error,
-    exit_code: i32,
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    pub(crate) exit_code: i64,
 }
 
 impl From<Error> for Failure {
@@ -507,7 +547,7 @@ impl From<ShimError> for Failure {
             "failed to create task for container: failed to create shim task: OCI runtime create failed: {cause}"
         );
         let lower = cause.to_ascii_lowercase();
-        let exit_code = error.exit_code().unwrap_or_else(|| match () {
+        let exit_code = error.exit_code().map(i64::from).unwrap_or_else(|| match () {
             () if lower.contains("permission denied") || lower.contains("is a directory") => {
                 CANNOT_EXECUTE
             }

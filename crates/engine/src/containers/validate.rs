@@ -28,8 +28,8 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::invalid(message)
 }
 
-/// Checks the portable part, and cleans its working directory.
-pub(crate) fn config(config: &mut Config) -> Result<(), Error> {
+/// Checks and cleans the working directory of a Linux container.
+pub(crate) fn working_directory(config: &mut Config) -> Result<(), Error> {
     if !config.working_dir.is_empty() {
         if !config.working_dir.starts_with('/') {
             return Err(invalid(format!(
@@ -39,6 +39,11 @@ pub(crate) fn config(config: &mut Config) -> Result<(), Error> {
         }
         config.working_dir = mountpoints::clean(&config.working_dir);
     }
+    Ok(())
+}
+
+/// Checks the portable part but for its working directory.
+pub(crate) fn config(config: &mut Config) -> Result<(), Error> {
     if !config.stop_signal.is_empty() {
         signal::parse(&config.stop_signal)?;
     }

@@ -43,6 +43,6 @@ fn response(state: &State, with_error: bool) -> WaitResponse {
     let failed = with_error && !state.error.is_empty();
     WaitResponse {
         error: failed.then(|| WaitError { message: state.error.clone() }),
-        status_code: i64::from(state.exit_code),
+        status_code: state.exit_code,
     }
 }

@@ -1,0 +1,153 @@
+//! Windows containers: what differs from Linux ones.
+//!
+//! A Windows container is a Linux container whose root is the Wine runtime (an image, mounted
+//! read-only) and whose drive C: is mounted at `/c`: the `Files` trees of the image's layers
+//! with the container's own changes above them. Wine's prefix, a directory of the container's
+//! own at `/prefix`, has its registry and the files by which its programs are started
+//! (see [`silo_windows::control`]). Records keep the paths of mounts as they are in the
+//! container, `/c/data` for `C:\data`; [`paths`] translates at the edges.
+
+pub(crate) mod paths;
+mod process;
+mod registry;
+mod spec;
+mod start;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use silo_store::Snapshot;
+use silo_types::{Digest, Error};
+
+use crate::container::{Container, Record};
+use crate::engine::Engine;
+
+pub(crate) use process::{exec_exit_code, exit_code};
+pub(crate) use registry::Cache as RegistryCache;
+
+/// The image that is the Linux root of every Windows container.
+const RUNTIME_IMAGE: &str = "silo/wine:latest";
+/// The operating system of images and containers.
+pub(crate) const OS: &str = "windows";
+/// The directory of a container that becomes Wine's prefix.
+const PREFIX: &str = "prefix";
+/// A layer's part that is the drive C:.
+const FILES: &str = "Files";
+/// Most processes of a container that sets no limit: a broken Wine starts them without end.
+const PIDS_LIMIT: i64 = 4096;
+
+/// Whether a container is a Windows one.
+pub(crate) fn is(record: &Record) -> bool {
+    record.os == OS
+}
+
+/// Name of the snapshot that keeps the Wine runtime of a container.
+pub(crate) fn runtime_snapshot(id: &str) -> String {
+    format!("{id}.wine")
+}
+
+/// Whose account a user's name means.
+pub(crate) fn account(user: &str) -> Result<silo_windows::control::Rights, Error> {
+    use silo_windows::control::Rights;
+    let name = user.rsplit_once('\\').map_or(user, |(_, name)| name);
+    match name.to_ascii_lowercase().as_str() {
+        "" | "containeradministrator" | "administrator" | "system" => Ok(Rights::Administrator),
+        "containeruser" => Ok(Rights::User),
+        _ => Err(Error::invalid(format!(
+            "unable to find user {user}: a Windows container has ContainerAdministrator and ContainerUser"
+        ))),
+    }
+}
+
+impl Engine {
+    /// The image that stands for a Windows image's name: itself, or Silo's own base where
+    /// Microsoft's is not in the store. Then also what the client is told.
+    pub(crate) fn windows_substitute(&self, name: &str) -> Option<(String, String)> {
+        if self.image(name).is_ok() {
+            return None;
+        }
+        let stand_in = paths::substitute(name)?;
+        self.image(&stand_in).ok()?;
+        let notice = format!(
+            "{name} is not in the store; using {stand_in}, Silo's compatible base, which is made of Wine and is not Microsoft's"
+        );
+        Some((stand_in, notice))
+    }
+
+    /// The top layer of the Wine runtime.
+    pub(crate) fn windows_runtime(&self) -> Result<Digest, Error> {
+        let missing = || {
+            Error::not_found(
+                "the Wine runtime for Windows containers is not set up: run `silo windows setup` once",
+            )
+        };
+        let image = self.image(RUNTIME_IMAGE).map_err(|_| missing())?;
+        image.image.top().ok_or_else(missing)
+    }
+
+    /// The directories that make the drive C: of a container.
+    fn windows_drive(&self, container: &Container) -> Result<Snapshot, Error> {
+        let mut snapshot = self.snapshot(container)?;
+        // The lowest is not a layer, but what Linux containers have their mounts on.
+        snapshot.lowers.pop();
+        for lower in &mut snapshot.lowers {
+            lower.push(FILES);
+        }
+        snapshot.lowers.retain(|lower| lower.is_dir());
+        if snapshot.lowers.is_empty() {
+            return Err(Error::invalid(format!(
+                "image {} has no layer with Files, so there is no drive C:",
+                container.record().config.image
+            )));
+        }
+        Ok(snapshot)
+    }
+
+    /// How a path of a container is spelled on its drive C:, relative to the root of C:.
+    fn spelled(drive: &Snapshot, names: &[String]) -> Result<PathBuf, Error> {
+        let failed = |error: std::io::Error| Error::internal(format!("read drive C: {error}"));
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let layers = std::iter::once(&drive.upper)
+            .chain(&drive.lowers)
+            .map(|path| rustix::fs::open(path, flags, Mode::empty()).map_err(Into::into))
+            .collect::<Result<Vec<_>, std::io::Error>>()
+            .map_err(failed)?;
+        let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
+        silo_windows::path::spelling(&layers, names).map_err(failed)
+    }
+
+    /// Where the container's prefix is on the host.
+    fn windows_prefix(container: &Container) -> PathBuf {
+        container.path(PREFIX)
+    }
+}
+
+/// Writes a file that nobody else writes at the same time: aside, and renamed.
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    fs_err::write(&new, bytes)?;
+    fs_err::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use silo_windows::control::Rights;
+
+    use super::*;
+
+    #[test]
+    fn accounts() {
+        for (name, rights) in [
+            ("", Some(Rights::Administrator)),
+            ("ContainerAdministrator", Some(Rights::Administrator)),
+            ("CONTAINERUSER", Some(Rights::User)),
+            ("User Manager\\ContainerUser", Some(Rights::User)),
+            ("root", None),
+            ("0", None),
+        ] {
+            assert_eq!(account(name).ok(), rights, "{name}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The registry that the containers of a chain of layers start with.
+//!
+//! It is made once from the hives of the chain's base and the differences of the layers above,
+//! and kept under `windows/registry/<chain id>/` of the data root as the files that Wine reads.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{Mode, OFlags};
+use silo_hive::Hive;
+use silo_types::{Digest, Error};
+use silo_windows::registry::{HiveName, Registry, WineFiles, files};
+
+use crate::engine::Engine;
+
+/// Most bytes of a hive in an image.
+const HIVE_LIMIT: u64 = 512 << 20;
+/// Where the base's hives are on its drive.
+const CONFIG: &str = "Windows/System32/config";
+/// The hive of the account that programs run as.
+const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
+/// Names of the key that the environment of processes needs.
+const ENVIRONMENT: &str = "ControlSet001\\Control\\Session Manager\\Environment";
+
+/// What the engine needs of a registry for every process: the environment's keys.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    /// `HKLM\System`, with nothing but its environment.
+    pub(crate) system: Hive,
+    /// The account's hive, with nothing but its environment.
+    pub(crate) user: Hive,
+}
+
+impl Variables {
+    fn of(system: &Hive, user: &Hive) -> Self {
+        let only = |hive: &Hive, path: &str| {
+            let mut result = Hive::default();
+            if let Some(key) = hive.get(path)
+                && let Ok(copy) = result.root.create(path, key.last_write)
+            {
+                copy.set_values(key.values().to_vec());
+            }
+            result
+        };
+        Self { system: only(system, ENVIRONMENT), user: only(user, "Environment") }
+    }
+
+    /// Those of a prefix's own files.
+    pub(crate) fn read(prefix: &Path) -> io::Result<Self> {
+        let read = |name: &str| -> io::Result<Hive> {
+            let text = fs_err::read(prefix.join(name))?;
+            Ok(silo_hive::wine::parse(&text).map_err(io::Error::other)?.hive)
+        };
+        let machine = read(files::SYSTEM)?;
+        let mut system = Hive::default();
+        if let Some(root) = machine.get("System") {
+            system.root = root.clone();
+        }
+        Ok(Self::of(&system, &read(files::USER)?))
+    }
+}
+
+/// The registry of a chain, ready to be copied.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// The directory with Wine's files.
+    pub(crate) directory: PathBuf,
+    /// What processes need of it.
+    pub(crate) variables: Variables,
+}
+
+/// The registries that are ready.
+#[derive(Debug, Default)]
+pub(crate) struct Cache(Mutex<HashMap<Digest, Arc<Prepared>>>);
+
+impl Engine {
+    /// The registry of the layers up to `chain`; takes a while for the first container.
+    pub(crate) fn windows_registry(&self, chain: Digest) -> Result<Arc<Prepared>, Error> {
+        // One at a time makes it, the others wait.
+        let mut ready = self.windows.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = ready.get(&chain) {
+            return Ok(Arc::clone(prepared));
+        }
+        let directory = self.config.data_root.join("windows/registry").join(chain.hex());
+        if !directory.join(files::SYSTEM).exists() {
+            let made = self.effective_registry(chain)?.into_wine();
+            store(&directory, &made).map_err(|error| {
+                Error::internal(format!("write registry {}: {error}", directory.display()))
+            })?;
+        }
+        let variables = Variables::read(&directory).map_err(|error| {
+            Error::internal(format!("read registry {}: {error}", directory.display()))
+        })?;
+        let prepared = Arc::new(Prepared { directory, variables });
+        ready.insert(chain, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+
+    /// The hives of a chain: the base's, and every difference above it.
+    pub(crate) fn effective_registry(&self, chain: Digest) -> Result<Registry, Error> {
+        let mut layers = Vec::new();
+        let mut next = Some(chain);
+        while let Some(id) = next {
+            let layer = self.store.layer(&id).map_err(Error::from_kind)?;
+            layers.push(self.store.layer_files(&id));
+            next = layer.parent;
+        }
+        let mut registry = Registry::default();
+        let (mut has_base, mut user) = (false, None);
+        for layer in layers.iter().rev() {
+            let root = open(layer).map_err(|error| {
+                Error::internal(format!("open layer {}: {error}", layer.display()))
+            })?;
+            let hive = |path: &str| read_hive(&root, path);
+            for name in HiveName::ALL {
+                if let Some(hive) = hive(&format!("Files/{CONFIG}/{}", name.file()))? {
+                    registry.set_hive(name, hive);
+                    has_base = true;
+                }
+                if let Some(difference) = hive(&format!("Hives/{}", name.delta_file()))? {
+                    registry.apply(name, &difference);
+                }
+            }
+            if let Some(own) = hive(&format!("Files/{ACCOUNT_HIVE}"))? {
+                user = Some(own);
+            }
+        }
+        if !has_base {
+            return Err(Error::invalid(
+                "the image has no registry hives in Windows\\System32\\config: it is not built on a Windows base",
+            ));
+        }
+        registry.user = user.unwrap_or_default();
+        Ok(registry)
+    }
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    silo_sys::path::open_root(path)
+}
+
+/// Reads a hive of a layer, if the layer has it. An empty file stands for an empty hive.
+fn read_hive(root: &OwnedFd, path: &str) -> Result<Option<Hive>, Error> {
+    let broken = |cause: &dyn std::fmt::Display| {
+        Error::invalid(format!("registry hive {path} of the image: {cause}"))
+    };
+    let opened = silo_sys::path::open_in_root_no_links(
+        root.as_fd(),
+        Path::new(path),
+        OFlags::RDONLY | OFlags::NONBLOCK,
+        Mode::empty(),
+    );
+    let file = match opened {
+        Ok(file) => file,
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(broken(&error)),
+    };
+    let stat = rustix::fs::fstat(&file).map_err(|error| broken(&error))?;
+    if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
+        return Err(broken(&"not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let mut limited = io::Read::take(fs_err::File::from_parts(file.into(), path), HIVE_LIMIT + 1);
+    io::Read::read_to_end(&mut limited, &mut bytes).map_err(|error| broken(&error))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > HIVE_LIMIT) {
+        return Err(broken(&"larger than 512 MiB"));
+    }
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    silo_hive::read(&bytes).map(Some).map_err(|error| broken(&error))
+}
+
+fn store(directory: &Path, made: &WineFiles) -> io::Result<()> {
+    let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs_err::create_dir_all(parent)?;
+    let new = tempfile::Builder::new().prefix(".new-").tempdir_in(parent)?;
+    for (name, bytes) in [
+        (files::SYSTEM, &made.system),
+        (files::USER, &made.user),
+        (files::DEFAULT_USER, &made.default_user),
+    ] {
+        fs_err::write(new.path().join(name), bytes)?;
+    }
+    // What a crash left without its files.
+    match fs_err::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs_err::rename(new.keep(), directory)
+}
