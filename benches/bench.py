@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """Silo side by side with other engines, in one run on one machine.
 
-usage: SILO=path/to/silo benches/bench.py [name ...]
+usage: SILO=path/to/silo [ENGINES=silo,docker] [RUNS=15] benches/bench.py [name ...]
 
-Every figure is the median of ten or more runs; the last column is the ratio to Silo's figure
+Every figure is the median of ten or more runs, of three for images; the last column is the ratio to Silo's figure
 (above 1: Silo is better). Peers that are not installed, or do not work on this host, are named
 and left out. Nothing is written outside a temporary directory, and all engines are stopped.
 """
 
+import contextlib
 import json
 import os
+import shlex
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -21,9 +24,13 @@ import time
 from pathlib import Path
 
 SILO = os.environ.get("SILO", "target/release/silo")
+ENGINES = os.environ.get("ENGINES", "silo,docker,podman,containerd").split(",")
 RUNS = int(os.environ.get("RUNS", "15"))
 WORK = Path(tempfile.mkdtemp(prefix="silo-bench-"))
 ROOT = WORK / "rootfs"
+ARCHIVE = WORK / "busybox.tar"
+# crun of Debian 12 refuses hybrid cgroups: it gets a mount namespace that does not show them.
+HIDE_UNIFIED = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
 
 
 def sh(*command, env=None, **keywords):
@@ -36,15 +43,15 @@ def sh(*command, env=None, **keywords):
     return result.stdout.decode(errors="replace").strip()
 
 
-def median_ms(action, runs=RUNS, before=None):
-    """The median time of `action` in milliseconds, after two runs to warm up."""
+def median_ms(action, runs=RUNS, before=None, warm=2):
+    """The median time of `action` in milliseconds, after some runs to warm up."""
     times = []
-    for number in range(runs + 2):
+    for number in range(runs + warm):
         if before:
             before()
         start = time.perf_counter()
         action()
-        if number >= 2:
+        if number >= warm:
             times.append((time.perf_counter() - start) * 1000)
     return statistics.median(times)
 
@@ -63,6 +70,48 @@ class Engine:
         if self.daemon:
             self.daemon.terminate()
             self.daemon.wait()
+
+
+class Containerd(Engine):
+    """containerd alone, whose `ctr` has words of its own for what the benchmarks ask."""
+
+    counter = iter(range(10**6))
+
+    def __call__(self, *words, **keywords):
+        verb, rest = words[0], list(words[1:])
+        if verb == "run":
+            name = f"c{next(self.counter)}"
+            flags = ["-d"] if "-d" in rest else ["--rm"]
+            if "--name" in rest:
+                name = rest[rest.index("--name") + 1]
+            image = rest.index("busybox")
+            program = "/bin/" + rest[image + 1]
+            return self.ctr("run", *flags, REFERENCE.format("busybox"), name, program, *rest[image + 2:])
+        if verb == "exec":
+            name = f"e{next(self.counter)}"
+            return self.ctr("task", "exec", "--exec-id", name, rest[0], "/bin/" + rest[1], *rest[2:])
+        if verb == "rm":
+            for name in rest:
+                if name != "-f":
+                    self.ctr("task", "rm", "-f", name)
+                    self.ctr("container", "rm", name)
+            return ""
+        if verb == "load":
+            unpack = "gzip -dc" if rest[1].endswith(".gz") else "cat"
+            pipe = f"{unpack} {rest[1]} | {shlex.join(self.cli)} images import -"
+            return sh("bash", "-o", "pipefail", "-c", pipe)
+        if verb == "save":
+            return self.ctr("images", "export", rest[1], REFERENCE.format(rest[2].split(":")[0]))
+        if verb == "rmi":
+            return self.ctr("images", "rm", "--sync", REFERENCE.format(rest[0].split(":")[0]))
+        raise RuntimeError(f"ctr has no {verb}")
+
+    def ctr(self, *words):
+        return sh(*self.cli, *words)
+
+
+# What containerd calls an image that `docker save` names without a registry.
+REFERENCE = "docker.io/library/{}:latest"
 
 
 def wait_for_socket(path, daemon):
@@ -97,12 +146,32 @@ def start_docker():
 
 
 def start_podman():
-    storage = WORK / "podman"
-    cli = ["podman", "--root", storage, "--runroot", WORK / "podman-run", "--cgroup-manager",
-           "cgroupfs", "--events-backend", "file", "--runtime", "runc"]
-    engine = Engine("podman", cli)
+    """Podman with crun. It asks for higher limits than a virtual machine may be allowed to set."""
+    configuration = WORK / "containers.conf"
+    configuration.write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n')
+    runtime = WORK / "crun-without-unified"
+    runtime.write_text(f'#!/bin/sh\nexec {shlex.join(HIDE_UNIFIED)} crun "$@"\n')
+    runtime.chmod(0o755)
+    cli = ["podman", "--root", WORK / "podman", "--runroot", WORK / "podman-run", "--cgroup-manager",
+           "cgroupfs", "--events-backend", "file", "--runtime", runtime]
+    engine = Engine("podman", cli, {"CONTAINERS_CONF": str(configuration)})
     engine("info")
     return engine
+
+
+def start_containerd():
+    path, folder = WORK / "containerd.sock", WORK / "containerd"
+    folder.mkdir()
+    kept_out = ["grpc.v1.cri", "internal.v1.opt", "snapshotter.v1.aufs", "snapshotter.v1.btrfs",
+                "snapshotter.v1.devmapper", "snapshotter.v1.zfs"]
+    (folder / "config.toml").write_text("\n".join([
+        "version = 2", f'root = "{folder}/root"', f'state = "{folder}/state"',
+        f"disabled_plugins = {json.dumps(['io.containerd.' + name for name in kept_out])}",
+        "[grpc]", f'address = "{path}"', "[ttrpc]", f'address = "{folder}/ttrpc.sock"', ""]))
+    daemon = subprocess.Popen(["containerd", "--config", folder / "config.toml"],
+                              stdout=subprocess.DEVNULL, stderr=open(WORK / "containerd.log", "wb"))
+    wait_for_socket(path, daemon)
+    return Containerd("containerd (ctr)", ["ctr", "-a", str(path)], {}, daemon, daemon.pid)
 
 
 def bundle(name, network):
@@ -123,11 +192,10 @@ def bundle(name, network):
 
 
 def runtimes():
-    """Runtimes without an engine; crun of Debian 12 wants a host without hybrid cgroups."""
-    hide = ["unshare", "-m", "sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"", "sh"]
+    """Runtimes without an engine."""
     yield "silo runtime", [SILO, "runtime", "--root", str(WORK / "rt-silo")]
     yield "runc", ["runc", "--root", str(WORK / "rt-runc")]
-    yield "crun", [*hide, "crun", "--root", str(WORK / "rt-crun")]
+    yield "crun", [*HIDE_UNIFIED, "crun", "--root", str(WORK / "rt-crun")]
 
 
 def make_root():
@@ -144,10 +212,15 @@ def make_root():
 
 def import_busybox(engine):
     tar = subprocess.run(["tar", "-C", ROOT, "-c", "."], stdout=subprocess.PIPE, check=True).stdout
+    if isinstance(engine, Containerd):
+        engine("load", "-i", str(ARCHIVE))
+        return
     command = [*engine.cli, "import", "-c" if engine.name != "podman" else "--change", "CMD [\"sh\"]",
                "-", "busybox:latest"]
     subprocess.run(command, input=tar, env={**os.environ, **engine.env}, check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if not ARCHIVE.exists():
+        engine("save", "-o", ARCHIVE, "busybox:latest")
 
 
 def report(title, rows, unit="ms", better="lower"):
@@ -171,10 +244,16 @@ def attempt(action):
         return None
 
 
+def with_docker_words(engines):
+    """Without containerd, whose `ctr` has no commands to compare."""
+    return [engine for engine in engines if not isinstance(engine, Containerd)]
+
+
 def bench_run(engines):
     for title, extra in [("run --rm true, default network", []), ("run --rm true, no network", ["--network", "none"])]:
+        # `ctr` sets no network up.
         rows = [(engine.name, attempt(lambda: median_ms(lambda: engine("run", "--rm", *extra, "busybox", "true"))))
-                for engine in engines]
+                for engine in (engines if extra else with_docker_words(engines))]
         for name, cli in runtimes():
             folder = bundle("bundle", True)
             counter = iter(range(10**6))
@@ -190,6 +269,7 @@ def bench_parallel(engines):
             thread.start()
         for thread in threads:
             thread.join()
+    engines = with_docker_words(engines)
     report("20 runs at once", [(e.name, attempt(lambda: median_ms(lambda: burst(e), runs=10))) for e in engines])
 
 
@@ -203,6 +283,7 @@ def bench_exec(engines):
 
 
 def bench_lifecycle(engines):
+    engines = with_docker_words(engines)
     def life(engine):
         engine("create", "--name", "bench-life", "busybox", "sleep", "1000")
         engine("start", "bench-life")
@@ -212,6 +293,7 @@ def bench_lifecycle(engines):
 
 
 def bench_ps(engines):
+    engines = with_docker_words(engines)
     rows = []
     for engine in engines:
         for number in range(200):
@@ -221,60 +303,73 @@ def bench_ps(engines):
     report("ps -a with 200 containers", rows)
 
 
-def make_layers():
-    """Two image archives: 100,000 small files, and four large ones."""
-    archives = []
-    for name, files, size in [("small", 100_000, 700), ("large", 4, 100 << 20)]:
-        tree = WORK / f"tree-{name}"
-        for number in range(files):
-            folder = tree / f"d{number % 1000 if files > 1000 else 0}"
-            folder.mkdir(parents=True, exist_ok=True)
-            block = os.urandom(min(size, 1 << 20) // 4) * 4
-            with open(folder / f"f{number}", "wb") as file:
-                for _ in range(max(size >> 20, 1)):
-                    file.write(block)
-        layer = WORK / f"{name}.tar"
-        sh("tar", "-C", tree, "-cf", layer, ".")
-        shutil.rmtree(tree)
-        archives.append((name, layer))
-    return archives
+def make_layer(name, files, size):
+    """The tar of `files` files of `size` bytes."""
+    tree = WORK / f"tree-{name}"
+    for number in range(files):
+        folder = tree / f"d{number % 1000 if files > 1000 else 0}"
+        folder.mkdir(parents=True, exist_ok=True)
+        block = os.urandom(min(size, 1 << 20) // 4) * 4
+        with open(folder / f"f{number}", "wb") as file:
+            for _ in range(max(size >> 20, 1)):
+                file.write(block)
+    layer = WORK / f"{name}.tar"
+    sh("tar", "-C", tree, "-cf", layer, ".")
+    shutil.rmtree(tree)
+    return layer
 
 
-def bench_images(engines):
-    for name, layer in make_layers():
-        docker = next((e for e in engines if e.name == "docker"), engines[0])
-        docker("import", layer, f"bench-{name}:latest")
-        archive = WORK / f"{name}-image.tar"
-        docker("save", "-o", archive, f"bench-{name}:latest")
-        docker("rmi", f"bench-{name}:latest")
-        sh("gzip", "-1", "-k", archive)
-        sh("gzip", "-1", "-k", layer)
-        loads, saves = [], []
-        for engine in engines:
-            def remove(engine=engine):
-                subprocess.run([*engine.cli, "rmi", f"bench-{name}:latest"], check=False,
-                               env={**os.environ, **engine.env}, capture_output=True)
-                os.sync()
-            loads.append((engine.name, attempt(lambda: median_ms(
-                lambda: engine("load", "-i", f"{archive}.gz"), runs=3, before=remove))))
-            saves.append((engine.name, attempt(lambda: median_ms(
-                lambda: engine("save", "-o", WORK / "saved.tar", f"bench-{name}:latest"), runs=3))))
-            remove()
-        target = WORK / "untar"
-        def fresh():
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir()
-            os.sync()
-        for cores in [1, 2]:
-            loads.append((f"tar xzf on {cores} core(s)", attempt(lambda: median_ms(
-                lambda: sh("taskset", "-c", "0" if cores == 1 else "0,1", "tar", "-C", target, "-xzf", f"{layer}.gz"),
-                runs=3, before=fresh))))
-        report(f"load of an image of {name} files (gzip)", loads)
-        report(f"save of an image of {name} files", saves)
+def bench_small_files(engines):
+    images("small", 100_000, 700, engines)
+
+
+def bench_large_files(engines):
+    images("large", 4, 100 << 20, engines)
+
+
+def images(name, files, size, engines):
+    image, saved, target = f"bench-{name}:latest", WORK / "saved.tar", WORK / "untar"
+    layer, archive = make_layer(name, files, size), WORK / f"{name}-image.tar"
+    # Podman 4.3 and containerd do not read what Docker 20.10 saves; all of them read Silo's archives.
+    engines[0]("import", layer, image)
+    engines[0]("save", "-o", archive, image)
+    sh("gzip", "-1", archive)
+    sh("gzip", "-1", layer)
+
+    def remove(engine):
+        # Not there the first time.
+        with contextlib.suppress(RuntimeError):
+            engine("rmi", image)
+        os.sync()
+
+    def forget():
+        saved.unlink(missing_ok=True)
+        os.sync()
+
+    def fresh():
         shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        os.sync()
+
+    def measure(action, before):
+        return attempt(lambda: median_ms(action, runs=3, before=before, warm=0))
+
+    loads, saves = [], []
+    for engine in engines:
+        loads.append((engine.name, measure(lambda: engine("load", "-i", f"{archive}.gz"), lambda: remove(engine))))
+        saves.append((engine.name, measure(lambda: engine("save", "-o", saved, image), forget)))
+        remove(engine)
+        print(f"  ({engine.name}: load {loads[-1][1]}, save {saves[-1][1]})", file=sys.stderr, flush=True)
+    loads.append(("tar xzf", measure(lambda: sh("tar", "-C", target, "-xzf", f"{layer}.gz"), fresh)))
+    report(f"load of an image of {files} files of {size} bytes (gzip)", loads)
+    report("save of it", saves)
+    for path in [saved, Path(f"{archive}.gz"), Path(f"{layer}.gz")]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
 
 
 def bench_cp(engines):
+    engines = with_docker_words(engines)
     big = WORK / "big"
     with open(big, "wb") as file:
         for _ in range(500):
@@ -282,14 +377,17 @@ def bench_cp(engines):
     into, out = [], []
     for engine in engines:
         engine("run", "-d", "--name", "bench-cp", "busybox", "sleep", "1000")
-        into.append((engine.name, attempt(lambda: median_ms(lambda: engine("cp", big, "bench-cp:/big"), runs=5))))
-        out.append((engine.name, attempt(lambda: median_ms(lambda: engine("cp", "bench-cp:/big", WORK / "back"), runs=5))))
+        into.append((engine.name, attempt(lambda: median_ms(
+            lambda: engine("cp", big, "bench-cp:/big"), runs=5, before=os.sync))))
+        out.append((engine.name, attempt(lambda: median_ms(
+            lambda: engine("cp", "bench-cp:/big", WORK / "back"), runs=5, before=os.sync))))
         engine("rm", "-f", "bench-cp")
     report("cp of 500 MB into a container", into)
     report("cp of 500 MB out of a container", out)
 
 
 def bench_port(engines):
+    engines = with_docker_words(engines)
     rows = []
     size = 512 << 20
     for engine in engines:
@@ -335,19 +433,19 @@ def pss_of(names):
 
 def bench_memory(engines):
     for engine in engines:
-        if not engine.pid:
-            continue
-        names = {"silo": ["silo-shim", "silo daemon", "daemon --root " + str(WORK)],
-                 "docker": ["dockerd", "containerd", "docker-proxy"]}[engine.name]
-        idle = resident_kb(engine.pid)[0]
+        names = {"silo": ["silo-shim", f"daemon --root {WORK}"],
+                 "docker": ["dockerd", f"{WORK}/docker-run", "docker-proxy"],
+                 "podman": ["conmon --api-version"],
+                 "containerd (ctr)": [f"{WORK}/containerd"]}[engine.name]
+        print(f"\n## memory of {engine.name}\n")
+        if engine.pid:
+            print(f"  daemon resident, idle          {resident_kb(engine.pid)[0]:>8} kB")
         before = pss_of(names)
         for number in range(50):
             engine("run", "-d", "--name", f"bench-mem{number}", "busybox", "sleep", "1000")
-        loaded = resident_kb(engine.pid)[0]
-        after = pss_of(names)
-        print(f"\n## memory of {engine.name}\n\n  daemon resident, idle          {idle:>8} kB"
-              f"\n  daemon resident, 50 containers {loaded:>8} kB"
-              f"\n  engine per idle container      {(after - before) / 50:>8.0f} kB (proportional)")
+        if engine.pid:
+            print(f"  daemon resident, 50 containers {resident_kb(engine.pid)[0]:>8} kB")
+        print(f"  engine per idle container      {(pss_of(names) - before) / 50:>8.0f} kB (proportional)")
         engine("rm", "-f", *[f"bench-mem{number}" for number in range(50)])
 
 
@@ -359,11 +457,14 @@ def main():
     unknown = [name for name in chosen if name not in BENCHES]
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     make_root()
+    bridges = [name for name in ["docker0", "cni-podman0"] if not Path("/sys/class/net", name).exists()]
     engines = []
     try:
-        for start in [start_silo, start_docker, start_podman]:
-            engine = attempt(start)
+        for name, start in [("silo", start_silo), ("docker", start_docker), ("podman", start_podman),
+                            ("containerd", start_containerd)]:
+            engine = attempt(start) if name in ENGINES else None
             if engine:
                 engines.append(engine)
                 if attempt(lambda: (import_busybox(engine), engine("run", "--rm", "busybox", "true"))) is None:
@@ -377,6 +478,8 @@ def main():
         for engine in engines:
             engine.stop()
         subprocess.run([SILO, "daemon", "--remove-network", "--bridge", "silo-bench"], check=False, capture_output=True)
+        for bridge in bridges:
+            subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
         # Podman keeps its storage mounted on itself.
         subprocess.run(["umount", "-l", WORK / "podman/overlay"], check=False, capture_output=True)
         shutil.rmtree(WORK, ignore_errors=True)
