@@ -28,6 +28,7 @@ pub struct Engine {
     data_root: PathBuf,
     daemon: Option<Child>,
     prefix: String,
+    log_level: &'static str,
 }
 
 /// What a command left: exit code, standard output, standard error.
@@ -84,11 +85,27 @@ impl Engine {
                 .unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
             let socket = host.strip_prefix("unix://").expect("a unix:// host").into();
             let data_root = PathBuf::new();
-            return Self { kind: Kind::Docker, socket, directory, data_root, daemon: None, prefix };
+            return Self {
+                kind: Kind::Docker,
+                socket,
+                directory,
+                data_root,
+                daemon: None,
+                prefix,
+                log_level: "info",
+            };
         }
         let socket = directory.path().join("silo.sock");
         let data_root = directory.path().join("data");
-        Self { kind: Kind::Silo, socket, directory, data_root, daemon: None, prefix }
+        Self {
+            kind: Kind::Silo,
+            socket,
+            directory,
+            data_root,
+            daemon: None,
+            prefix,
+            log_level: "info",
+        }
     }
 
     /// Starts the daemon on the test's directories and waits until it serves.
@@ -110,6 +127,7 @@ impl Engine {
             .arg(self.run_root())
             .arg("--host")
             .arg(format!("unix://{}", self.socket.display()))
+            .args(["--log-level", self.log_level])
             .args(["--bridge", &bridge, "--table", &bridge, "--cgroup-parent"])
             .arg(format!("/{}", self.cgroup_parent()))
             // The daemon writes a byte to its standard output once its sockets listen.
@@ -178,6 +196,11 @@ impl Engine {
     /// Chooses the data root, for the next daemon.
     pub fn set_data_root(&mut self, path: &Path) {
         path.clone_into(&mut self.data_root);
+    }
+
+    /// Chooses how much the next daemon writes to its log.
+    pub fn set_log_level(&mut self, level: &'static str) {
+        self.log_level = level;
     }
 
     /// The run root of a Silo engine.

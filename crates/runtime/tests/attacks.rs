@@ -148,7 +148,7 @@ fn swapped_mount_targets_stay_in_the_root() {
                 rustix::fs::renameat_with(cwd, &a, cwd, &b, flags).unwrap();
             }
         });
-        for _ in 0..30 {
+        for _ in 0..100 {
             bundle.run();
         }
         done.store(true, Ordering::Relaxed);
@@ -235,4 +235,15 @@ fn long_texts_are_not_cut_into_other_texts() {
     assert!(output.stderr.contains("file name too long"));
     bundle.configure(|config| config["process"]["args"] = json!(["echo", long]));
     assert_eq!(bundle.run().stdout.trim_end(), long);
+    // Cut off, it would map fewer ids, or others, than it says.
+    bundle.configure(|config| {
+        let ids: Vec<_> = (0..5000)
+            .map(|id| json!({"containerID": id, "hostID": 100_000 + id, "size": 1}))
+            .collect();
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = json!(ids);
+        config["linux"]["gidMappings"] = json!(ids);
+    });
+    let output = bundle.run();
+    assert_eq!(output.code, 1, "{output:?}");
 }
