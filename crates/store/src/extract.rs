@@ -520,16 +520,22 @@ impl Extractor<'_> {
             Some(directory) => Arc::clone(directory),
             None => {
                 let route = OsStr::from_bytes(holder);
-                let fd = silo_sys::path::open_in_root(self.root, route, flags, Mode::empty())
-                    .map_err(|_| missing(&target))?;
-                self.remember(holder, fd)?
+                let fd = silo_sys::path::open_in_root(self.root, route, flags, Mode::empty());
+                // Windows links to files of layers beneath, which are not known yet.
+                if fd.is_err() && self.rules.whiteouts && is_windows(entry) {
+                    return Ok(());
+                }
+                self.remember(holder, fd.map_err(|_| missing(&target))?)?
             }
         };
         self.settle(&holder, target_name)?;
         let name = OsStr::from_bytes(split(path).1);
         let target_name = OsStr::from_bytes(target_name);
-        let stat = rustix::fs::statat(&holder.fd, target_name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|_| missing(&target))?;
+        let found = rustix::fs::statat(&holder.fd, target_name, AtFlags::SYMLINK_NOFOLLOW);
+        if matches!(found, Err(Errno::NOENT)) && self.rules.whiteouts && is_windows(entry) {
+            return Ok(());
+        }
+        let stat = found.map_err(|_| missing(&target))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Err(refuse(path, "a hard link to a directory"));
         }
@@ -673,6 +679,11 @@ fn filter_xattrs(entry: &mut Entry) -> Result<(), Error> {
         !name.starts_with(b"trusted.overlay.") && !name.starts_with(b"user.overlay.")
     });
     Ok(())
+}
+
+/// Whether an entry was written on Windows.
+fn is_windows(entry: &Entry) -> bool {
+    entry.pax.iter().any(|(key, _)| key.starts_with(b"MSWINDOWS."))
 }
 
 fn lossy(path: &[u8]) -> String {

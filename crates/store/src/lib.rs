@@ -14,6 +14,7 @@
 //!   recipe.zst              how to make the layer's tar again from fs/, bit for bit; absent
 //!                           if the compressed blob is kept
 //!   kept/                   files that later entries of the same tar replaced
+//!   windows/                of a layer that was used in a Windows container: see [`WindowsLayer`]
 //! layers/.new-*             layers being unpacked; removed at open
 //! snapshots/<name>/         upper/, work/, and the link `chain`: the chain id of what is beneath
 //! snapshots/.base/          lowest directory of every root: mount points
@@ -68,6 +69,7 @@ mod snapshot;
 mod store;
 pub mod tree;
 mod types;
+mod windows;
 mod writers;
 
 pub use error::Error;
@@ -76,3 +78,4 @@ pub use store::Store;
 pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,
 };
+pub use windows::WindowsLayer;

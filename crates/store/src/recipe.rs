@@ -174,6 +174,82 @@ pub(crate) fn replay(layer: &Path, kept: &[Kept], output: &mut impl Write) -> Re
     }
 }
 
+/// The tar that a recipe describes, with zeros for the contents of files: its headers are
+/// there without a look at the files.
+pub(crate) struct Skeleton {
+    input: BufReader<zstd::stream::read::Decoder<'static, BufReader<fs_err::File>>>,
+    /// Bytes of the recipe that come next, and zeros that come then.
+    raw: u64,
+    zeros: u64,
+}
+
+impl Skeleton {
+    /// Opens the recipe of `layer`.
+    pub(crate) fn open(layer: &Path) -> Result<Self, Error> {
+        let path = layer.join(RECIPE);
+        let file = fs_err::File::open(&path).map_err(Error::io("open", &path))?;
+        let input = zstd::stream::read::Decoder::new(file).map_err(Error::io("read", &path))?;
+        Ok(Self { input: BufReader::with_capacity(256 << 10, input), raw: 0, zeros: 0 })
+    }
+
+    /// Goes to the next record; whether there is one.
+    fn advance(&mut self) -> io::Result<bool> {
+        let mut tag = [0];
+        if self.input.read(&mut tag)? == 0 {
+            return Ok(false);
+        }
+        let long = |input: &mut dyn Read| -> io::Result<u64> {
+            let mut bytes = [0; 8];
+            input.read_exact(&mut bytes)?;
+            Ok(u64::from_le_bytes(bytes))
+        };
+        match tag[0] {
+            0 => {
+                self.raw = u64::from(number(&mut self.input)?);
+                return Ok(true);
+            }
+            1 => self.zeros = long(&mut self.input)?,
+            2 => {
+                for _ in 0..number(&mut self.input)? {
+                    long(&mut self.input)?;
+                    let length = long(&mut self.input)?;
+                    self.zeros = self.zeros.checked_add(length).ok_or(invalid("a length"))?;
+                }
+            }
+            _ => return Err(invalid("an unknown record")),
+        }
+        let path = u64::from(number(&mut self.input)?);
+        if path > u64::from(MAX_PATH) {
+            return Err(invalid("a path that is too long"));
+        }
+        io::copy(&mut (&mut self.input).take(path), &mut io::sink())?;
+        Ok(true)
+    }
+}
+
+impl Read for Skeleton {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.raw == 0 && self.zeros == 0 {
+            if !self.advance()? {
+                return Ok(0);
+            }
+        }
+        let left = if self.raw > 0 { self.raw } else { self.zeros };
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        if self.raw == 0 {
+            buffer[..count].fill(0);
+            self.zeros -= count as u64;
+            return Ok(count);
+        }
+        let count = self.input.read(&mut buffer[..count])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.raw -= count as u64;
+        Ok(count)
+    }
+}
+
 fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
