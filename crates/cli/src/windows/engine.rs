@@ -72,6 +72,14 @@ impl Engine {
         )
     }
 
+    /// Removes an image by its id if nobody needs it: containers and other names keep it.
+    pub(super) fn forget_image(&self, id: &str) -> Outcome {
+        match self.handle.block_on(self.client.delete(format!("/images/{id}")).done()) {
+            Err(ClientError::Engine { status: 404 | 409, .. }) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
     /// Removes a container, running or not. Its absence is no failure.
     pub(super) fn remove_container(&self, name: &str) -> Outcome {
         self.absent_is_fine(self.handle.block_on(remove(&self.client, name)))

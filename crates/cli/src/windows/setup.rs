@@ -1,5 +1,6 @@
 //! The set-up itself, in a thread that may block.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,8 @@ pub(crate) const SETUP: &str = "silo-windows-setup";
 /// Processes that Wine may have: a prefix takes thirty, and a Wine that is set wrongly starts
 /// them without end.
 const MAX_PROCESSES: u32 = 300;
+/// How often a first start that leaves something out is tried.
+const FIRST_STARTS: u32 = 5;
 /// Seconds after which Wine's server, and the container with it, ends without a client.
 const SERVER_STAYS: &str = "-p120";
 
@@ -142,7 +145,11 @@ impl Setup<'_> {
 
         self.show.step("Loading images");
         // All of them last and at once: what is loaded is complete.
+        let before = self.ids()?;
         self.engine.load(&images)?;
+        for old in before.iter().filter(|old| images.iter().all(|image| image.id() != **old)) {
+            self.engine.forget_image(old)?;
+        }
         #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
         let size = silo_types::size::human((wine.size + shared.size) as f64);
         self.show.done(&format!("{} images, {size}", images.len()));
@@ -165,6 +172,17 @@ impl Setup<'_> {
         }
         let (maker, version) = (label(&image, runtime::MAKER), label(&image, runtime::LABEL));
         Ok(Some(Current { complete, maker, version, recipe }))
+    }
+
+    /// The ids of the images of an earlier set-up.
+    fn ids(&self) -> Outcome<BTreeSet<String>> {
+        let mut ids = BTreeSet::new();
+        let bases = kinds_and_builds().map(|(kind, build)| name(kind, build.tag));
+        for name in bases.chain([runtime::CURRENT.to_owned()]) {
+            let image = self.engine.image(&name)?.unwrap_or_default();
+            ids.extend(image["Id"].as_str().map(str::to_owned));
+        }
+        Ok(ids)
     }
 
     /// Keeps others from the cache while this set-up runs.
@@ -258,13 +276,32 @@ impl Setup<'_> {
         })?;
         let image =
             Image::new(config, vec![wine, &above], vec![format!("{SETUP}:latest")], created);
-        let made = self.engine.load(&[image]).and_then(|()| self.first_start());
+        let set_up = runtime.tree.read("usr/share/wine/wine.inf");
+        let set_up = set_up.map_err(|error| failure(&error))?.unwrap_or_default();
+        let made = self.engine.load(&[image]).and_then(|()| self.first_starts(&set_up));
         let cleaned = self.clean();
         let prefix = made?;
         cleaned?;
         self.go_on()?;
         self.show.done("");
         Ok(prefix)
+    }
+
+    /// Starts Wine until its prefix is complete.
+    fn first_starts(&self, set_up: &[u8]) -> Outcome<base::Prefix> {
+        let mut missing = String::new();
+        for _ in 0..FIRST_STARTS {
+            let prefix = self.first_start()?;
+            match prefix.missing_service(set_up) {
+                None => return Ok(prefix),
+                Some(service) => missing = service,
+            }
+            self.engine.remove_container(SETUP)?;
+        }
+        Err(Failure::new(format!(
+            "Wine's prefix lacks the service {missing:?} after {FIRST_STARTS} trials; the machine \
+             may be too busy: try again later"
+        )))
     }
 
     fn first_start(&self) -> Outcome<base::Prefix> {

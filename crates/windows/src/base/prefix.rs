@@ -31,6 +31,24 @@ pub struct Prefix {
     pub default: Vec<u8>,
 }
 
+impl Prefix {
+    /// A service that Wine's set-up file `wine.inf` asks for and the registry does not have. On
+    /// a busy machine Wine's first start may leave some out, and tells nobody.
+    pub fn missing_service(&self, set_up: &[u8]) -> Option<String> {
+        let lower = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_ascii_lowercase();
+        let (registry, set_up) = (lower(&self.system), lower(set_up));
+        set_up
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("addservice="))
+            .filter_map(|rest| rest.split(',').next())
+            .find(|name| {
+                let key = format!("[system\\\\controlset001\\\\services\\\\{name}]");
+                !registry.contains(&key)
+            })
+            .map(str::to_owned)
+    }
+}
+
 /// Reads the tar of a directory `prefix`. Nothing but the drive and the registry is taken.
 pub fn read_prefix(stream: impl BufRead, spool: &Arc<Spool>) -> Result<Prefix, Error> {
     let mut reader = Reader::new(stream);
@@ -156,6 +174,17 @@ mod tests {
         let paths: Vec<&str> = prefix.drive.iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["Windows/System32/ntdll.dll"]);
         assert_eq!(prefix.user, b"u");
+    }
+
+    #[test]
+    fn missing_services_are_noticed() {
+        let registry = b"[System\\\\ControlSet001\\\\Services\\\\EventLog] 1\n";
+        let mut files = SOUND.to_vec();
+        files[0].1 = registry;
+        let prefix = read(&files).unwrap();
+        let inf = |name: &str| format!("[x.Services]\r\nAddService={name},0x800,Y\r\n");
+        assert_eq!(prefix.missing_service(inf("Eventlog").as_bytes()), None);
+        assert_eq!(prefix.missing_service(inf("Event").as_bytes()).as_deref(), Some("event"));
     }
 
     #[test]

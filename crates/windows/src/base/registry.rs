@@ -78,6 +78,8 @@ fn normalise_software(root: &mut Key) {
         if let Some(key) = root.get_mut(&path) {
             key.remove_value(&Name::from("winemenubuilder"));
         }
+        // Serial ports of the host, made anew at each start.
+        root.remove(&format!("{view}Wine\\Ports"));
     }
 }
 

@@ -248,18 +248,22 @@ impl Fetcher {
             }
         }
         let part = self.cache.join(format!("{}.part", digest.hex()));
+        // The file is made only once the mirror has something to put into it.
+        let (mut hasher, mut have) = match fs::File::open(&part) {
+            Ok(mut file) => prefix(&mut file).map_err(cached)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (Sha256::new(), 0),
+            Err(error) => return Err(cached(error)),
+        };
+        if have > size {
+            (hasher, have) = (Sha256::new(), 0);
+        }
+        let (start, mut body) = mirror.open(path, have)?;
         let mut out = fs::OpenOptions::new()
-            .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .open(&part)
             .map_err(cached)?;
-        let (mut hasher, mut have) = prefix(&mut out).map_err(cached)?;
-        if have > size {
-            (hasher, have) = (Sha256::new(), 0);
-        }
-        let (start, mut body) = mirror.open(path, have)?;
         if start != have {
             hasher = Sha256::new();
         }
