@@ -132,6 +132,16 @@ fn hooks_run_in_their_order() {
         assert_eq!(output.code, 1, "{stage}");
         assert!(output.stderr.contains(stage), "{stage}: {}", output.stderr);
     }
+    let after = bundle.directory.join("after");
+    let line = format!("echo poststart >> {}", after.display());
+    bundle.configure(|config| {
+        config["hooks"] = json!({
+            "startContainer": failing,
+            "poststart": [{"path": "/bin/sh", "args": ["sh", "-c", line]}],
+        });
+    });
+    assert_eq!(bundle.run().code, 1);
+    assert_eq!(fs_err::read_to_string(after).unwrap(), "poststart\n");
     bundle.configure(|config| {
         config["hooks"] = json!({"createRuntime": [
             {"path": "/bin/sleep", "args": ["sleep", "100"], "timeout": 1}

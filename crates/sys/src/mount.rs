@@ -324,7 +324,7 @@ pub fn overlay(
 /// files may be lost or half written after a power cut.
 pub fn forget_volatile(work: &Path) -> io::Result<()> {
     let inner = rustix::fs::open(
-        &work.join("work"),
+        work.join("work"),
         OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
     );

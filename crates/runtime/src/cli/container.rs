@@ -235,8 +235,16 @@ fn start_container(container: &Container) -> Result<(), Error> {
         }
         result => result.step(|| "begin start".into())?,
     }
-    gate.start()?;
-    let Some(hooks) = &container.record.spec.hooks else { return Ok(()) };
+    let started = gate.start();
+    let Some(hooks) = &container.record.spec.hooks else { return started };
+    if let Err(error @ Error::Hook { .. }) = started {
+        // Who looks after something from poststart to poststop is told of both, as by other
+        // runtimes, though a startContainer hook has stopped the container.
+        let _already_failed =
+            hooks::run("poststart", &hooks.poststart, &container.state(Status::Stopped));
+        return Err(error);
+    }
+    started?;
     let state = container.state(Status::Running);
     hooks::run("poststart", &hooks.poststart, &state).inspect_err(|_| {
         if let Some((_, pidfd)) = container.process() {
