@@ -655,6 +655,7 @@ mod tests {
         let check = |change: &dyn Fn(&mut Config)| {
             let mut value = Config::default();
             change(&mut value);
+            working_directory(&mut value)?;
             config(&mut value).map(|()| value)
         };
         assert_eq!(check(&|c| c.working_dir = "/a//b/../c/".into()).unwrap().working_dir, "/a/c");
