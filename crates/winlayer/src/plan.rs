@@ -471,9 +471,9 @@ impl Planner {
                     pending.push((child, found));
                     continue;
                 }
+                let own: HashSet<&str> = self.tree.streams(child).collect();
                 for name in beneath.streams(found) {
-                    let again = self.tree.streams(child).any(|own| own == name);
-                    if !again {
+                    if !own.contains(name) {
                         let owner = self.tree.path(child);
                         ops.push(Op::StreamWhiteout { owner, name: name.to_owned() });
                     }

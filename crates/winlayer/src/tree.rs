@@ -237,7 +237,7 @@ impl Tree {
                         self.node_mut(at).streams.clone_from(&upper.node(child).streams);
                     }
                     if kind == NodeKind::Whiteout {
-                        self.unlink(at);
+                        self.forget(at);
                     } else if kind.is_directory() {
                         pending.push((child, at));
                     }
@@ -256,26 +256,7 @@ impl Tree {
         }
     }
 
-    /// Takes a name out of its directory.
-    fn unlink(&mut self, id: NodeId) {
-        let parent = self.node(id).parent;
-        self.forget(id);
-        let next = self.node(id).next;
-        if self.node(parent).child == Some(id) {
-            self.node_mut(parent).child = next;
-            return;
-        }
-        let mut at = self.node(parent).child;
-        while let Some(sibling) = at {
-            at = self.node(sibling).next;
-            if at == Some(id) {
-                self.node_mut(sibling).next = next;
-                return;
-            }
-        }
-    }
-
-    /// Makes a name and what is below it unreachable.
+    /// Makes a name and what is below it unreachable; its siblings stay linked through it.
     fn forget(&mut self, id: NodeId) {
         let key = (self.node(id).parent, fold(self.name(id)).into_boxed_str());
         self.index.remove(&key);
