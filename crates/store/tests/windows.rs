@@ -118,11 +118,11 @@ fn upper() -> Vec<u8> {
 }
 
 fn read(path: impl AsRef<Path>) -> String {
-    fs_err::read_to_string(path.as_ref().to_owned()).unwrap()
+    fs_err::read_to_string(path.as_ref()).unwrap()
 }
 
 fn names(path: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs_err::read_dir(path.as_ref().to_owned()).unwrap();
+    let entries = fs_err::read_dir(path.as_ref()).unwrap();
     let mut names: Vec<_> =
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
