@@ -3,18 +3,33 @@ static BOOT: Program = Program { name: "wineboot.exe", sources: &["boot.c"], lib
 
 /// Text, memory and the entry that commands share.
 const TOOL: &[&str] = &["msvcrt", "kernel32", "ntdll"];
-const REGISTRY: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];
+const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];
 
 /// What lies in `C:\Windows\System32` of base images.
 static PROGRAMS: &[Program] = &[
     Program { name: "silo-run.exe", sources: &["run.c"], libraries: BASE },
+    Program {
+        name: "certutil.exe",
+        sources: &["rt.c", "certutil.c"],
+        libraries: &["msvcrt", "kernel32", "ntdll", "bcrypt"],
+    },
     Program { name: "choice.exe", sources: &["rt.c", "choice.c"], libraries: TOOL },
     Program {
         name: "curl.exe",
         sources: &["rt.c", "curl.c"],
         libraries: &["msvcrt", "kernel32", "ntdll", "winhttp"],
     },
-    Program { name: "setx.exe", sources: &["rt.c", "setx.c"], libraries: REGISTRY },
+    Program { name: "forfiles.exe", sources: &["rt.c", "forfiles.c"], libraries: TOOL },
+    Program { name: "icacls.exe", sources: &["rt.c", "icacls.c"], libraries: TOOL },
+    Program {
+        name: "nslookup.exe",
+        sources: &["rt.c", "nslookup.c"],
+        libraries: &["msvcrt", "kernel32", "ntdll", "ws2_32", "iphlpapi"],
+    },
+    Program { name: "robocopy.exe", sources: &["rt.c", "robocopy.c"], libraries: TOOL },
+    Program { name: "sc.exe", sources: &["rt.c", "sc.c"], libraries: ADVANCED },
+    Program { name: "setx.exe", sources: &["rt.c", "setx.c"], libraries: ADVANCED },
+    Program { name: "systeminfo.exe", sources: &["rt.c", "systeminfo.c"], libraries: ADVANCED },
     Program { name: "takeown.exe", sources: &["rt.c", "takeown.c"], libraries: TOOL },
     Program {
         name: "tar.exe",
@@ -22,5 +37,7 @@ static PROGRAMS: &[Program] = &[
         libraries: TOOL,
     },
     Program { name: "timeout.exe", sources: &["rt.c", "timeout.c"], libraries: TOOL },
+    Program { name: "tree.exe", sources: &["rt.c", "tree.c"], libraries: TOOL },
     Program { name: "where.exe", sources: &["rt.c", "where.c"], libraries: TOOL },
+    Program { name: "whoami.exe", sources: &["rt.c", "whoami.c"], libraries: ADVANCED },
 ];

@@ -24,7 +24,7 @@
  *     code=<n>             decimal, 32 bits without sign
  *
  * error, written by us when the program could not be started:
- *     step=...             control, directory, token, console, pipe, program
+ *     step=...             control, directory, token, pipe, program
  *     code=<n>             Windows' error code
  *     message=...          Windows' words for it
  *
@@ -37,7 +37,8 @@
  * Without a terminal, standard streams that are pipes outside become Windows pipes, because
  * programs ask them what only those can answer (node.js ends when it gets a Unix pipe). Others
  * (files, /dev/null) are passed on. The program also gets a console that nobody sees, as on
- * Windows: what it starts shares it, and console events reach all of them.
+ * Windows: what it starts shares it, and console events reach all of them. (AllocConsole would
+ * give one with a window, which does not work without a screen.)
  *
  * Input is handed over line by line, each when the one before was taken: Wine's cmd.exe takes all
  * that there is and throws away what follows the first line. For other programs that stops after
@@ -60,6 +61,7 @@ struct start {
 static WCHAR directory[96]; /* \\?\unix\prefix\.silo\<name>\ */
 static unsigned directory_length;
 static HANDLE heap, stop, process;
+static DWORD process_id;
 static HANDLE output_pumps[2];
 static BOOL program_is_cmd;
 
@@ -451,7 +453,7 @@ static HANDLE restricted_token(void)
 static void start_program(const struct start *start, STARTUPINFOW *startup)
 {
     PROCESS_INFORMATION info;
-    DWORD flags = CREATE_UNICODE_ENVIRONMENT;
+    DWORD flags = CREATE_UNICODE_ENVIRONMENT | (start->terminal ? 0 : CREATE_NO_WINDOW);
     BOOL done;
     if (start->directory && !SetCurrentDirectoryW(start->directory))
         fail("directory", GetLastError());
@@ -470,6 +472,7 @@ static void start_program(const struct start *start, STARTUPINFOW *startup)
         fail("program", GetLastError());
     CloseHandle(info.hThread);
     process = info.hProcess;
+    process_id = info.dwProcessId;
     char record[32];
     write_file(L"started", record, put_number(put(record, "process="), info.dwProcessId) - record);
     if (startup->dwFlags & STARTF_USESTDHANDLES) {
@@ -499,6 +502,20 @@ static void resize(COORD size)
     CloseHandle(console);
 }
 
+/* Ctrl-C for everybody on the program's console; without a terminal that is not ours. */
+static void interrupt(void)
+{
+    BOOL other = stop != NULL;
+    if (other) {
+        FreeConsole(); /* Wine counts one even when there is none */
+        if (!AttachConsole(process_id))
+            return;
+    }
+    GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
+    if (other)
+        FreeConsole();
+}
+
 static void serve_request(void)
 {
     char *data = read_file(L"request", 4096);
@@ -509,7 +526,7 @@ static void serve_request(void)
         if (key_is(record, "terminal", &value) && parse_size(value, &size))
             resize(size);
         else if (key_is(record, "event", &value) && *value)
-            GenerateConsoleCtrlEvent(CTRL_C_EVENT, 0);
+            interrupt();
         while (*record)
             record++;
     }
@@ -623,9 +640,6 @@ void start(void)
     } else {
         stop = CreateEventW(NULL, TRUE, FALSE, NULL);
         connect_streams(&startup);
-        FreeConsole();
-        if (!AllocConsole())
-            fail("console", GetLastError());
     }
     SetConsoleCtrlHandler(ignore_event, TRUE);
     HANDLE changes = FindFirstChangeNotificationW(path(L""), FALSE, FILE_NOTIFY_CHANGE_FILE_NAME);
