@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use silo_store::Snapshot;
+use silo_store::{Snapshot, WindowsLayer};
 use silo_types::{Digest, Error};
 
 use crate::container::{Container, Record};
@@ -32,8 +32,6 @@ const RUNTIME_IMAGE: &str = "silo/wine:latest";
 pub(crate) const OS: &str = "windows";
 /// The directory of a container that becomes Wine's prefix.
 const PREFIX: &str = "prefix";
-/// A layer's part that is the drive C:.
-const FILES: &str = "Files";
 /// Most processes of a container that sets no limit: a broken Wine starts them without end.
 const PIDS_LIMIT: i64 = 4096;
 
@@ -89,19 +87,24 @@ impl Engine {
     /// The directories that make the drive C: of a container.
     fn windows_drive(&self, container: &Container) -> Result<Snapshot, Error> {
         let mut snapshot = self.snapshot(container)?;
-        // The lowest is not a layer, but what Linux containers have their mounts on.
-        snapshot.lowers.pop();
-        for lower in &mut snapshot.lowers {
-            lower.push(FILES);
-        }
-        snapshot.lowers.retain(|lower| lower.is_dir());
+        snapshot.lowers = match &snapshot.chain {
+            Some(chain) => self.windows_layers(chain)?.into_iter().map(|l| l.files).collect(),
+            None => Vec::new(),
+        };
         if snapshot.lowers.is_empty() {
             return Err(Error::invalid(format!(
-                "image {} has no layer with Files, so there is no drive C:",
+                "image {} has no layers, so there is no drive C:",
                 container.record().config.image
             )));
         }
         Ok(snapshot)
+    }
+
+    /// The layers of a Windows image, topmost first; the first call for an image takes a while.
+    pub(crate) fn windows_layers(&self, chain: &Digest) -> Result<Vec<WindowsLayer>, Error> {
+        let mut layers = self.store.windows_layers(chain).map_err(Error::from_kind)?;
+        layers.reverse();
+        Ok(layers)
     }
 
     /// How a path of a container is spelled on its drive C:, relative to the root of C:.

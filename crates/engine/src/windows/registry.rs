@@ -101,30 +101,26 @@ impl Engine {
 
     /// The hives of a chain: the base's, and every difference above it.
     pub(crate) fn effective_registry(&self, chain: Digest) -> Result<Registry, Error> {
-        let mut layers = Vec::new();
-        let mut next = Some(chain);
-        while let Some(id) = next {
-            let layer = self.store.layer(&id).map_err(Error::from_kind)?;
-            layers.push(self.store.layer_files(&id));
-            next = layer.parent;
-        }
+        let layers = self.windows_layers(&chain)?;
         let mut registry = Registry::default();
         let (mut has_base, mut user) = (false, None);
         for layer in layers.iter().rev() {
-            let root = open(layer).map_err(|error| {
-                Error::internal(format!("open layer {}: {error}", layer.display()))
-            })?;
-            let hive = |path: &str| read_hive(&root, path);
+            let opened = |path: &Path| {
+                silo_sys::path::open_root(path).map_err(|error| {
+                    Error::internal(format!("open layer {}: {error}", path.display()))
+                })
+            };
+            let (drive, hives) = (opened(&layer.files)?, opened(&layer.hives)?);
             for name in HiveName::ALL {
-                if let Some(hive) = hive(&format!("Files/{CONFIG}/{}", name.file()))? {
+                if let Some(hive) = read_hive(&drive, &format!("{CONFIG}/{}", name.file()))? {
                     registry.set_hive(name, hive);
                     has_base = true;
                 }
-                if let Some(difference) = hive(&format!("Hives/{}", name.delta_file()))? {
+                if let Some(difference) = read_hive(&hives, name.delta_file())? {
                     registry.apply(name, &difference);
                 }
             }
-            if let Some(own) = hive(&format!("Files/{ACCOUNT_HIVE}"))? {
+            if let Some(own) = read_hive(&drive, ACCOUNT_HIVE)? {
                 user = Some(own);
             }
         }
@@ -136,10 +132,6 @@ impl Engine {
         registry.user = user.unwrap_or_default();
         Ok(registry)
     }
-}
-
-fn open(path: &Path) -> io::Result<OwnedFd> {
-    silo_sys::path::open_root(path)
 }
 
 /// Reads a hive of a layer, if the layer has it. An empty file stands for an empty hive.
