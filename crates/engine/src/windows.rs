@@ -13,12 +13,13 @@ mod registry;
 mod spec;
 mod start;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use silo_store::{Snapshot, WindowsLayer};
 use silo_types::{Digest, Error};
+use silo_windows::path::WindowsPath;
 
 use crate::container::{Container, Record};
 use crate::engine::Engine;
@@ -34,6 +35,9 @@ pub(crate) const OS: &str = "windows";
 const PREFIX: &str = "prefix";
 /// Most processes of a container that sets no limit: a broken Wine starts them without end.
 const PIDS_LIMIT: i64 = 4096;
+
+/// Where the drive C: is in a container's Linux root.
+pub(crate) const DRIVE: &str = "/c";
 
 /// Whether a container is a Windows one.
 pub(crate) fn is(record: &Record) -> bool {
@@ -85,7 +89,7 @@ impl Engine {
     }
 
     /// The directories that make the drive C: of a container.
-    fn windows_drive(&self, container: &Container) -> Result<Snapshot, Error> {
+    pub(crate) fn windows_drive(&self, container: &Container) -> Result<Snapshot, Error> {
         let mut snapshot = self.snapshot(container)?;
         snapshot.lowers = match &snapshot.chain {
             Some(chain) => self.windows_layers(chain)?.into_iter().map(|l| l.files).collect(),
@@ -124,6 +128,31 @@ impl Engine {
     fn windows_prefix(container: &Container) -> PathBuf {
         container.path(PREFIX)
     }
+}
+
+/// What a client's path means on a drive C: whose root is held: as it is spelled there, with `/`.
+pub(crate) fn on_drive(root: BorrowedFd<'_>, path: &str) -> Result<String, Error> {
+    let parsed = WindowsPath::parse(path)
+        .or_else(|error| WindowsPath::parse(&format!("C:\\{path}")).map_err(|_| error))
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    if parsed.drive != 'C' {
+        return Err(Error::invalid(format!(
+            "{path}: only drive C: can be copied from and to; {}: is a volume",
+            parsed.drive
+        )));
+    }
+    let failed = |error: std::io::Error| Error::internal(format!("read drive C: {error}"));
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = silo_sys::path::reopen(root, flags).map_err(failed)?;
+    let spelled = silo_windows::path::spelling(&[root.as_fd()], &parsed.names).map_err(failed)?;
+    let mut text = format!("/{}", spelled.display());
+    // What `docker cp` tells a folder's content by.
+    if path.ends_with(['\\', '/']) {
+        text.push('/');
+    } else if path.ends_with("\\.") || path.ends_with("/.") {
+        text.push_str("/.");
+    }
+    Ok(text)
 }
 
 /// Writes a file that nobody else writes at the same time: aside, and renamed.

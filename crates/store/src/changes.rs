@@ -11,13 +11,12 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::tree::is_opaque;
-use crate::{Change, ChangeKind, Error, Store, tree};
+use crate::{Change, ChangeKind, Error, Snapshot, Store, tree};
 
 impl Store {
     /// The changes of a snapshot, by path. A directory in which something changed is itself
     /// changed; of a removed directory only its own path is listed.
-    pub fn changes(&self, snapshot: &str) -> Result<Vec<Change>, Error> {
-        let snapshot = self.snapshot(snapshot)?;
+    pub fn changes(&self, snapshot: &Snapshot) -> Result<Vec<Change>, Error> {
         let open = |path: &PathBuf| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty())

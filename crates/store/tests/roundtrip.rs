@@ -448,7 +448,7 @@ fn snapshots_changes_and_commit() {
     let snapshot = store.snapshot_create("c1", base.top()).unwrap();
     assert!(matches!(store.snapshot_create("c1", None), Err(Error::SnapshotExists(_))));
     assert!(matches!(store.snapshot_create("../x", None), Err(Error::InvalidName(_))));
-    assert!(store.changes("c1").unwrap().is_empty());
+    assert!(store.changes(&store.snapshot("c1").unwrap()).unwrap().is_empty());
     assert_eq!(snapshot.lowers.len(), 3);
     assert!(snapshot.lowers[0].ends_with(format!("{}/fs", base.chain[1].hex())));
 
@@ -467,7 +467,7 @@ fn snapshots_changes_and_commit() {
     fs_err::write(fs.join("new/f"), b"f").unwrap();
     fs_err::hard_link(fs.join("new/f"), fs.join("new/g")).unwrap();
     let changes: Vec<(ChangeKind, String)> = store
-        .changes("c1")
+        .changes(&store.snapshot("c1").unwrap())
         .unwrap()
         .into_iter()
         .map(|change| (change.kind, change.path.to_str().unwrap().to_owned()))
@@ -555,7 +555,7 @@ fn a_real_overlay_over_a_snapshot() {
     let listed = run("one", image.top(), "find . -type f -path './[aegm]*' | sort");
     let want = "./again/new\n./etc/b\n./etc/hostname\n./etc/hosts\n./etc/resolv.conf\n./moved/in\n";
     assert_eq!(listed, want);
-    assert!(store.changes("one").unwrap().is_empty());
+    assert!(store.changes(&store.snapshot("one").unwrap()).unwrap().is_empty());
 
     run(
         "two",
@@ -565,7 +565,7 @@ fn a_real_overlay_over_a_snapshot() {
     );
     use ChangeKind::{Added, Deleted, Modified};
     let changes: Vec<(ChangeKind, String)> = store
-        .changes("two")
+        .changes(&store.snapshot("two").unwrap())
         .unwrap()
         .into_iter()
         .map(|change| (change.kind, change.path.to_str().unwrap().to_owned()))

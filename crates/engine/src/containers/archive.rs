@@ -186,8 +186,9 @@ impl Engine {
         let view = self.open_root(&container)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
-            let found = find(&view, &path).map_err(|error| path_error(&name, &path, &error))?;
-            Ok(path_stat(&path, &found))
+            let below = view.path(&path)?;
+            let found = find(&view, &below).map_err(|error| path_error(&name, &path, &error))?;
+            Ok(path_stat(&below, &found))
         })
         .await
     }
@@ -202,9 +203,10 @@ impl Engine {
         let view = self.open_root(&container)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         let (view, path, stat) = blocking(move || {
-            let found = find(&view, &path).map_err(|error| path_error(&name, &path, &error))?;
-            let stat = path_stat(&path, &found);
-            Ok((view, path, stat))
+            let below = view.path(&path)?;
+            let found = find(&view, &below).map_err(|error| path_error(&name, &path, &error))?;
+            let stat = path_stat(&below, &found);
+            Ok((view, below, stat))
         })
         .await?;
         let entry_name =
@@ -228,7 +230,8 @@ impl Engine {
     ) -> Result<(), Error> {
         let container = self.check_cp(name, path)?;
         let record = container.record();
-        let owner = if copy_uid_gid && !record.config.user.is_empty() {
+        let has_accounts = !crate::windows::is(&record);
+        let owner = if copy_uid_gid && has_accounts && !record.config.user.is_empty() {
             let user = self.resolve_user(&container, &record, &record.config.user).await?;
             Some((user.uid, user.gid))
         } else {
@@ -238,6 +241,7 @@ impl Engine {
         let (name, path) = (name.to_owned(), path.to_owned());
         let input = tokio_util::io::SyncIoBridge::new(input);
         blocking(move || {
+            let path = view.path(&path)?;
             let target =
                 silo_sys::path::open_in_root(view.fd(), rooted(&path), OFlags::PATH, Mode::empty())
                     .map_err(|error| path_error(&name, &path, &error))?;
@@ -298,12 +302,12 @@ impl Engine {
     /// The files of a running container without what is mounted in it: its writable layer over
     /// those of the image, mounted once more and read-only.
     fn read_only_root(&self, container: &Container) -> Result<std::os::fd::OwnedFd, Error> {
-        let snapshot = self.snapshot(container)?;
+        let snapshot = self.whole_snapshot(container)?;
         let mut lowers: Vec<&Path> = vec![&snapshot.upper];
         lowers.extend(snapshot.lowers.iter().map(PathBuf::as_path));
-        silo_sys::mount::overlay(&lowers, None, &[("index", Some("off"))]).map_err(|error| {
-            Error::internal(format!("mount root of container {}: {error}", container.id))
-        })
+        silo_sys::mount::overlay(&lowers, None, super::rootfs::overlay_options(container)).map_err(
+            |error| Error::internal(format!("mount root of container {}: {error}", container.id)),
+        )
     }
 }
 

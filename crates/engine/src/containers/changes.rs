@@ -11,14 +11,25 @@ use crate::engine::Engine;
 
 impl Engine {
     /// How a container's files differ from its image's.
-    pub async fn container_changes(&self, name: &str) -> Result<Vec<FilesystemChange>, Error> {
+    pub async fn container_changes(
+        self: &Arc<Self>,
+        name: &str,
+    ) -> Result<Vec<FilesystemChange>, Error> {
         let container = self.container(name)?;
-        let store = Arc::clone(&self.store);
+        let engine = Arc::clone(self);
         blocking(move || {
-            let changes = store.changes(container.id.as_str()).map_err(Error::from_kind)?;
-            let list = changes.into_iter().map(|change| FilesystemChange {
-                path: change.path.to_string_lossy().into_owned(),
-                kind: change.kind as u32,
+            let windows = crate::windows::is(&container.record());
+            let snapshot = engine.whole_snapshot(&container)?;
+            let changes = engine.store.changes(&snapshot).map_err(Error::from_kind)?;
+            let list = changes.into_iter().map(|change| {
+                let path = change.path.to_string_lossy();
+                let path = if windows {
+                    let drive = crate::windows::DRIVE;
+                    crate::windows::paths::external(&format!("{drive}{path}"))
+                } else {
+                    path.into_owned()
+                };
+                FilesystemChange { path, kind: change.kind as u32 }
             });
             Ok(list.collect())
         })

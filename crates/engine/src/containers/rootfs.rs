@@ -28,6 +28,8 @@ pub(crate) struct RootView {
     root: Held,
     /// The container's root is read-only.
     readonly: bool,
+    /// It is the drive C: of a Windows container.
+    is_drive: bool,
 }
 
 #[derive(Debug)]
@@ -47,9 +49,15 @@ impl RootView {
         }
     }
 
-    /// Fails when a path is not to be written to.
+    /// A path as it is below this root: the client's, or that which a Windows path means.
+    pub(crate) fn path(&self, path: &str) -> Result<String, Error> {
+        if self.is_drive { crate::windows::on_drive(self.fd(), path) } else { Ok(path.to_owned()) }
+    }
+
+    /// Fails when a path below this root is not to be written to.
     pub(crate) fn check_writable(&self, path: &str, record: &Record) -> Result<(), Error> {
-        let path = clean(&format!("/{path}"));
+        let root = if self.is_drive { crate::windows::DRIVE } else { "" };
+        let path = clean(&format!("{root}/{path}"));
         let covering = record
             .mounts
             .iter()
@@ -124,9 +132,18 @@ impl Engine {
         }
     }
 
+    /// The directories of a container's root, or of a Windows container's drive C:.
+    pub(crate) fn whole_snapshot(&self, container: &Container) -> Result<Snapshot, Error> {
+        if crate::windows::is(&container.record()) {
+            self.windows_drive(container)
+        } else {
+            self.snapshot(container)
+        }
+    }
+
     /// The root of a container that does not run, as a mount that nobody else sees.
     pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
-        let snapshot = self.snapshot(container)?;
+        let snapshot = self.whole_snapshot(container)?;
         let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
         if container.record().host_config.auto_remove {
             // Its own mount was volatile.
@@ -137,7 +154,7 @@ impl Engine {
         let mounted = silo_sys::mount::overlay(
             &lowers,
             Some((&snapshot.upper, &snapshot.work)),
-            &[("index", Some("off"))],
+            overlay_options(container),
         );
         let mount = mounted.map_err(|error| {
             Error::internal(format!("mount root of container {}: {error}", container.id))
@@ -154,11 +171,18 @@ impl Engine {
             let state = container.state();
             (state.running && !state.restarting, state.pid)
         };
+        let is_drive = crate::windows::is(&record);
         if up {
             let root = verified(container, pid, || {
-                silo_sys::path::open_root(format!("/proc/{pid}/root"))
+                let root = silo_sys::path::open_root(format!("/proc/{pid}/root"))?;
+                if !is_drive {
+                    return Ok(root);
+                }
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                let drive = crate::windows::DRIVE;
+                silo_sys::path::open_in_root_no_links(root, drive, flags, rustix::fs::Mode::empty())
             })?;
-            return Ok(RootView { root: Held::Root(root), readonly });
+            return Ok(RootView { root: Held::Root(root), readonly, is_drive });
         }
         let root = self.mount_snapshot(container)?;
         let mounts = stopped_mounts(&record);
@@ -169,7 +193,18 @@ impl Engine {
                 Error::internal(format!("mount volumes of container {}: {error}", container.id))
             })?)
         };
-        Ok(RootView { root, readonly })
+        Ok(RootView { root, readonly, is_drive })
+    }
+}
+
+/// How a container's files lie over its image's.
+pub(crate) fn overlay_options(
+    container: &Container,
+) -> &'static [(&'static str, Option<&'static str>)] {
+    if crate::windows::is(&container.record()) {
+        &[("index", Some("off")), ("redirect_dir", Some("on"))]
+    } else {
+        &[("index", Some("off"))]
     }
 }
 
@@ -181,8 +216,17 @@ fn stopped_mounts(record: &Record) -> Vec<(PathBuf, OwnedFd)> {
             continue;
         }
         // A source that is gone shows what the image has at its place, as an unmounted one does.
+        let destination = if crate::windows::is(record) {
+            // Other drives are not below this one.
+            let Some(below) = mount.destination.strip_prefix(crate::windows::DRIVE) else {
+                continue;
+            };
+            below
+        } else {
+            &mount.destination
+        };
         if let Ok(tree) = mount_tree(mount) {
-            mounts.push((PathBuf::from(&mount.destination), tree));
+            mounts.push((PathBuf::from(destination), tree));
         }
     }
     mounts.sort_by_key(|(destination, _)| destination.components().count());
