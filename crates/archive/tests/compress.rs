@@ -100,11 +100,11 @@ fn cut_streams_are_errors() {
 
 #[test]
 fn spoilt_streams_are_never_read_as_something_else() {
-    let plain = text(5_000);
+    let plain = text(1_500);
     for program in ["gzip", "bzip2", "xz"] {
         let stream = made_by(program, &[], &plain);
         for at in 6..stream.len() {
-            for bit in [0, 3, 7] {
+            for bit in [0, 7] {
                 let mut spoilt = stream.clone();
                 spoilt[at] ^= 1 << bit;
                 let mut found = Vec::new();

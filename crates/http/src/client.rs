@@ -95,15 +95,13 @@ pub fn parse_url(text: &str) -> Result<Uri, Error> {
     if whole.len() > MAX_URL {
         return Err(wrong("URL is too long".into()));
     }
+    // First of all, since a URL of another scheme need not have a host.
+    let scheme = whole.split("://").next().unwrap_or_default();
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(Error::Scheme { url: whole.to_owned(), scheme: scheme.to_lowercase() });
+    }
     let uri: Uri =
         whole.parse().map_err(|error: hyper::http::uri::InvalidUri| wrong(error.to_string()))?;
-    match uri.scheme_str() {
-        Some("http" | "https") => {}
-        scheme => {
-            let scheme = scheme.unwrap_or_default().to_owned();
-            return Err(Error::Scheme { url: whole.to_owned(), scheme });
-        }
-    }
     if uri.host().is_none_or(str::is_empty) {
         return Err(wrong("no Host in request URL".into()));
     }
@@ -291,7 +289,10 @@ mod tests {
             ("https://example.com/a?b=c#d", Ok("https://example.com/a?b=c")),
             ("HTTP://example.com/", Ok("http://example.com/")),
             ("ftp://x/y", Err("Get \"ftp://x/y\": unsupported protocol scheme \"ftp\"")),
-            ("file:///etc/passwd", Err("")),
+            (
+                "file:///etc/passwd",
+                Err("Get \"file:///etc/passwd\": unsupported protocol scheme \"file\""),
+            ),
             ("http://", Err("")),
             ("http:///x", Err("")),
             ("http://a b/", Err("")),
