@@ -3,10 +3,12 @@
 //! A test that names no difference passes on Docker too: with `SILO_TEST_ENGINE=docker` and
 //! `SILO_TEST_DOCKER_HOST=unix:///...` the same tests drive that engine.
 
+mod debian;
 mod engine;
 mod http;
 mod skip;
 
+pub use debian::debian_mirror;
 pub use engine::{Engine, Kind, Outcome, busybox_tree};
 pub use http::Response;
 pub use skip::skip;

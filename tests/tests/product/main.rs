@@ -19,3 +19,4 @@ mod security;
 mod streams;
 mod volumes;
 mod websocket;
+mod windows_setup;

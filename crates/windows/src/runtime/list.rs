@@ -34,8 +34,13 @@ pub const PACKAGES_FONTS: [Wish; 6] = [
 pub const PACKAGES_32: [Wish; 1] = [Wish { names: &["libwine"], follow: false }];
 
 /// Libraries for Linux that are opened at run time, so that no file names them as needed.
-pub const OPENED_AT_RUN_TIME: [&str; 3] =
-    ["libgnutls.so.30", "libnss_files.so.2", "libnss_dns.so.2"];
+pub const OPENED_AT_RUN_TIME: [&str; 4] = [
+    "libgnutls.so.30",
+    "libnss_files.so.2",
+    "libnss_dns.so.2",
+    // The C library ends threads with it, and the whole process where it is missing.
+    "libgcc_s.so.1",
+];
 
 /// Linux halves of Wine's libraries that must be there.
 pub const UNIX_REQUIRED: [&str; 8] =
