@@ -177,8 +177,7 @@ pub fn compose(root: OwnedFd, beneath: Vec<(PathBuf, OwnedFd)>) -> io::Result<Co
         }
         Ok(Composed { root, _namespace: namespace })
     };
-    let thread = std::thread::Builder::new().name("mount-namespace".into()).spawn(compose)?;
-    thread.join().map_err(|_| io::Error::other("a thread failed"))?
+    in_thread(compose)
 }
 
 /// What a mount is to be attached at: a directory or a file, as it is one itself.
@@ -210,8 +209,7 @@ pub fn bind_clone_in(namespace: OwnedFd, path: PathBuf) -> io::Result<OwnedFd> {
         let place = crate::path::open_in_root_no_links(&root, path, flags, Mode::empty())?;
         bind_clone_fd(&place, false)
     };
-    let thread = std::thread::Builder::new().name("mount-namespace".into()).spawn(clone)?;
-    thread.join().map_err(|_| io::Error::other("a thread failed"))?
+    in_thread(clone)
 }
 
 fn open_tree(
@@ -300,23 +298,27 @@ fn explain(context: &OwnedFd, error: Errno) -> io::Error {
 /// `upper` and its work directory, or read-only without them. `options` are further settings,
 /// such as `("index", Some("off"))` or `("userxattr", None)`.
 ///
-/// With Linux before 6.8, whose fsconfig(2) takes no list of many layers, the overlay is made in
-/// a process of its own in a mount namespace of its own; a caller with several threads must not
-/// be the one to need that, and gets [`io::ErrorKind::Unsupported`].
+/// Before Linux 6.8 fsconfig(2) takes no list of many layers; there the overlay is made by mount(2)
+/// in a mount namespace of its own.
 pub fn overlay(
     lowers: &[&Path],
     upper_work: Option<(&Path, &Path)>,
     options: &[(&str, Option<&str>)],
 ) -> io::Result<OwnedFd> {
-    match overlay_by_context(lowers, upper_work, options) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::TOOBIG)
-            if !appends_layers(lowers.first().copied()) =>
-        {
-            overlay_by_mount(lowers, upper_work, options)
-        }
-        Err(error) => Err(error.into()),
-        Ok(mount) => Ok(mount),
+    let release = rustix::system::uname();
+    if appends_layers(&release.release().to_string_lossy()) {
+        Ok(overlay_by_context(lowers, upper_work, options)?)
+    } else {
+        overlay_by_mount(lowers, upper_work, options)
     }
+}
+
+/// Whether a kernel's fsconfig(2) takes one layer of an overlay after the other. It cannot be
+/// asked: before 6.5 it takes any setting, and refuses the whole when the overlay is made.
+fn appends_layers(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (6, 8)
 }
 
 /// Removes the mark that an overlay with the option `volatile` left in its work directory, by
@@ -333,16 +335,6 @@ pub fn forget_volatile(work: &Path) -> io::Result<()> {
         Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the kernel takes one layer after the other.
-fn appends_layers(layer: Option<&Path>) -> bool {
-    let (Some(layer), Ok(context)) =
-        (layer, rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC))
-    else {
-        return true;
-    };
-    set_layer(&context, c"lowerdir+", layer).is_ok()
 }
 
 /// Names a layer to the context, through a descriptor if its path is too long.
@@ -385,39 +377,52 @@ fn overlay_by_context(
 }
 
 /// The overlay by mount(2): its options fit a page since every directory is named by a
-/// descriptor. A child makes it in its own namespace and sends a detached copy.
+/// descriptor. It is made where nobody else sees it, and what is left of it is a detached copy.
+///
+/// A process with several threads cannot be copied, so there a thread does it. One that is alone
+/// stays so: it may have to be copied right after, when a thread would still be leaving.
 fn overlay_by_mount(
     lowers: &[&Path],
     upper_work: Option<(&Path, &Path)>,
     options: &[(&str, Option<&str>)],
 ) -> io::Result<OwnedFd> {
+    let make = || -> io::Result<OwnedFd> {
+        set_propagation_of_all(Propagation::Private)?;
+        // Opened here, since the kernel takes directories of the own namespace only.
+        let mut held = Vec::new();
+        let data = mount_data(lowers, upper_work, options, &mut held)?;
+        rustix::mount::mount(
+            c"overlay",
+            c"/",
+            c"overlay",
+            rustix::mount::MountFlags::empty(),
+            Some(data.as_c_str()),
+        )?;
+        // The new mount covers the root of the tree; `/..` leads to the topmost mount.
+        let top = rustix::fs::open(c"/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        bind_clone_fd(&top, false)
+    };
+    if crate::process::is_single_threaded()? {
+        return from_child(make);
+    }
+    in_thread(|| {
+        crate::namespace::unshare(FS | crate::process::NEW_MOUNT)?;
+        make()
+    })
+}
+
+/// The descriptor that `make` opens in a child with a mount namespace of its own.
+fn from_child(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OwnedFd> {
     let (ours, theirs) = crate::fdpass::stream_pair()?;
     let spawned = crate::process::fork(crate::process::NEW_MOUNT, None, || {
-        let make = || -> io::Result<()> {
-            set_propagation_of_all(Propagation::Private)?;
-            // Opened here, since the kernel takes directories of the own namespace only.
-            let mut held = Vec::new();
-            let data = mount_data(lowers, upper_work, options, &mut held)?;
-            rustix::mount::mount(
-                c"overlay",
-                c"/",
-                c"overlay",
-                rustix::mount::MountFlags::empty(),
-                Some(data.as_c_str()),
-            )?;
-            // The new mount covers the root of the tree; `/..` leads to the topmost mount.
-            let top = rustix::fs::open(c"/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            let copy = bind_clone_fd(&top, false)?;
-            crate::fdpass::send(&theirs, &[0; 4], &[copy.as_fd()])?;
-            Ok(())
-        };
-        if let Err(error) = make() {
-            let number = error.raw_os_error().unwrap_or(libc::EIO);
-            if crate::fdpass::send(&theirs, &number.to_ne_bytes(), &[]).is_err() {
-                return 1;
+        let sent = match make() {
+            Ok(mount) => crate::fdpass::send(&theirs, &[0; 4], &[mount.as_fd()]),
+            Err(error) => {
+                let number = error.raw_os_error().unwrap_or(libc::EIO);
+                crate::fdpass::send(&theirs, &number.to_ne_bytes(), &[])
             }
-        }
-        0
+        };
+        u8::from(sent.is_err())
     })?;
     drop(theirs);
     let (mut number, mut fds) = ([0; 4], Vec::new());
@@ -427,6 +432,15 @@ fn overlay_by_mount(
     fds.pop().ok_or_else(|| match i32::from_ne_bytes(number) {
         0 => io::Error::from(io::ErrorKind::UnexpectedEof),
         number => io::Error::from_raw_os_error(number),
+    })
+}
+
+/// Runs `work` in a thread of its own, which may leave the mount namespace of the others.
+fn in_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("mount-namespace".into());
+        let failed = |_| io::Error::other("a thread failed");
+        thread.spawn_scoped(scope, work)?.join().map_err(failed)?
     })
 }
 
@@ -501,6 +515,11 @@ mod tests {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn fs_lines(path: &str) -> usize {
+        std::fs::read_to_string(path).unwrap().lines().count()
+    }
+
     fn read(root: &OwnedFd, name: &str) -> String {
         let file = rustix::fs::openat(root, name, OFlags::RDONLY, Mode::empty()).unwrap();
         let mut buffer = [0; 16];
@@ -531,6 +550,46 @@ mod tests {
         set_attr(&mount, read_only, true).unwrap();
         assert_eq!(rustix::fs::mkdirat(&mount, "no", Mode::RWXU), Err(Errno::ROFS));
         drop(copy);
+    }
+
+    #[test]
+    fn kernels_that_append_layers() {
+        for (release, appends) in [
+            ("5.15.0-91-generic", false),
+            ("6.1.0-56-amd64", false),
+            ("6.7.12", false),
+            ("6.8", true),
+            ("6.18.1", true),
+            ("10.0", true),
+        ] {
+            assert_eq!(appends_layers(release), appends, "{release}");
+        }
+    }
+
+    #[test]
+    fn overlay_by_mount_is_the_same() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let layers = Layers::new("by-mount");
+        let at = |name: &str| layers.directory.join(name);
+        let (a, b, upper, work) = (at("a"), at("b"), at("upper"), at("work"));
+        let make = || {
+            let both = Some((upper.as_path(), work.as_path()));
+            let mount = overlay_by_mount(&[&a, &b], both, &[("index", Some("off"))])?;
+            assert_eq!(read(&mount, "x"), "a");
+            assert_eq!(read(&mount, "y"), "b");
+            Ok(rustix::fs::mkdirat(&mount, "new", Mode::RWXU)?)
+        };
+        let mounts = || fs_lines("/proc/self/mountinfo");
+        let before = mounts();
+        // In a thread, by one of several.
+        in_thread(make).unwrap();
+        assert!(at("upper/new").is_dir());
+        rustix::fs::rmdir(at("upper/new")).unwrap();
+        let wrong = in_thread(|| overlay_by_mount(&[&at("none")], None, &[]).map(drop));
+        assert_eq!(wrong.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        assert_eq!(mounts(), before);
     }
 
     #[test]
