@@ -117,8 +117,12 @@ pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {
     add(REVISION.as_bytes());
     add(&[u8::from(parts.fonts)]);
     add(parts.boot.unwrap_or_default());
-    parts.replaced.iter().for_each(|name| add(name.as_bytes()));
-    programs.iter().for_each(|program| add(program));
+    for name in parts.replaced {
+        add(name.as_bytes());
+    }
+    for program in programs {
+        add(program);
+    }
     Digest::from_sha256(sum.finalize().into()).to_string()
 }
 
@@ -128,7 +132,9 @@ pub fn recipe(maker: &str, packages: &[Package]) -> String {
     sums.sort_unstable();
     let mut sum = Sha256::new();
     sum.update(maker);
-    sums.iter().for_each(|package| sum.update(package));
+    for package in &sums {
+        sum.update(package);
+    }
     Digest::from_sha256(sum.finalize().into()).to_string()
 }
 

@@ -96,7 +96,7 @@ impl Setup<'_> {
 
         let cache = &self.request.cache;
         fs::create_dir_all(cache).map_err(|error| failure(&error))?;
-        let _lock = self.lock(cache)?;
+        let _lock = lock(cache)?;
         self.sweep(cache)?;
         let (fetcher, packages) = self.choose()?;
         let recipe = runtime::recipe(&maker, &packages);
@@ -183,19 +183,6 @@ impl Setup<'_> {
             ids.extend(image["Id"].as_str().map(str::to_owned));
         }
         Ok(ids)
-    }
-
-    /// Keeps others from the cache while this set-up runs.
-    fn lock(&self, cache: &Path) -> Outcome<fs::File> {
-        let file = fs::File::create(cache.join("lock")).map_err(|error| failure(&error))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(format!(
-                "another set-up is running (it holds {})",
-                file.path().display()
-            ))),
-            Err(error) => Err(Failure::io("the lock of the cache", &error.into())),
-        }
     }
 
     /// Removes what a killed set-up left.
@@ -343,6 +330,19 @@ impl Setup<'_> {
 
     fn go_on(&self) -> Outcome {
         if self.stop.load(Ordering::Relaxed) { Err(Failure::code(130)) } else { Ok(()) }
+    }
+}
+
+/// Keeps others from the cache while this set-up runs.
+fn lock(cache: &Path) -> Outcome<fs::File> {
+    let file = fs::File::create(cache.join("lock")).map_err(|error| failure(&error))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::new(format!(
+            "another set-up is running (it holds {})",
+            file.path().display()
+        ))),
+        Err(error) => Err(Failure::io("the lock of the cache", &error.into())),
     }
 }
 

@@ -74,7 +74,7 @@ pub fn read_prefix(stream: impl BufRead, spool: &Arc<Spool>) -> Result<Prefix, E
             if entry.kind != EntryKind::Regular || entry.size > MAX_REGISTRY {
                 return Err(Error::Unsound(format!("{path} is no registry file")));
             }
-            reader.read_to_end(file).map_err(|error| read_error(error))?;
+            reader.read_to_end(file).map_err(read_error)?;
             continue;
         }
         let Some(inner) = path.strip_prefix("drive_c/") else { continue };
@@ -86,7 +86,7 @@ pub fn read_prefix(stream: impl BufRead, spool: &Arc<Spool>) -> Result<Prefix, E
                     return Err(Error::Unsound(format!("{inner} is beyond all sizes")));
                 }
                 let mut bytes = Vec::new();
-                reader.read_to_end(&mut bytes).map_err(|error| read_error(error))?;
+                reader.read_to_end(&mut bytes).map_err(read_error)?;
                 if is_placeholder(&bytes) {
                     continue;
                 }

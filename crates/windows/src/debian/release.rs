@@ -52,7 +52,7 @@ impl Release {
 
     /// Checksum and size of an index file, by its path from the suite's directory.
     pub fn file(&self, path: &str) -> Option<(Digest, u64)> {
-        self.files.get(path).cloned()
+        self.files.get(path).copied()
     }
 }
 

@@ -148,13 +148,19 @@ pub fn stub_library(soname: &str, functions: &[&str]) -> Vec<u8> {
 
     let mut file = Vec::new();
     let u16s = |file: &mut Vec<u8>, values: &[u16]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+        for value in values {
+            file.extend(value.to_le_bytes());
+        }
     };
     let u32s = |file: &mut Vec<u8>, values: &[u32]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+        for value in values {
+            file.extend(value.to_le_bytes());
+        }
     };
     let u64s = |file: &mut Vec<u8>, values: &[u64]| {
-        values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+        for value in values {
+            file.extend(value.to_le_bytes());
+        }
     };
     file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     u16s(&mut file, &[3, 62]);

@@ -40,7 +40,9 @@ pub(super) fn place(wide: bool, path: &str) -> Option<Place> {
     }
     if let Some(name) = inside(path, LIBRARIES) {
         // Directories beneath have plug-ins and character sets.
-        let library = !name.contains('/') && (name.contains(".so.") || name.ends_with(".so"));
+        let library = !name.contains('/')
+            && (name.contains(".so.")
+                || name.rsplit_once('.').is_some_and(|(_, ending)| ending == "so"));
         return if library { keep() } else { None };
     }
     match path {
@@ -54,7 +56,10 @@ pub(super) fn place(wide: bool, path: &str) -> Option<Place> {
         return if name.ends_with("/copyright") { keep() } else { None };
     }
     if path.starts_with("usr/share/ca-certificates/") {
-        return path.ends_with(".crt").then_some(Place::Certificate);
+        return path
+            .rsplit_once('.')
+            .is_some_and(|(_, ending)| ending == "crt")
+            .then_some(Place::Certificate);
     }
     let kept = ["usr/share/wine", "usr/lib/locale/C.utf8", "usr/share/common-licenses"];
     if kept.iter().any(|directory| inside(path, directory).is_some()) {
