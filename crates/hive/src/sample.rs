@@ -97,7 +97,7 @@ fn layer(key: &mut Key, choices: &mut dyn Iterator<Item = u8>) {
         key.flags = KeyFlags::NONE;
     }
     let values = key.take_values().into_iter().map(|value| {
-        if choices.next().unwrap_or_default() % 4 == 0 {
+        if choices.next().unwrap_or_default().is_multiple_of(4) {
             Value::tombstone(value.name)
         } else {
             value
@@ -142,7 +142,7 @@ pub(crate) fn edits() -> impl Strategy<Value = Vec<Edit>> {
 /// compared by a second spelling in upper case.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Naive {
-    pub(crate) keys: BTreeMap<Vec<String>, NaiveKey>,
+    pub(crate) keys: BTreeMap<Vec<Vec<u16>>, NaiveKey>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -152,15 +152,15 @@ pub(crate) struct NaiveKey {
     time: u64,
     security: Vec<u8>,
     flags: u16,
-    values: BTreeMap<String, (Vec<u16>, u32, Vec<u8>)>,
+    values: BTreeMap<Vec<u16>, (Vec<u16>, u32, Vec<u8>)>,
 }
 
 /// The spelling by which names are the same.
-fn fold(name: &Name) -> String {
-    name.units().iter().map(|&unit| format!("{:04x}", upcase(unit))).collect()
+fn fold(name: &Name) -> Vec<u16> {
+    name.units().iter().copied().map(upcase).collect()
 }
 
-fn fold_path(path: &[Name]) -> Vec<String> {
+fn fold_path(path: &[Name]) -> Vec<Vec<u16>> {
     path.iter().map(fold).collect()
 }
 
@@ -171,7 +171,7 @@ impl Naive {
         naive
     }
 
-    fn add(&mut self, key: &Key, path: &mut Vec<String>) {
+    fn add(&mut self, key: &Key, path: &mut Vec<Vec<u16>>) {
         let value = |value: &Value| {
             (fold(&value.name), (value.name.units().to_vec(), value.kind.0, value.data.clone()))
         };
@@ -201,10 +201,10 @@ impl Naive {
                 key.values.remove(&fold(name));
             }),
             Edit::SetClass(path, class) => {
-                self.change(path, |key| key.class = class.units().to_vec())
+                self.change(path, |key| key.class = class.units().to_vec());
             }
             Edit::SetSecurity(path, bytes) => {
-                self.change(path, |key| key.security = bytes.to_vec())
+                self.change(path, |key| key.security = bytes.to_vec());
             }
             Edit::SetFlags(path, flags) => self.change(path, |key| key.flags = flags.0),
             Edit::SetTime(path, time) => self.change(path, |key| key.time = time.0),
@@ -245,16 +245,24 @@ pub(crate) fn apply(root: &mut Key, edit: &Edit) {
             at(root, path).map(|key| key.remove_value(name));
         }
         Edit::SetClass(path, class) => {
-            at(root, path).map(|key| key.class.clone_from(class));
+            if let Some(key) = at(root, path) {
+                key.class.clone_from(class)
+            }
         }
         Edit::SetSecurity(path, bytes) => {
-            at(root, path).map(|key| key.security = Some(Arc::clone(bytes)));
+            if let Some(key) = at(root, path) {
+                key.security = Some(Arc::clone(bytes));
+            }
         }
         Edit::SetFlags(path, flags) => {
-            at(root, path).map(|key| key.flags = *flags);
+            if let Some(key) = at(root, path) {
+                key.flags = *flags;
+            }
         }
         Edit::SetTime(path, time) => {
-            at(root, path).map(|key| key.last_write = *time);
+            if let Some(key) = at(root, path) {
+                key.last_write = *time;
+            }
         }
         Edit::Create(path, security) => {
             let mut key = root;

@@ -117,7 +117,9 @@ proptest! {
         let mut deltas = Vec::new();
         for edits in &edits {
             let mut next = state.clone();
-            edits.iter().for_each(|edit| sample::apply(&mut next.root, edit));
+            for edit in edits {
+                sample::apply(&mut next.root, edit);
+            }
             deltas.push(diff(&state, &next, &DiffOptions::default()));
             state = next;
         }

@@ -10,8 +10,7 @@ fn marvin_of_known_bytes() {
         (&std::array::from_fn::<u8, 32, _>(|at| u8::try_from(at).unwrap()), "4ce2c225e4ee4fc6"),
     ];
     for (bytes, expected) in cases {
-        let hash: String =
-            marvin32(bytes).to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = format!("{:016x}", marvin32(bytes).swap_bytes());
         assert_eq!(hash, expected, "{bytes:?}");
     }
 }

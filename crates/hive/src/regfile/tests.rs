@@ -145,7 +145,9 @@ proptest! {
     #[test]
     fn a_delta_as_text_does_the_same(base in sample::tree(), edits in sample::edits()) {
         let (base, mut target) = (as_text(&base), as_text(&base));
-        edits.iter().for_each(|edit| sample::apply(&mut target, edit));
+        for edit in &edits {
+            sample::apply(&mut target, edit);
+        }
         let target = as_text(&target);
         let delta = delta::diff(
             &Hive::new(base.clone()),

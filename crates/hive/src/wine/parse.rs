@@ -29,7 +29,9 @@ pub fn parse(text: &[u8]) -> Result<Registry, Error> {
             None => {}
             Some(b';') => {
                 if let Some(path) = line.strip_prefix(RELATIVE) {
-                    base = String::from_utf8_lossy(path).replace("\\\\", "\\");
+                    base = String::from_utf8_lossy(path.trim_ascii_end())
+                        .trim_end()
+                        .replace("\\\\", "\\");
                 }
             }
             Some(b'[') => {
@@ -91,13 +93,10 @@ fn option(builder: &mut Builder, node: usize, line: &[u8]) -> Result<(), &'stati
         let ticks = digits.fold(0_u64, |ticks, digit| ticks << 4 | u64::from(digit));
         builder.set_time(node, FileTime(ticks));
     } else if let Some(class) = line.strip_prefix(b"#class=\"") {
-        let (mut class, _) = unescape(class, b'"')?;
+        let (class, _) = unescape(class, b'"')?;
         // The length of a class is kept in 16 bits, in bytes.
         if class.len() > 0x7FFF {
             return Err("a class of more than 32767 characters");
-        }
-        if class.last() == Some(&0) {
-            class.pop();
         }
         builder.key(node).class = Name::from(class);
     } else if line == b"#link" {

@@ -16,7 +16,9 @@ const WIDTH: usize = 76;
 /// differencing hive has: tombstones.
 pub fn render(registry: &Registry) -> Vec<u8> {
     let mut out = b"WINE REGISTRY Version 2\n;; All keys relative to ".to_vec();
-    out.extend_from_slice(registry.base.replace('\\', "\\\\").as_bytes());
+    // It is a comment of one line.
+    let base: String = registry.base.chars().filter(|letter| !letter.is_control()).collect();
+    out.extend_from_slice(base.trim_end().replace('\\', "\\\\").as_bytes());
     out.push(b'\n');
     match registry.arch {
         Some(Arch::Win32) => out.extend_from_slice(b"\n#arch=win32\n"),
