@@ -1,9 +1,9 @@
 //! Compiles the C programs for Windows and writes the table of them that `src/lib.rs` includes.
 
+use std::env;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
 const COMPILER: &str = "x86_64-w64-mingw32-gcc";
 const PACKAGE: &str = "gcc-mingw-w64-x86-64";
@@ -66,7 +66,7 @@ fn main() -> Result<(), String> {
         ))?;
     }
     line("];")?;
-    fs::write(out.join("programs.rs"), table).map_err(|error| error.to_string())
+    fs_err::write(out.join("programs.rs"), table).map_err(|error| error.to_string())
 }
 
 fn compile(program: &Program, to: &Path) -> Result<(), String> {

@@ -450,10 +450,47 @@ static HANDLE restricted_token(void)
     return token;
 }
 
+static BOOL driver_runs(const WCHAR *device)
+{
+    HANDLE file;
+    IO_STATUS_BLOCK io;
+    OBJECT_ATTRIBUTES attributes;
+    UNICODE_STRING name;
+    object(&attributes, &name, device, 0);
+    if (NtOpenFile(&file, SYNCHRONIZE, &attributes, &io, FILE_SHARE_READ | FILE_SHARE_WRITE, 0) < 0)
+        return FALSE;
+    NtClose(file);
+    return TRUE;
+}
+
+/*
+ * Holds the session, and waits until its drivers run: volumes and networks are asked through them.
+ * Wine has an event for all services, which comes some 50 ms later, and none for a driver.
+ */
+static void join_session(const struct start *start)
+{
+    HANDLE session;
+    OBJECT_ATTRIBUTES attributes;
+    UNICODE_STRING name;
+    object(&attributes, &name, L"\\KernelObjects\\__wineboot_event", 0);
+    NtOpenEvent(&session, SYNCHRONIZE, &attributes);
+    if (start->skip_services)
+        return;
+    HANDLE services = CreateEventW(NULL, TRUE, FALSE, L"__wine_SvcctlStarted");
+    if (services) {
+        for (unsigned i = 0; i < SERVICES_WAIT && !(driver_runs(L"\\Device\\MountPointManager")
+                                                    && driver_runs(L"\\Device\\Nsi")); i++)
+            if (WaitForSingleObject(services, 1) == WAIT_OBJECT_0)
+                break;
+        CloseHandle(services);
+    }
+}
+
 static void start_program(const struct start *start, STARTUPINFOW *startup)
 {
     PROCESS_INFORMATION info;
-    DWORD flags = CREATE_UNICODE_ENVIRONMENT | (start->terminal ? 0 : CREATE_NO_WINDOW);
+    /* The drivers are waited for while Linux loads the program. */
+    DWORD flags = CREATE_SUSPENDED | CREATE_UNICODE_ENVIRONMENT | (start->terminal ? 0 : CREATE_NO_WINDOW);
     BOOL done;
     if (start->directory && !SetCurrentDirectoryW(start->directory))
         fail("directory", GetLastError());
@@ -470,6 +507,8 @@ static void start_program(const struct start *start, STARTUPINFOW *startup)
     }
     if (!done)
         fail("program", GetLastError());
+    join_session(start);
+    ResumeThread(info.hThread);
     CloseHandle(info.hThread);
     process = info.hProcess;
     process_id = info.dwProcessId;
@@ -590,42 +629,6 @@ static void open_directory(void)
     directory_length = to - directory;
 }
 
-static BOOL driver_runs(const WCHAR *device)
-{
-    HANDLE file;
-    IO_STATUS_BLOCK io;
-    OBJECT_ATTRIBUTES attributes;
-    UNICODE_STRING name;
-    object(&attributes, &name, device, 0);
-    if (NtOpenFile(&file, SYNCHRONIZE, &attributes, &io, FILE_SHARE_READ | FILE_SHARE_WRITE, 0) < 0)
-        return FALSE;
-    NtClose(file);
-    return TRUE;
-}
-
-/*
- * Holds the session, and waits until its drivers run: volumes and networks are asked through them.
- * Wine has an event for all services, which comes some 50 ms later, and none for a driver.
- */
-static void join_session(const struct start *start)
-{
-    HANDLE session;
-    OBJECT_ATTRIBUTES attributes;
-    UNICODE_STRING name;
-    object(&attributes, &name, L"\\KernelObjects\\__wineboot_event", 0);
-    NtOpenEvent(&session, SYNCHRONIZE, &attributes);
-    if (start->skip_services)
-        return;
-    HANDLE services = CreateEventW(NULL, TRUE, FALSE, L"__wine_SvcctlStarted");
-    if (services) {
-        for (unsigned i = 0; i < SERVICES_WAIT && !(driver_runs(L"\\Device\\MountPointManager")
-                                                    && driver_runs(L"\\Device\\Nsi")); i++)
-            if (WaitForSingleObject(services, 1) == WAIT_OBJECT_0)
-                break;
-        CloseHandle(services);
-    }
-}
-
 void start(void)
 {
     struct start start = { 0 };
@@ -643,7 +646,6 @@ void start(void)
     }
     SetConsoleCtrlHandler(ignore_event, TRUE);
     HANDLE changes = FindFirstChangeNotificationW(path(L""), FALSE, FILE_NOTIFY_CHANGE_FILE_NAME);
-    join_session(&start);
     start_program(&start, &startup);
 
     HANDLE wait[2] = { process, changes };
