@@ -83,6 +83,7 @@ impl Engine {
             config,
         });
         engine.recover().await?;
+        engine.collect_registries();
         Ok(engine)
     }
 

@@ -200,6 +200,7 @@ impl Engine {
         let mut items = self.image_remove_records(text, query)?;
         if items.iter().any(|item| !item.deleted.is_empty()) {
             let collected = self.images.collect().await?;
+            self.collect_registries();
             items.extend(collected.layers.iter().map(deleted));
         }
         Ok(items)
@@ -254,6 +255,7 @@ impl Engine {
         let mut report = ImagesPruneReport::default();
         if !items.is_empty() {
             let collected = self.images.collect().await?;
+            self.collect_registries();
             items.extend(collected.layers.iter().map(deleted));
             report.space_reclaimed = collected.bytes;
             report.images_deleted = items.into();

@@ -99,6 +99,21 @@ impl Engine {
         Ok(prepared)
     }
 
+    /// Removes the registries of layers that are gone, and what was not finished.
+    pub(crate) fn collect_registries(&self) {
+        let folder = self.config.data_root.join("windows/registry");
+        let mut ready = self.windows.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let layers = self.store.layers();
+        let is_there = |name: &str| layers.iter().any(|layer| layer.chain_id.hex() == name);
+        ready.retain(|chain, _| is_there(&chain.hex()));
+        let Ok(entries) = fs_err::read_dir(&folder) else { return };
+        for entry in entries.flatten() {
+            if !is_there(&entry.file_name().to_string_lossy()) {
+                crate::containers::remove::remove_directory(&entry.path());
+            }
+        }
+    }
+
     /// The hives of a chain: the base's, and every difference above it.
     pub(crate) fn effective_registry(&self, chain: Digest) -> Result<Registry, Error> {
         let layers = self.windows_layers(&chain)?;
