@@ -387,7 +387,8 @@ pub fn busybox_tree(tree: &Path) {
     write("etc/group", "root:x:0:\ndaemon:x:1:\nuser:x:1000:\nextra:x:2000:user\n");
 }
 
-fn silo_binary() -> PathBuf {
+/// The program under test: `SILO`, or the one beside the test.
+pub fn silo_binary() -> PathBuf {
     if let Some(path) = std::env::var_os("SILO") {
         return path.into();
     }

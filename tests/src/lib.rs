@@ -9,7 +9,7 @@ mod http;
 mod skip;
 
 pub use debian::debian_mirror;
-pub use engine::{Engine, Kind, Outcome, busybox_tree};
+pub use engine::{Engine, Kind, Outcome, busybox_tree, silo_binary};
 pub use http::Response;
 pub use skip::skip;
 

@@ -23,7 +23,7 @@ const DEMO: [(&str, &str); 4] = [
     ("busybox-static", "/bin/busybox"),
 ];
 
-const TEST: [(&str, &str); 18] = [
+const TEST: [(&str, &str); 20] = [
     ("bzip2", "/bin/bzip2"),
     ("xz-utils", "/usr/bin/xz"),
     ("docker.io", "/usr/sbin/dockerd"),
@@ -42,6 +42,8 @@ const TEST: [(&str, &str); 18] = [
     ("hyperfine", "/usr/bin/hyperfine"),
     ("python3", "/usr/bin/python3"),
     ("netcat-openbsd", "/usr/bin/nc.openbsd"),
+    ("libhivex-bin", "/usr/bin/hivexml"),
+    ("python3-hivex", "/usr/lib/python3/dist-packages/hivex/__init__.py"),
 ];
 
 /// Installs the packages whose file is missing; does nothing when all are there.

@@ -2,6 +2,7 @@
 
 mod container;
 mod exec;
+mod hive;
 mod image;
 mod image_stream;
 mod inspect;
@@ -25,6 +26,7 @@ use crate::options::{RunFlags, UpdateFlags};
 /// Groups of commands.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
+    ("hive", "Read and change registry hives of Windows"),
     ("image", "Manage images"),
     ("network", "Manage networks"),
     ("system", "Manage Silo"),
@@ -611,6 +613,69 @@ pub(crate) const COMMANDS: &[Command] = &[
         Arity::None,
         system::PruneFlags::FLAGS,
         run!(system::prune),
+    ),
+    Command::new(
+        "hive",
+        "dump",
+        "[OPTIONS] FILE [KEY]",
+        "Show the keys and values of a registry hive",
+        Arity::Between(1, 2),
+        hive::DumpFlags::FLAGS,
+        run!(hive::dump),
+    ),
+    Command::new(
+        "hive",
+        "get",
+        "[OPTIONS] FILE KEY [VALUE]",
+        "Show a value of a key, or all of them",
+        Arity::Between(2, 3),
+        hive::GetFlags::FLAGS,
+        run!(hive::get),
+    ),
+    Command::new(
+        "hive",
+        "set",
+        "[OPTIONS] FILE KEY [VALUE [DATA...]]",
+        "Set or delete a value or a key",
+        Arity::AtLeast(2),
+        hive::SetFlags::FLAGS,
+        run!(hive::set),
+    ),
+    Command::new(
+        "hive",
+        "diff",
+        "[OPTIONS] BASE TARGET",
+        "Show how one hive differs from another, or write that as a differencing hive",
+        Arity::Exactly(2),
+        hive::DiffFlags::FLAGS,
+        run!(hive::diff),
+    ),
+    Command::new(
+        "hive",
+        "merge",
+        "[OPTIONS] BASE DELTA [DELTA...]",
+        "Lay differencing hives over a hive, lowest first",
+        Arity::AtLeast(2),
+        hive::MergeFlags::FLAGS,
+        run!(hive::merge),
+    ),
+    Command::new(
+        "hive",
+        "export",
+        "[OPTIONS] FILE [KEY]",
+        "Write a hive, or a key with all below it, in another format",
+        Arity::Between(1, 2),
+        hive::ExportFlags::FLAGS,
+        run!(hive::export),
+    ),
+    Command::new(
+        "hive",
+        "import",
+        "[OPTIONS] FILE REGFILE|- [REGFILE...]",
+        "Make the changes of registry editor files (.reg) in a hive",
+        Arity::AtLeast(2),
+        hive::ImportFlags::FLAGS,
+        run!(hive::import),
     ),
     Command::new(
         "windows",

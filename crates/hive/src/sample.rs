@@ -246,7 +246,7 @@ pub(crate) fn apply(root: &mut Key, edit: &Edit) {
         }
         Edit::SetClass(path, class) => {
             if let Some(key) = at(root, path) {
-                key.class.clone_from(class)
+                key.class.clone_from(class);
             }
         }
         Edit::SetSecurity(path, bytes) => {

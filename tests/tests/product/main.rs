@@ -8,6 +8,7 @@ mod engines;
 mod errors;
 mod events;
 mod exec;
+mod hive;
 mod images;
 mod inspect;
 mod lifecycle;
