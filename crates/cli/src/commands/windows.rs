@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use silo_client::{Client, ClientError};
 use silo_windows::{base, runtime};
@@ -55,26 +56,38 @@ pub(crate) async fn setup_windows(invocation: Invocation) -> Outcome {
     invocation.cli.line(&line)
 }
 
+/// How long an interrupted set-up may take to notice.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// Sets up in a thread of its own; an interrupt ends it and leaves nothing in the engine.
 async fn run(client: Client, request: Request) -> Outcome<String> {
     let engine = Engine::new(client.clone());
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let mut task = tokio::task::spawn_blocking(move || setup(&engine, &request, &stopped));
-    let died = |_| Failure::new("the set-up broke off");
     tokio::select! {
-        result = &mut task => result.map_err(died)?,
+        result = &mut task => result.map_err(|_| Failure::new("the set-up broke off"))?,
         _ = tokio::signal::ctrl_c() => {
             stop.store(true, Ordering::Relaxed);
-            // With the container gone, whatever waits for it fails.
-            match remove(&client, SETUP).await {
-                Ok(()) | Err(ClientError::Engine { status: 404, .. }) => {}
-                Err(error) => return Err(error.into()),
+            // With the container gone, whatever waits for it fails. What has nothing to do with
+            // the engine ends with this process.
+            clean(&client).await?;
+            if tokio::time::timeout(NOTICE, task).await.is_err() {
+                clean(&client).await?;
             }
-            drop(task.await.map_err(died)?);
             Err(Failure::code(130))
         }
     }
+}
+
+/// Removes what the set-up has in the engine while it runs.
+async fn clean(client: &Client) -> Outcome {
+    let absent = |result| match result {
+        Err(ClientError::Engine { status: 404, .. }) => Ok(()),
+        other => other,
+    };
+    absent(remove(client, SETUP).await)?;
+    Ok(absent(client.delete(format!("/images/{SETUP}")).done().await)?)
 }
 
 /// Where downloads are kept when nothing else is said.
