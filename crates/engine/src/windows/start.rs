@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use silo_docker::exec::ExecCreateRequest;
+use silo_docker::host_config::Resources;
 use silo_oci::runtime::Process;
 use silo_shim::config::{RootConfig, ShimConfig};
 use silo_shim::protocol::ProcessRef;
@@ -26,6 +27,7 @@ use crate::containers::sandbox::Prepared as Network;
 use crate::containers::start::Failure;
 use crate::engine::Engine;
 use crate::spec as linux;
+use crate::spec::mounts::Extra;
 
 /// A terminal whose size nobody told.
 const TERMINAL: Terminal = Terminal { columns: 80, rows: 25 };
@@ -72,6 +74,13 @@ impl Engine {
             mount.destination = self.place(&drive, &mount.destination)?;
         }
         mounts.append(&mut network.files);
+        if let Some(processors) = processors(&record.host_config.resources) {
+            // Where Wine counts them.
+            let list = container.path("processors");
+            fs_err::write(&list, format!("0-{}\n", processors - 1))
+                .map_err(|error| Error::internal(error.to_string()))?;
+            mounts.push(Extra::file(list, "/sys/devices/system/cpu/online", false));
+        }
         let namespaces = linux::Namespaces {
             network: std::mem::take(&mut network.join),
             ..linux::Namespaces::default()
@@ -295,13 +304,66 @@ fn terminal([height, width]: [u32; 2]) -> Terminal {
     }
 }
 
+/// How many processors a program is to see, where fewer than the host's are asked for.
+fn processors(resources: &Resources) -> Option<u64> {
+    const NANO: u64 = 1_000_000_000;
+    let positive = |number: i64| u64::try_from(number).ok().filter(|&number| number > 0);
+    let host = std::thread::available_parallelism().map_or(u64::MAX, |n| n.get() as u64);
+    let quota = positive(resources.cpu_quota)
+        .map(|quota| quota.div_ceil(positive(resources.cpu_period).unwrap_or(100_000)));
+    positive(resources.cpu_count)
+        .or_else(|| positive(resources.nano_cpus).map(|cpus| cpus.div_ceil(NANO)))
+        .or(quota)
+        .or_else(|| (!resources.cpuset_cpus.is_empty()).then(|| listed(&resources.cpuset_cpus)))
+        .filter(|&count| count > 0 && count < host)
+}
+
+/// How many numbers a list such as `0-2,5` has.
+fn listed(list: &str) -> u64 {
+    list.split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            Some(last.checked_sub(first)?.saturating_add(1))
+        })
+        .fold(0, u64::saturating_add)
+}
+
 /// The environment of a program.
 fn block(ready: &Prepared, record: &Record, rights: Rights, more: &[String]) -> Vec<String> {
     let Variables { system, user } = &ready.variables;
     let mut all = environment::base(system, user, &record.config.hostname, &account_of(rights));
     let mut own = record.config.env.to_vec();
     paths::merge_names(&mut own);
+    if let Some(count) = processors(&record.host_config.resources) {
+        all.set("NUMBER_OF_PROCESSORS", &count.to_string());
+    }
     all.apply(&own);
     all.apply(more);
     all.block()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_that_are_seen() {
+        for (list, count) in [("0", 1), ("0-2,5", 4), ("3-1", 0), ("x", 0), ("0, 1", 2)] {
+            assert_eq!(listed(list), count, "{list}");
+        }
+        let host = std::thread::available_parallelism().unwrap().get();
+        if host > 1 {
+            let seen = |change: fn(&mut Resources)| {
+                let mut resources = Resources::default();
+                change(&mut resources);
+                processors(&resources)
+            };
+            assert_eq!(seen(|r| r.nano_cpus = 500_000_000), Some(1));
+            assert_eq!(seen(|r| r.cpu_quota = 50_000), Some(1));
+            assert_eq!(seen(|r| r.cpuset_cpus = "0".into()), Some(1));
+            assert_eq!(seen(|r| r.nano_cpus = 1_000_000_000_000), None);
+        }
+        assert_eq!(processors(&Resources::default()), None);
+    }
 }
