@@ -16,8 +16,9 @@ pub enum Packages {
 }
 
 /// Each package with a file that shows it is there.
-const DEMO: [(&str, &str); 4] = [
+const DEMO: [(&str, &str); 5] = [
     ("gcc-mingw-w64-x86-64-win32", "/usr/bin/x86_64-w64-mingw32-gcc"),
+    ("gpgv", "/usr/bin/gpgv"),
     ("gcc", "/usr/bin/gcc"),
     ("libc6-dev", "/usr/include/stdio.h"),
     ("busybox-static", "/bin/busybox"),

@@ -21,7 +21,9 @@ pub const PACKAGES: [Wish; 10] = [
 ];
 
 /// Packages for text that is really drawn.
-pub const PACKAGES_FONTS: [Wish; 6] = [
+pub const PACKAGES_FONTS: [Wish; 8] = [
+    Wish { names: &["zlib1g"], follow: false },
+    Wish { names: &["libbrotli1"], follow: false },
     Wish { names: &["libfreetype6"], follow: false },
     Wish { names: &["libpng16-16t64", "libpng16-16"], follow: false },
     Wish { names: &["libbz2-1.0"], follow: false },
