@@ -171,7 +171,7 @@ impl Setup<'_> {
             complete &= base.is_some_and(|base| label(&base, runtime::RECIPE) == recipe);
         }
         let (maker, version) = (label(&image, runtime::MAKER), label(&image, runtime::LABEL));
-        Ok(Some(Current { complete, maker, version, recipe }))
+        Ok(Some(Current { complete, maker, recipe, version }))
     }
 
     /// The ids of the images of an earlier set-up.
