@@ -69,3 +69,53 @@ pub fn visit(
     };
     read().map_err(|source| Error::Archive { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes =
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, data.len());
+        bytes.push_str(&String::from_utf8_lossy(data));
+        if data.len() % 2 == 1 {
+            bytes.push('\n');
+        }
+        bytes.into_bytes()
+    }
+
+    fn read(archive: &[u8]) -> Result<String, Archive> {
+        let mut text = String::new();
+        data_member(archive)?.read_to_string(&mut text).map_err(Archive::Read)?;
+        Ok(text)
+    }
+
+    #[test]
+    fn the_data_member_is_found() {
+        let mut archive = MAGIC.to_vec();
+        archive.extend(member("debian-binary", b"2.0\n"));
+        archive.extend(member("control.tar.xz", b"odd"));
+        archive.extend(member("data.tar.xz/", b"data"));
+        archive.extend(member("later", b"x"));
+        assert_eq!(read(&archive).unwrap(), "data");
+        for end in [0, 7, 30, 100] {
+            assert!(read(&archive[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn damaged_archives_are_refused() {
+        let mut huge = MAGIC.to_vec();
+        huge.extend(member("a", b"").iter());
+        huge[8 + 48..8 + 58].copy_from_slice(b"9999999999");
+        let mut signed = MAGIC.to_vec();
+        signed.extend(member("a", b""));
+        signed[8 + 48..8 + 50].copy_from_slice(b"-1");
+        let mut many = MAGIC.to_vec();
+        (0..20).for_each(|_| many.extend(member("a", b"")));
+        many.extend(member("data.tar", b"x"));
+        for archive in [&b"!<arch>x"[..], &huge, &signed, &many] {
+            assert!(read(archive).is_err());
+        }
+    }
+}

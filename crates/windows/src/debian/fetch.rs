@@ -352,3 +352,79 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Watch for Nobody {
+        fn bytes(&self, _: u64, _: u64) {}
+        fn note(&self, _: &str) {}
+    }
+
+    /// A mirror with one package, a fetcher of it, and what the index says of it.
+    fn prepared(content: &[u8]) -> (tempfile::TempDir, Fetcher, Package) {
+        let directory = tempfile::tempdir().unwrap();
+        let (mirror, cache) = (directory.path().join("debian"), directory.path().join("cache"));
+        fs::create_dir_all(mirror.join("pool")).unwrap();
+        fs::create_dir(&cache).unwrap();
+        fs::write(mirror.join("pool/a.deb"), content).unwrap();
+        let mirror = Mirror::new(&format!("file://{}", mirror.display()), |_| None).unwrap();
+        let suite = Suite { mirror, name: "trixie".to_owned(), required: true };
+        let package = Package {
+            name: "a".to_owned(),
+            architecture: "amd64".to_owned(),
+            version: "1".to_owned(),
+            path: "pool/a.deb".to_owned(),
+            size: content.len() as u64,
+            digest: Digest::from_sha256(Sha256::digest(content).into()),
+            depends: Vec::new(),
+            suite: 0,
+        };
+        let fetcher = Fetcher::new(vec![suite], cache);
+        (directory, fetcher, package)
+    }
+
+    fn fetch(fetcher: &Fetcher, package: &Package) -> Result<Vec<u8>, Error> {
+        let fetched = fetcher.packages(&[package.clone()], &Nobody, &AtomicBool::new(false))?;
+        Ok(fs::read(&fetched[0].file).unwrap())
+    }
+
+    #[test]
+    fn packages_are_fetched_once_and_completed() {
+        let (directory, fetcher, package) = prepared(b"content");
+        let part = fetcher.cache.join(format!("{}.part", package.digest.hex()));
+        fs::write(&part, "cont").unwrap();
+        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content");
+        assert!(!part.exists());
+        fs::remove_dir_all(directory.path().join("debian")).unwrap();
+        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content", "it is in the cache");
+    }
+
+    #[test]
+    fn other_contents_are_refused_and_forgotten() {
+        let (directory, fetcher, package) = prepared(b"content");
+        for (content, what) in [(&b"CONTENT"[..], "checksum"), (b"content and more", "size")] {
+            fs::write(directory.path().join("debian/pool/a.deb"), content).unwrap();
+            match fetch(&fetcher, &package) {
+                Err(Error::Mismatch { what: told, .. }) => assert_eq!(told, what),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(fs::read_dir(&fetcher.cache).unwrap().count(), 0);
+        }
+        fs::remove_file(directory.path().join("debian/pool/a.deb")).unwrap();
+        assert!(matches!(fetch(&fetcher, &package), Err(Error::Missing(_))));
+        assert_eq!(fs::read_dir(&fetcher.cache).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_wrong_part_is_noticed() {
+        let (_directory, fetcher, package) = prepared(b"content");
+        let part = fetcher.cache.join(format!("{}.part", package.digest.hex()));
+        fs::write(&part, "wron").unwrap();
+        assert!(matches!(fetch(&fetcher, &package), Err(Error::Mismatch { .. })));
+        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content");
+    }
+}
