@@ -45,14 +45,14 @@ fn standalone(key: &Key, semantics: Semantics) -> Key {
 }
 
 /// What two lists in the order of their names have of one name.
-enum Pair<L, R> {
+pub(crate) enum Pair<L, R> {
     Left(L),
     Right(R),
     Both(L, R),
 }
 
 /// Walks two ordered lists side by side.
-fn join<L, R>(
+pub(crate) fn join<L, R>(
     left: impl IntoIterator<Item = L>,
     right: impl IntoIterator<Item = R>,
     order: impl Fn(&L, &R) -> std::cmp::Ordering,

@@ -17,16 +17,15 @@
 //! the code page of Windows 1252, also in the bytes of `hex(2)` and `hex(7)`. In quotes a
 //! backslash stands before a backslash or a quote.
 
+mod apply;
 mod parse;
 mod render;
 
+pub use apply::apply;
 pub use parse::parse;
 pub use render::render;
 
-use crate::key::{Key, KeyFlags, MAX_DEPTH, MAX_KEY_NAME};
 use crate::name::Name;
-use crate::text::{TOO_DEEP, TOO_LONG};
-use crate::time::FileTime;
 use crate::value::Value;
 
 /// The version of a file.
@@ -92,84 +91,6 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
-}
-
-/// Makes the changes in a hive whose root stands for a path, `HKEY_LOCAL_MACHINE\SOFTWARE`.
-/// Keys that are made or changed get the time. Nothing is changed if a key is outside.
-pub fn apply(root: &mut Key, prefix: &str, edits: &[Edit], time: FileTime) -> Result<(), Error> {
-    let top: Vec<Name> = crate::key::parts(prefix).map(Name::from).collect();
-    let top = long_root(top);
-    for edit in edits {
-        below(edit, &top, prefix)?;
-    }
-    for edit in edits {
-        change(root, below(edit, &top, prefix)?, edit, time);
-    }
-    Ok(())
-}
-
-/// The names of an edit's key below the root.
-fn below<'a>(edit: &'a Edit, top: &[Name], prefix: &str) -> Result<&'a [Name], Error> {
-    let shown = || edit.path.iter().map(ToString::to_string).collect::<Vec<_>>().join("\\");
-    let inside = edit.path.len() >= top.len()
-        && top.iter().zip(&edit.path).all(|(one, other)| one.is(other));
-    if !inside {
-        return Err(Error::Outside { key: shown(), prefix: prefix.to_owned() });
-    }
-    let path = &edit.path[top.len()..];
-    let wrong = |reason| Err(Error::Key { key: shown(), reason });
-    if path.len() >= MAX_DEPTH {
-        return wrong(TOO_DEEP);
-    }
-    if path.iter().any(|name| name.units().len() > MAX_KEY_NAME) {
-        return wrong(TOO_LONG);
-    }
-    Ok(path)
-}
-
-fn change(root: &mut Key, path: &[Name], edit: &Edit, time: FileTime) {
-    if edit.delete {
-        let Some((last, above)) = path.split_last() else {
-            root.take_values();
-            root.take_subkeys();
-            root.last_write = time;
-            return;
-        };
-        let parent = above.iter().try_fold(root, |key, name| key.subkey_mut(name));
-        if let Some(parent) = parent
-            && parent.remove_subkey(last).is_some()
-        {
-            parent.last_write = time;
-        }
-        return;
-    }
-    let mut key = root;
-    for name in path {
-        if key.subkey(name).is_none() {
-            let mut made = Key::new(name.clone());
-            made.last_write = time;
-            key.last_write = time;
-            key.insert_subkey(made);
-        }
-        let Some(next) = key.subkey_mut(name) else { return };
-        key = next;
-    }
-    for change in &edit.changes {
-        key.last_write = time;
-        match change {
-            Change::Set(value) => {
-                if value.kind == crate::ValueType::LINK
-                    && value.name.is(&Name::from("SymbolicLinkValue"))
-                {
-                    key.flags = key.flags | KeyFlags::SYMLINK;
-                }
-                key.set_value(value.clone());
-            }
-            Change::Delete(name) => {
-                key.remove_value(name);
-            }
-        }
-    }
 }
 
 /// The path with the long name of its first part: `HKLM` is `HKEY_LOCAL_MACHINE`.

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::key::Semantics;
-use crate::{Hive, ValueType, delta, sample};
+use crate::key::{Key, KeyFlags, Semantics};
+use crate::{FileTime, Hive, ValueType, delta, sample};
 
 const FIVE: &str = "Windows Registry Editor Version 5.00\r\n\
 \r\n\
@@ -193,4 +193,54 @@ fn deletions_of_a_layer() {
     let expected =
         ["REGEDIT4", "[R]", "[-R\\gone]", "[-R\\new]", "[R\\new]", "[R\\new\\below]", "\"v\"=-"];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn edits_follow_each_other() {
+    let text = b"REGEDIT4\n[HKLM\\a\\old]\n[HKLM\\a]\n\"v\"=\"1\"\n\"V\"=-\n\"w\"=-\n\"w\"=\"2\"\n\
+        [-HKLM\\b]\n[HKLM\\b\\new]\n[HKLM\\c\\x]\n[-HKLM\\c]\n[-HKLM\\nothing\\at\\all]\n\
+        [-HKLM\\d]\n[HKLM\\D]\n[-HKLM\\e\\gone]\n";
+    let mut root = Key::new("ROOT");
+    for path in ["b\\was", "c\\was", "d\\was", "e\\gone", "e\\stays"] {
+        root.create(path, FileTime(1)).unwrap();
+    }
+    apply(&mut root, "HKLM", &parse(text).unwrap(), FileTime(2)).unwrap();
+    let expected =
+        ["", "\\A", "\\A W=2", "\\A\\OLD", "\\B", "\\B\\NEW", "\\D", "\\E", "\\E\\STAYS"];
+    let mut shown = Vec::new();
+    fn show(key: &Key, path: &str, shown: &mut Vec<String>) {
+        shown.push(path.to_uppercase());
+        for value in key.values() {
+            shown.push(format!("{path} {}={}", value.name, value.text().unwrap()).to_uppercase());
+        }
+        for subkey in key.subkeys() {
+            show(subkey, &format!("{path}\\{}", subkey.name()), shown);
+        }
+    }
+    show(&root, "", &mut shown);
+    assert_eq!(shown, expected);
+    let time = |path: &str| root.get(path).unwrap().last_write.0;
+    assert_eq!(["", "a", "b", "e", "e\\stays"].map(time), [2, 2, 2, 2, 1]);
+
+    let all = b"REGEDIT4\n[HKLM\\x]\n[-HKLM]\n[HKLM\\y]\n";
+    apply(&mut root, "HKLM", &parse(all).unwrap(), FileTime(3)).unwrap();
+    assert_eq!((root.count(), root.get("y").is_some()), (2, true));
+}
+
+#[test]
+fn a_hundred_thousand_keys_backwards_take_no_time() {
+    use std::fmt::Write as _;
+    let mut text = String::from("REGEDIT4\n");
+    for number in (0..100_000).rev() {
+        writeln!(text, "[HKLM\\k{number:06}]").unwrap();
+    }
+    text.push_str("[HKLM\\values]\n");
+    for number in (0..100_000).rev() {
+        writeln!(text, "\"{number:06}\"=dword:1").unwrap();
+    }
+    let edits = parse(text.as_bytes()).unwrap();
+    let mut root = Key::new("ROOT");
+    apply(&mut root, "HKLM", &edits, FileTime(0)).unwrap();
+    assert_eq!(root.subkeys().len(), 100_001);
+    assert_eq!(root.get("values").unwrap().values().len(), 100_000);
 }
