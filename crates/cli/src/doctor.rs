@@ -142,11 +142,21 @@ fn cgroups() -> Finding {
 }
 
 fn overlay() -> Finding {
-    let known = read("/proc/filesystems").unwrap_or_default();
-    if known.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
-        Finding::good("overlay", "in the kernel")
-    } else {
-        Finding::bad(Verdict::Failure, "overlay", "unknown to the kernel", "modprobe overlay")
+    let list = read("/proc/filesystems").unwrap_or_default();
+    let known = list.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay");
+    if known {
+        return Finding::good("overlay", "in the kernel");
+    }
+    // Who may mount makes the kernel load the module, as the first container would.
+    match rustix::mount::fsopen("overlay", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(_) => Finding::good("overlay", "in the kernel"),
+        Err(Errno::PERM) => {
+            let advice = "modprobe overlay, unless the first container does it";
+            Finding::bad(Verdict::Warning, "overlay", "not loaded yet", advice)
+        }
+        Err(_) => {
+            Finding::bad(Verdict::Failure, "overlay", "unknown to the kernel", "modprobe overlay")
+        }
     }
 }
 
