@@ -43,6 +43,8 @@ pub struct Node {
     pub written: FileTime,
     /// Attributes that Linux has a place for: readonly, hidden, system.
     pub attributes: FileAttributes,
+    /// Its path beneath, if a directory that holds it was moved.
+    pub origin: Option<Vec<u8>>,
 }
 
 /// What was found.
@@ -282,7 +284,12 @@ impl<B: Beneath> Scan<'_, B> {
         let node = self.found.get(&id).cloned();
         let implied = self.written;
         self.written = node.as_ref().map_or(implied, |node| node.written);
-        let below = self.beneath.tree().find(&path);
+        let origin = node.as_ref().and_then(|node| node.origin.as_ref());
+        let origin = origin.map_or_else(
+            || Some(path.clone()),
+            |origin| Some(LayerPath::parse(&[b"Files/", &origin[..]].concat()).ok()?.0),
+        );
+        let below = origin.and_then(|origin| self.beneath.tree().find(&origin));
         let below = below.and_then(|at| self.beneath.entry(&self.beneath.tree().path(at)));
         let kind = node.as_ref().map_or(&Found::Directory { opaque: false }, |node| &node.kind);
         let header = match kind {
@@ -337,8 +344,8 @@ impl<B: Beneath> Scan<'_, B> {
         // As it was written, if it leads where it did.
         let same = below.and_then(|entry| match &entry.kind {
             EntryKind::Link { target, junction, directory } => {
-                let names = target::resolve(path, target).ok()?;
-                let is_same = target::to_posix(path, &names).ok()? == shown;
+                let names = target::resolve(&entry.path, target).ok()?;
+                let is_same = target::to_posix(&entry.path, &names).ok()? == shown;
                 is_same.then(|| (target.clone(), *junction, *directory))
             }
             _ => None,

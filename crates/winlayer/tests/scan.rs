@@ -28,7 +28,7 @@ impl Beneath for Layers {
 
 fn node(path: &str, kind: Found) -> Node {
     let written = FileTime(133_444_736_001_234_567);
-    Node { path: path.into(), kind, written, attributes: FileAttributes::default() }
+    Node { path: path.into(), kind, written, attributes: FileAttributes::default(), origin: None }
 }
 
 fn file(path: &str, size: u64) -> Node {
