@@ -78,4 +78,4 @@ pub use store::Store;
 pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,
 };
-pub use windows::WindowsLayer;
+pub use windows::{WindowsChanges, WindowsLayer};

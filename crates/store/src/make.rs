@@ -63,7 +63,7 @@ impl Store {
         self.add_layer(join(thread)?, snapshot.chain, config)
     }
 
-    fn add_layer(
+    pub(crate) fn add_layer(
         &self,
         new: NewLayer,
         parent: Option<Digest>,

@@ -16,6 +16,9 @@
 //!
 //! It is derived, so it can be removed and is made again.
 
+mod commit;
+mod find;
+
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -33,6 +36,8 @@ use silo_winlayer::{
 
 use crate::layer::{FILES, remove_tree};
 use crate::{Error, Layer, Store, recipe};
+
+pub use commit::WindowsChanges;
 
 /// Directory of a layer's Windows view.
 const VIEW: &str = "windows";
