@@ -133,6 +133,15 @@ pub fn base(system: &Hive, user: &Hive, host: &str, account: &Account<'_>) -> En
     all.set("TMP", &temporary);
     let path = all.get("Path").map(str::to_owned);
     all.add_key(user.get(ACCOUNT));
+    // The hive may be another account's, which names its own place.
+    for name in ["TEMP", "TMP"] {
+        let usual = all
+            .get(name)
+            .is_some_and(|value| value.to_ascii_lowercase().ends_with("\\appdata\\local\\temp"));
+        if usual {
+            all.set(name, &temporary);
+        }
+    }
     // As on Windows, an account's path is added to the system's.
     if let (Some(system), Some(own)) = (path, all.get("Path").map(str::to_owned))
         && own != system
@@ -189,7 +198,13 @@ mod tests {
                 Value::dword("NUMBER", 3),
             ],
         );
-        let user = hive(ACCOUNT, vec![Value::expand_string("PATH", "%USERPROFILE%\\bin")]);
+        let user = hive(
+            ACCOUNT,
+            vec![
+                Value::expand_string("PATH", "%USERPROFILE%\\bin"),
+                Value::string("TMP", "C:\\users\\ContainerAdministrator\\AppData\\Local\\Temp"),
+            ],
+        );
         let account = Account { name: "ContainerUser", profile: "C:\\Users\\ContainerUser" };
         let all = base(&system, &user, "box", &account);
         assert_eq!(
@@ -198,6 +213,8 @@ mod tests {
         );
         assert_eq!(all.get("A"), Some("1"));
         assert_eq!(all.get("COMPUTERNAME"), Some("BOX"));
-        assert_eq!(all.get("TEMP"), Some("C:\\Users\\ContainerUser\\AppData\\Local\\Temp"));
+        for name in ["TEMP", "TMP"] {
+            assert_eq!(all.get(name), Some("C:\\Users\\ContainerUser\\AppData\\Local\\Temp"));
+        }
     }
 }
