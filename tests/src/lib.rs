@@ -7,11 +7,15 @@ mod debian;
 mod engine;
 mod http;
 mod skip;
+mod winapps;
+mod windows;
 
 pub use debian::debian_mirror;
 pub use engine::{Engine, Kind, Outcome, busybox_tree, silo_binary};
 pub use http::Response;
 pub use skip::skip;
+pub use winapps::{windows_program, windows_programs};
+pub use windows::{WindowsEngine, windows_data};
 
 /// Whether this process could hand every capability of the kernel to a container.
 pub fn host_has_every_capability() -> bool {

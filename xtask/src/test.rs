@@ -1,5 +1,6 @@
 //! Everything that must hold before a change lands.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -17,6 +18,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     if skips.exists() {
         fs_err::remove_file(&skips)?;
     }
+    prepare_windows(&silo);
     let clis = clients::docker_clis();
     // What an earlier, interrupted run left is not this run's doing.
     let before = leftovers()?;
@@ -50,6 +52,17 @@ pub fn run(arguments: &[String]) -> Result<()> {
         bail!("the tests left behind:\n{}", left.join("\n"));
     }
     Ok(())
+}
+
+/// Makes what the tests of Windows containers share. Those that then lack something say so.
+fn prepare_windows(silo: &Path) {
+    eprintln!("+ what the tests of Windows containers share");
+    let arguments = ["run", "--quiet", "--locked", "--package", "silo-tests", "--bin"];
+    let mut command = Command::new("cargo");
+    command.args(arguments).arg("prepare-windows").env("SILO", silo).current_dir(root());
+    if let Err(error) = check(&mut command) {
+        eprintln!("{error:#}");
+    }
 }
 
 /// nextest where it is installed, else cargo's own runner.

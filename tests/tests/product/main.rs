@@ -20,4 +20,5 @@ mod security;
 mod streams;
 mod volumes;
 mod websocket;
+mod windows;
 mod windows_setup;
