@@ -154,7 +154,7 @@ impl Engine {
             let start = now();
             let (exit_code, output) =
                 match self.probe(container, &check.command, check.timeout, OUTPUT).await {
-                    Ok(Some((code, output))) => (i64::from(code), output),
+                    Ok(Some((code, output))) => (code, output),
                     Ok(None) => (
                         NO_RESULT,
                         format!("Health check exceeded timeout ({})", go_seconds(check.timeout)),

@@ -131,7 +131,9 @@ impl Engine {
                 .snapshot_create(&windows::runtime_snapshot(id.as_str()), Some(runtime))
                 .map_err(Error::from_kind)?;
             // Windows never fills a volume with what the image has at its place.
-            mounts.iter_mut().for_each(|mount| mount.copy = false);
+            for mount in &mut mounts {
+                mount.copy = false;
+            }
             (host_config.binds, host_config.mounts) = asked;
         }
         let holds = self.make_volumes(&id, &mut mounts, &mut unfinished.volumes)?;

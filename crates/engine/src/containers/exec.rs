@@ -48,6 +48,8 @@ pub struct Exec {
     pub(crate) request: ExecCreateRequest,
     /// Its detach keys.
     pub(crate) keys: Vec<u8>,
+    /// It is the engine's own, of which no events tell.
+    internal: bool,
     progress: watch::Sender<Progress>,
 }
 
@@ -154,18 +156,56 @@ impl Engine {
         request: ExecCreateRequest,
         keys: Vec<u8>,
     ) -> Arc<Exec> {
+        let exec = self.remember_exec(container, request, keys, false);
+        let action = format!("exec_create: {}", exec.command_line());
+        self.container_event(container, &action, &[("execID", exec.id.as_str())]);
+        exec
+    }
+
+    fn remember_exec(
+        &self,
+        container: &Arc<Container>,
+        request: ExecCreateRequest,
+        keys: Vec<u8>,
+        internal: bool,
+    ) -> Arc<Exec> {
         let exec = Arc::new(Exec {
             id: ExecId::random(),
             container: Arc::clone(container),
             request,
             keys,
+            internal,
             progress: watch::Sender::new(Progress::default()),
         });
         self.containers.exec_retain(|exec| !exec.can_be_forgotten());
         self.containers.exec_insert(Arc::clone(&exec));
-        let action = format!("exec_create: {}", exec.command_line());
-        self.container_event(container, &action, &[("execID", exec.id.as_str())]);
         exec
+    }
+
+    /// Runs a program of the engine's own in a container: its exit code, or `None` when it took
+    /// too long.
+    pub(crate) async fn run_internal(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: ExecCreateRequest,
+        timeout: Duration,
+    ) -> Result<Option<i64>, Error> {
+        let exec = self.remember_exec(container, request, Vec::new(), true);
+        exec.progress.send_modify(|progress| progress.running = true);
+        let run = async {
+            self.run_exec(&exec, false, None).await?;
+            Ok::<_, Error>(exec.wait().await)
+        };
+        match tokio::time::timeout(timeout, run).await {
+            Ok(code) => code.map(Some),
+            Err(_) => {
+                if let Some(shim) = container.shim() {
+                    let process = ProcessRef::Exec(exec.id.clone());
+                    drop(shim.signal(process, crate::signal::KILL).await);
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// The container must be able to run another process.
@@ -239,7 +279,7 @@ impl Engine {
             if crate::windows::is(&container.record()) {
                 let own = Self::own_process(container)?;
                 let (process, name) =
-                    self.windows_exec(container, exec.id.as_str(), &exec.request, &own)?;
+                    Self::windows_exec(container, exec.id.as_str(), &exec.request, &own)?;
                 return Ok::<_, Error>((shim, process, Some(name)));
             }
             let process = self.exec_process(container, &exec.request).await?;
@@ -282,7 +322,7 @@ impl Engine {
                 exec.progress.send_modify(|progress| progress.pid = pid);
                 if let Some(name) = windows
                     && let Err((code, error)) =
-                        self.windows_exec_started(container, &name, pid, &exec.request).await
+                        Self::windows_exec_started(container, &name, pid, &exec.request).await
                 {
                     exec.end(code);
                     return Err(error);
@@ -352,6 +392,9 @@ impl Engine {
             .flatten();
         let code = told.unwrap_or_else(|| exit.code.into());
         exec.end(code);
+        if exec.internal {
+            return;
+        }
         let code = code.to_string();
         self.container_event(&exec.container, "exec_die", &[("execID", id), ("exitCode", &code)]);
     }
@@ -464,10 +507,9 @@ impl Engine {
 fn exec_failure(error: &ShimError, container: &Container) -> (i64, Error) {
     let cause = silo_types::error::chain(error);
     let lower = cause.to_ascii_lowercase();
-    let code = error.exit_code().map(i64::from).unwrap_or_else(|| {
-        let missing = lower.contains("executable file not found") || lower.contains("no such file");
-        if missing { NOT_FOUND } else { CANNOT_EXECUTE }
-    });
+    let missing = lower.contains("executable file not found") || lower.contains("no such file");
+    let guess = if missing { NOT_FOUND } else { CANNOT_EXECUTE };
+    let code = error.exit_code().map_or(guess, i64::from);
     if error.kind() == ErrorKind::Unavailable {
         return (code, container.not_running());
     }

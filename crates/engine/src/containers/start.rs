@@ -193,7 +193,7 @@ impl Engine {
             filter,
         )
         .map_err(|error| Failure::from(Error::internal(error.message().to_owned())))?;
-        self.write_spec(container, generated)?;
+        Self::write_spec(container, generated)?;
         let config = ShimConfig {
             root: RootConfig::Overlay {
                 lowers: snapshot.lowers.clone(),
@@ -211,7 +211,6 @@ impl Engine {
 
     /// Puts the specification where the shim reads it, and keeps the process for later ones.
     pub(crate) fn write_spec(
-        &self,
         container: &Container,
         mut generated: silo_oci::runtime::Spec,
     ) -> Result<(), Error> {
@@ -297,8 +296,10 @@ impl Engine {
 
     /// The account files of a container: of its root while it runs, of its layers otherwise.
     fn read_accounts(&self, container: &Arc<Container>) -> Result<user::Accounts, Error> {
-        if container.running_shim().is_ok() {
-            return crate::accounts::read(self.open_root(container)?.fd());
+        if container.running_shim().is_ok()
+            && let Some(view) = self.running_root(container)?
+        {
+            return crate::accounts::read(view.fd());
         }
         let snapshot = self.snapshot(container)?;
         let mut layers: Vec<&Path> = vec![&snapshot.upper];
@@ -547,7 +548,7 @@ impl From<ShimError> for Failure {
             "failed to create task for container: failed to create shim task: OCI runtime create failed: {cause}"
         );
         let lower = cause.to_ascii_lowercase();
-        let exit_code = error.exit_code().map(i64::from).unwrap_or_else(|| match () {
+        let guess = match () {
             () if lower.contains("permission denied") || lower.contains("is a directory") => {
                 CANNOT_EXECUTE
             }
@@ -558,7 +559,8 @@ impl From<ShimError> for Failure {
                 NOT_FOUND
             }
             () => FAILED,
-        });
+        };
+        let exit_code = error.exit_code().map_or(guess, i64::from);
         let kind = match exit_code {
             CANNOT_EXECUTE | NOT_FOUND => ErrorKind::InvalidParameter,
             _ => match error.kind() {

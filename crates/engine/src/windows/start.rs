@@ -71,7 +71,7 @@ impl Engine {
 
         let mut mounts = self.mount_sources(container, record)?;
         for mount in &mut mounts {
-            mount.destination = self.place(&drive, &mount.destination)?;
+            mount.destination = Self::place(&drive, &mount.destination)?;
         }
         mounts.append(&mut network.files);
         if let Some(processors) = processors(&record.host_config.resources) {
@@ -108,7 +108,7 @@ impl Engine {
         let name = account_of(rights).name;
         let volatile = record.host_config.auto_remove;
         spec::adapt(&mut generated, &drive, volatile, &Self::windows_prefix(container), name);
-        self.write_spec(container, generated)?;
+        Self::write_spec(container, generated)?;
 
         if volatile {
             silo_sys::mount::forget_volatile(&drive.work)
@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// Where something is mounted: as it is spelled on the drive.
-    fn place(&self, drive: &Snapshot, destination: &str) -> Result<String, Error> {
+    fn place(drive: &Snapshot, destination: &str) -> Result<String, Error> {
         let Some(below) = destination.strip_prefix("/c/") else {
             return Ok(destination.to_owned());
         };
@@ -187,7 +187,6 @@ impl Engine {
 
     /// What starts a further program in a container, and the name under which it is followed.
     pub(crate) fn windows_exec(
-        &self,
         container: &Container,
         id: &str,
         request: &ExecCreateRequest,
@@ -223,7 +222,6 @@ impl Engine {
 
     /// Waits until a further program runs.
     pub(crate) async fn windows_exec_started(
-        &self,
         container: &Container,
         name: &str,
         pid: i32,
@@ -260,8 +258,8 @@ impl Engine {
             ProcessRef::Exec(id) => process::exec_name(id.as_str()),
         };
         let request = control::Request::Resize(Terminal { columns, rows });
-        let path = process::folder(container, &name).join("request");
-        if let Err(error) = super::write_whole(&path, &request.to_bytes()) {
+        let folder = process::folder(container, &name);
+        if let Err(error) = folder.request(&request.to_bytes()) {
             tracing::debug!(container = %container.id, %error, "could not tell a size");
         }
     }
