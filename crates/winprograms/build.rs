@@ -45,7 +45,8 @@ fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=programs");
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
-    let jobs: Vec<_> = std::iter::once(&BOOT)
+    let jobs: Vec<_> = [&BOOT, &SAVE]
+        .into_iter()
         .chain(PROGRAMS)
         .map(|program| {
             let to = out.join(program.name);
@@ -58,6 +59,7 @@ fn main() -> Result<(), String> {
     let mut table = String::new();
     let mut line = |text: &str| writeln!(table, "{text}").map_err(|error| error.to_string());
     line("static BOOT: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/wineboot.exe\"));")?;
+    line("static SAVE: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/silo-save.exe\"));")?;
     line("static PROGRAMS: &[Program] = &[")?;
     for Program { name, .. } in PROGRAMS {
         line(&format!(

@@ -7,6 +7,7 @@
 //! (see [`silo_windows::control`]). Records keep the paths of mounts as they are in the
 //! container, `/c/data` for `C:\data`; [`paths`] translates at the edges.
 
+mod commit;
 pub(crate) mod paths;
 mod process;
 mod registry;

@@ -164,21 +164,22 @@ impl Registry {
             .collect()
     }
 
-    /// The differencing hives that make `self` of `base`; none for hives that are equal.
-    pub fn deltas(&self, base: &Self) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-        let options = DiffOptions { times: false, ignore: None };
-        let mut list = Vec::new();
+    /// What a container changed: `self` is its registry, `began` the one that it started with,
+    /// both of Wine's files, and `base` what that was made of.
+    pub fn changes(&self, began: &Self, base: &Self) -> Result<Changes, Error> {
+        let mut deltas = Vec::new();
         for name in HiveName::ALL {
-            let ours = self.hive(name);
             let ignore = |path: &str, value: Option<&str>| per_run(name, path, value);
-            let options = DiffOptions { ignore: Some(&ignore), ..options };
-            let delta = delta::diff(base.hive(name), ours, &options);
-            if delta.root.subkeys().is_empty() && delta.root.values().is_empty() {
-                continue;
+            let (began, base) = (began.hive(name), base.hive(name));
+            if let Some((delta, _)) = difference(self.hive(name), began, base, &ignore) {
+                let bytes = silo_hive::write(&delta, &WriteOptions::default())?;
+                deltas.push((name.delta_file(), bytes));
             }
-            list.push((name.delta_file(), silo_hive::write(&delta, &WriteOptions::default())?));
         }
-        Ok(list)
+        let own = difference(&self.user, &began.user, &base.user, &per_run_of_user);
+        let user =
+            own.map(|(_, whole)| silo_hive::write(&whole, &WriteOptions::default())).transpose()?;
+        Ok(Changes { deltas, user })
     }
 
     /// Puts the difference of the next layer on top.
@@ -188,24 +189,68 @@ impl Registry {
     }
 }
 
-/// What Wine writes at each start, and is nobody's change.
-fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
-    let below = |prefix: &str| {
+/// What a container changed of its registry.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Differencing hives by the names of their files; none for hives that are equal.
+    pub deltas: Vec<(&'static str, Vec<u8>)>,
+    /// The account's whole hive, if it differs.
+    pub user: Option<Vec<u8>>,
+}
+
+/// What makes `ours` of `base`, and the result, where `ours` differs from `began`. Wine's files
+/// do not hold all that a hive does, as who may do what with a key: that stays as it was.
+fn difference(
+    ours: &Hive,
+    began: &Hive,
+    base: &Hive,
+    ignore: &delta::Ignore<'_>,
+) -> Option<(Hive, Hive)> {
+    let options = DiffOptions { times: false, ignore: Some(ignore) };
+    let changed = delta::diff(began, ours, &options);
+    let is_empty = |hive: &Hive| hive.root.subkeys().is_empty() && hive.root.values().is_empty();
+    if is_empty(&changed) {
+        return None;
+    }
+    let whole = delta::flatten(base.clone(), [&changed]);
+    let delta = delta::diff(base, &whole, &DiffOptions { times: false, ignore: None });
+    (!is_empty(&delta)).then_some((delta, whole))
+}
+
+/// Whether a path is one of those, or below it.
+fn below(path: &str, those: &[&str]) -> bool {
+    those.iter().any(|prefix| {
         path.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
             && matches!(path.as_bytes().get(prefix.len()), None | Some(b'\\'))
-    };
+    })
+}
+
+/// What Wine writes at each start, and is nobody's change: names and devices of the host.
+fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
     match name {
         HiveName::System => {
-            below("ControlSet001\\Control\\ComputerName")
-                || below("ControlSet001\\Services\\Tcpip\\Parameters")
+            let keys = [
+                "ControlSet001\\Control\\ComputerName",
+                // Display adapters and monitors.
+                "ControlSet001\\Control\\Class\\{4D36E968-E325-11CE-BFC1-08002BE10318}",
+                "ControlSet001\\Control\\Class\\{4D36E96E-E325-11CE-BFC1-08002BE10318}",
+            ];
+            below(path, &keys)
+                || below(path, &["ControlSet001\\Services\\Tcpip\\Parameters"])
                     && value.is_some_and(|value| {
                         ["Hostname", "NV Hostname", "Domain"]
                             .iter()
                             .any(|known| known.eq_ignore_ascii_case(value))
                     })
         }
+        HiveName::Software => below(path, &["Microsoft\\Windows NT\\CurrentVersion\\NetworkCards"]),
         _ => false,
     }
+}
+
+/// The same of the account's hive.
+fn per_run_of_user(path: &str, _: Option<&str>) -> bool {
+    below(path, &["Volatile Environment"])
 }
 
 #[cfg(test)]
@@ -258,14 +303,35 @@ mod tests {
         let run = "ControlSet001\\Control\\ComputerName\\ActiveComputerName";
         hive.root.create(run, FileTime(7)).unwrap().set_value(Value::string("ComputerName", "X"));
         changed.set_hive(HiveName::System, hive);
-        let deltas = changed.deltas(&base).unwrap();
+        let own = &mut changed.user.root;
+        own.create("Volatile Environment", FileTime(7)).unwrap().set_value(Value::dword("n", 1));
+        let Changes { deltas, user } = changed.changes(&base, &base).unwrap();
+        assert_eq!(user, None);
         assert_eq!(deltas.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["Software_Delta"]);
         let mut again = base.clone();
         again.apply(HiveName::Software, &silo_hive::read(&deltas[0].1).unwrap());
         let key = again.hive(HiveName::Software).get("Vendor").unwrap();
         assert!(key.value("a").is_none());
         assert_eq!(key.get("New").unwrap().value("n").unwrap().number(), Some(3));
-        assert!(base.deltas(&base).unwrap().is_empty());
+        assert_eq!(base.changes(&base, &base).unwrap(), Changes::default());
+    }
+
+    #[test]
+    fn what_wine_does_not_hold_stays() {
+        let began = Registry::from_wine(&sample()).unwrap();
+        let mut base = began.clone();
+        let owner = b"whose it is".to_vec();
+        let key = base.user.root.get_mut("Environment").unwrap();
+        key.security = Some(owner.clone().into());
+        let mut changed = began.clone();
+        changed.user.root.get_mut("Environment").unwrap().set_value(Value::string("A", "b"));
+        let changes = changed.changes(&began, &base).unwrap();
+        assert!(changes.deltas.is_empty());
+        let user = silo_hive::read(&changes.user.unwrap()).unwrap();
+        let key = user.get("Environment").unwrap();
+        assert_eq!(key.value("A").unwrap().text().as_deref(), Some("b"));
+        assert_eq!(key.value("TEMP").unwrap().text().as_deref(), Some("t"));
+        assert_eq!(key.security.as_deref(), Some(&owner[..]));
     }
 
     #[test]

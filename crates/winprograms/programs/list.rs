@@ -1,6 +1,9 @@
 /// Takes the place of Wine's own in the runtime.
 static BOOT: Program = Program { name: "wineboot.exe", sources: &["boot.c"], libraries: BASE };
 
+/// What the engine runs before it commits a container.
+static SAVE: Program = Program { name: "silo-save.exe", sources: &["save.c"], libraries: BASE };
+
 /// Text, memory and the entry that commands share.
 const TOOL: &[&str] = &["msvcrt", "kernel32", "ntdll"];
 const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];

@@ -9,6 +9,7 @@
 //!   programs, and so has the file of the same name in `System32`.
 //! * `silo-run.exe` starts a container's program and stays until it ends. It works by files
 //!   below `/prefix/.silo`, whose format is at the head of `programs/run.c`.
+//! * [`save`] writes a container's registry to files, from where the engine puts it.
 //! * The others are commands that Windows has and that Wine lacks or only pretends to have. They
 //!   take Windows' options and say what it says, in English; an option that cannot work is an
 //!   error that names it. A program that Wine also has must be left out of the runtime
@@ -44,6 +45,11 @@ pub fn boot() -> &'static [u8] {
     BOOT
 }
 
+/// What writes the registry of the session that it runs in to files beside it.
+pub fn save() -> &'static [u8] {
+    SAVE
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,8 +64,9 @@ mod tests {
 
     #[test]
     fn all_are_small_programs_for_windows() {
+        let others = [("boot", boot()), ("save", save())];
         for (name, bytes) in
-            programs().iter().map(|program| (program.name, program.bytes)).chain([("boot", boot())])
+            programs().iter().map(|program| (program.name, program.bytes)).chain(others)
         {
             assert_eq!(header(bytes), (0x8664, true), "{name}");
             assert!(bytes.len() < 96 << 10, "{name}: {} bytes", bytes.len());

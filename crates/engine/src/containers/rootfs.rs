@@ -202,7 +202,7 @@ pub(crate) fn overlay_options(
     container: &Container,
 ) -> &'static [(&'static str, Option<&'static str>)] {
     if crate::windows::is(&container.record()) {
-        &[("index", Some("off")), ("redirect_dir", Some("on"))]
+        &[("index", Some("off")), ("redirect_dir", Some("on")), ("metacopy", Some("off"))]
     } else {
         &[("index", Some("off"))]
     }

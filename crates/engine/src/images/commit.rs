@@ -71,10 +71,19 @@ impl Engine {
             history,
         };
 
+        let changes = if crate::windows::is(&record) {
+            Some(self.windows_changes(&container).await?)
+        } else {
+            None
+        };
         let frozen = freeze && self.container_pause(id.as_str()).await.is_ok();
         let store = Arc::clone(&self.store);
         let snapshot = id.to_string();
-        let made = tokio::task::spawn_blocking(move || store.commit(&snapshot, image)).await;
+        let work = move || match changes {
+            Some(changes) => store.commit_windows(&snapshot, &changes, image),
+            None => store.commit(&snapshot, image),
+        };
+        let made = tokio::task::spawn_blocking(work).await;
         if frozen && let Err(error) = self.container_unpause(id.as_str()).await {
             tracing::warn!(container = %id, error = error.chain(), "unpause after commit");
         }

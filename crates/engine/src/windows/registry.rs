@@ -21,7 +21,7 @@ const HIVE_LIMIT: u64 = 512 << 20;
 /// Where the base's hives are on its drive.
 const CONFIG: &str = "Windows/System32/config";
 /// The hive of the account that programs run as.
-const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
+pub(super) const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
 /// Names of the key that the environment of processes needs.
 const ENVIRONMENT: &str = "ControlSet001\\Control\\Session Manager\\Environment";
 

@@ -70,6 +70,8 @@ fn drive(snapshot: &Snapshot, volatile: bool) -> Mount {
         // Else folders of the image could not be renamed.
         "redirect_dir=on".to_owned(),
         "index=off".to_owned(),
+        // A changed file is whole, so that it can be committed.
+        "metacopy=off".to_owned(),
         "nosuid".to_owned(),
         "nodev".to_owned(),
     ];
