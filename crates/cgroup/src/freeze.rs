@@ -37,14 +37,17 @@ impl Cgroup {
         }
     }
 
-    /// Lets the processes run again. Does nothing if they do.
+    /// Lets the processes run again. Does nothing if they do, or if the group has vanished.
     ///
     /// # Errors
     ///
     /// If the kernel refuses.
     pub fn thaw(&self) -> Result<(), Error> {
         match self.find(Controller::Freezer) {
-            Some((at, directory)) => self.thaw_in(at, directory),
+            Some((at, directory)) => match self.thaw_in(at, directory) {
+                Err(Error::Write { source, .. }) if vanished(&source) => Ok(()),
+                result => result,
+            },
             None => Ok(()),
         }
     }
@@ -117,18 +120,9 @@ impl Cgroup {
         }
         // Frozen processes have no children and do not end, so that no id can be of another
         // process. The signal takes effect when they are thawed.
-        let freezer = self.find(Controller::Freezer);
-        let frozen = freezer.is_some() && self.freeze().is_ok();
+        let frozen = self.find(Controller::Freezer).is_some() && self.freeze().is_ok();
         let killed = if frozen { self.kill_listed().map(|_| ()) } else { self.kill_rounds() };
-        let thawed = match freezer {
-            // A group that vanished needs no thawing.
-            Some((at, directory)) => match self.thaw_in(at, directory) {
-                Err(Error::Write { source, .. }) if vanished(&source) => Ok(()),
-                result => result,
-            },
-            None => Ok(()),
-        };
-        killed.and(thawed)
+        killed.and(self.thaw())
     }
 
     /// The group in the hierarchy of version 2.

@@ -146,7 +146,12 @@ impl Engine {
             }
         }
         if paused && stops {
-            self.thaw(container)?;
+            match self.thaw(container) {
+                Ok(()) => {}
+                // With version 2 those that are frozen are killed as they are, and it is gone.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
             container.change(|state| state.paused = false);
         }
         drop(live);
