@@ -281,6 +281,9 @@ pub struct Container {
     released: watch::Sender<bool>,
     /// Its files may have been changed although it never ran.
     written: AtomicBool,
+    /// Held while somebody writes to its files although it does not run: the kernel takes the
+    /// work directory of an overlay away from it when another one is mounted on it.
+    pub(crate) writing: Arc<tokio::sync::Mutex<()>>,
     /// The program that runs, from which later ones inherit.
     process: RwLock<Option<Arc<silo_oci::runtime::Process>>>,
 }
@@ -299,6 +302,7 @@ impl Container {
             waiting: Mutex::default(),
             released: watch::Sender::new(true),
             written: AtomicBool::new(false),
+            writing: Arc::default(),
             process: RwLock::new(None),
         }
     }

@@ -183,7 +183,7 @@ impl Engine {
     /// What is at a path of a container.
     pub async fn container_archive_head(&self, name: &str, path: &str) -> Result<PathStat, Error> {
         let container = self.check_cp(name, path)?;
-        let view = self.open_root(&container)?;
+        let view = self.open_root(&container).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let below = view.path(&path)?;
@@ -200,7 +200,7 @@ impl Engine {
         path: &str,
     ) -> Result<(PathStat, ArchiveStream), Error> {
         let container = self.check_cp(name, path)?;
-        let view = self.open_root(&container)?;
+        let view = self.open_root(&container).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
         let (view, path, stat) = blocking(move || {
             let below = view.path(&path)?;
@@ -237,7 +237,7 @@ impl Engine {
         } else {
             None
         };
-        let view = self.open_root(&container)?;
+        let view = self.open_root_to_write(&container).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
         let input = tokio_util::io::SyncIoBridge::new(input);
         blocking(move || {
@@ -286,28 +286,13 @@ impl Engine {
                 container.id
             )));
         }
-        let root = if state.running && !state.restarting {
-            self.read_only_root(&container)?
-        } else {
-            self.mount_snapshot(&container)?
-        };
+        let root = self.mount_read_only(&container)?;
         let stream = ArchiveStream::new(move |output| {
             tree::export(&root, output)
                 .map_err(|error| io::Error::other(silo_types::error::chain(&error)))
         });
         self.container_event(&container, "export", &[]);
         Ok(stream)
-    }
-
-    /// The files of a running container without what is mounted in it: its writable layer over
-    /// those of the image, mounted once more and read-only.
-    fn read_only_root(&self, container: &Container) -> Result<std::os::fd::OwnedFd, Error> {
-        let snapshot = self.whole_snapshot(container)?;
-        let mut lowers: Vec<&Path> = vec![&snapshot.upper];
-        lowers.extend(snapshot.lowers.iter().map(PathBuf::as_path));
-        silo_sys::mount::overlay(&lowers, None, super::rootfs::overlay_options(container)).map_err(
-            |error| Error::internal(format!("mount root of container {}: {error}", container.id)),
-        )
     }
 }
 

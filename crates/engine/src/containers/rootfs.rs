@@ -28,6 +28,8 @@ pub(crate) struct RootView {
     root: Held,
     /// The container's root is read-only.
     readonly: bool,
+    /// Keeps others from writing meanwhile.
+    _writing: Option<tokio::sync::OwnedMutexGuard<()>>,
     /// It is the drive C: of a Windows container.
     is_drive: bool,
 }
@@ -141,7 +143,8 @@ impl Engine {
         }
     }
 
-    /// The root of a container that does not run, as a mount that nobody else sees.
+    /// The root of a container that does not run, as a mount that nobody else sees. There must be
+    /// one at a time.
     pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
         let snapshot = self.whole_snapshot(container)?;
         let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
@@ -163,37 +166,79 @@ impl Engine {
         Ok(mount)
     }
 
-    /// The root of a container, whether it runs or not.
-    pub(crate) fn open_root(&self, container: &Arc<Container>) -> Result<RootView, Error> {
-        let record = container.record();
-        let readonly = record.host_config.readonly_rootfs;
-        let (up, pid) = {
+    /// The files of a container without what is mounted in it: its writable layer over those of
+    /// the image, read-only. There may be any number of these, and the container may run.
+    pub(crate) fn mount_read_only(&self, container: &Container) -> Result<OwnedFd, Error> {
+        let snapshot = self.whole_snapshot(container)?;
+        let mut lowers: Vec<&Path> = vec![&snapshot.upper];
+        lowers.extend(snapshot.lowers.iter().map(PathBuf::as_path));
+        silo_sys::mount::overlay(&lowers, None, overlay_options(container)).map_err(|error| {
+            Error::internal(format!("mount root of container {}: {error}", container.id))
+        })
+    }
+
+    /// The root of a container that runs; `None` if it does not.
+    pub(crate) fn running_root(&self, container: &Container) -> Result<Option<RootView>, Error> {
+        let pid = {
             let state = container.state();
-            (state.running && !state.restarting, state.pid)
+            if !state.running || state.restarting {
+                return Ok(None);
+            }
+            state.pid
         };
+        let record = container.record();
         let is_drive = crate::windows::is(&record);
-        if up {
-            let root = verified(container, pid, || {
-                let root = silo_sys::path::open_root(format!("/proc/{pid}/root"))?;
-                if !is_drive {
-                    return Ok(root);
-                }
-                let flags = OFlags::PATH | OFlags::DIRECTORY;
-                let drive = crate::windows::DRIVE;
-                silo_sys::path::open_in_root_no_links(root, drive, flags, rustix::fs::Mode::empty())
-            })?;
-            return Ok(RootView { root: Held::Root(root), readonly, is_drive });
+        let root = verified(container, pid, || {
+            let root = silo_sys::path::open_root(format!("/proc/{pid}/root"))?;
+            if !is_drive {
+                return Ok(root);
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let drive = crate::windows::DRIVE;
+            silo_sys::path::open_in_root_no_links(root, drive, flags, rustix::fs::Mode::empty())
+        })?;
+        let readonly = record.host_config.readonly_rootfs;
+        Ok(Some(RootView { root: Held::Root(root), readonly, is_drive, _writing: None }))
+    }
+
+    /// The root of a container to read from, whether it runs or not.
+    pub(crate) async fn open_root(&self, container: &Arc<Container>) -> Result<RootView, Error> {
+        if let Some(view) = self.running_root(container)? {
+            return Ok(view);
         }
-        let root = self.mount_snapshot(container)?;
+        let record = container.record();
         let mounts = stopped_mounts(&record);
-        let root = if mounts.is_empty() {
-            Held::Root(root)
-        } else {
-            Held::Composed(silo_sys::mount::compose(root, mounts).map_err(|error| {
-                Error::internal(format!("mount volumes of container {}: {error}", container.id))
-            })?)
+        let mut root = self.mount_read_only(container)?;
+        let has_place = |(place, _): &(PathBuf, OwnedFd)| {
+            silo_sys::path::open_in_root(&root, place, OFlags::PATH, rustix::fs::Mode::empty())
+                .is_ok()
         };
-        Ok(RootView { root, readonly, is_drive })
+        if !mounts.iter().all(has_place) {
+            // To write makes the places.
+            drop(self.open_root_to_write(container).await?);
+            root = self.mount_read_only(container)?;
+        }
+        let root = with_mounts(container, root, mounts)?;
+        let is_drive = crate::windows::is(&record);
+        Ok(RootView { root, readonly: true, is_drive, _writing: None })
+    }
+
+    /// The root of a container to write to, whether it runs or not. While it does not, others
+    /// that want to write wait until this view is dropped.
+    pub(crate) async fn open_root_to_write(
+        &self,
+        container: &Arc<Container>,
+    ) -> Result<RootView, Error> {
+        let writing = Arc::clone(&container.writing).lock_owned().await;
+        if let Some(view) = self.running_root(container)? {
+            return Ok(view);
+        }
+        let record = container.record();
+        let root = self.mount_snapshot(container)?;
+        let root = with_mounts(container, root, stopped_mounts(&record))?;
+        let readonly = record.host_config.readonly_rootfs;
+        let is_drive = crate::windows::is(&record);
+        Ok(RootView { root, readonly, is_drive, _writing: Some(writing) })
     }
 }
 
@@ -206,6 +251,21 @@ pub(crate) fn overlay_options(
     } else {
         &[("index", Some("off"))]
     }
+}
+
+/// The root of a container that does not run with what is mounted in it.
+fn with_mounts(
+    container: &Container,
+    root: OwnedFd,
+    mounts: Vec<(PathBuf, OwnedFd)>,
+) -> Result<Held, Error> {
+    if mounts.is_empty() {
+        return Ok(Held::Root(root));
+    }
+    let composed = silo_sys::mount::compose(root, mounts).map_err(|error| {
+        Error::internal(format!("mount volumes of container {}: {error}", container.id))
+    })?;
+    Ok(Held::Composed(composed))
 }
 
 /// Volumes and binds of a container that does not run, those at the directories above first.
