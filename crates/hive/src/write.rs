@@ -343,7 +343,10 @@ impl<'a> Writer<'a> {
             entries.iter().map(|(_, key)| 2 * length(key)).max().unwrap_or_default()
         };
         let longest_name = longest(|key| key.name().units().len());
-        let longest_class = longest(|key| key.class.units().len());
+        let longest_class = longest(|key| match key.layer.semantics {
+            Semantics::Tombstone => 0,
+            _ => key.class.units().len(),
+        });
         let list = if entries.len() <= LIST {
             self.leaf(entries)?
         } else {

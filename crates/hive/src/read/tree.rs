@@ -188,6 +188,10 @@ impl<'a> Reader<'a> {
             key.layer = layer(cell[13]);
         }
         key.security = self.descriptor(u32_at(cell, 44))?;
+        if key.layer.semantics == Semantics::Tombstone {
+            // Whatever it has does not exist.
+            return Ok(Open { key, rest: Vec::new().into_iter(), subkeys: Vec::new() });
+        }
         key.class = self.class(u32_at(cell, 48), u16_at(cell, 74))?;
 
         let values = u32_at(cell, 36);

@@ -249,3 +249,23 @@ fn a_layer_byte_counts_only_in_layered_hives() {
     let hive = read(&bytes).unwrap();
     assert!(!hive.layered && hive.root.is_plain());
 }
+
+#[test]
+fn a_tombstone_has_nothing() {
+    let mut root = Key::new("ROOT");
+    let key = root.create("gone\\below", FileTime(0)).unwrap();
+    key.class = "class".into();
+    let gone = root.get_mut("gone").unwrap();
+    gone.class = "class".into();
+    gone.set_value(Value::dword("v", 1));
+    let mut bytes = write(&Hive::layered(root), &WriteOptions::default()).unwrap();
+    let gone = key_at(&bytes, "gone");
+    bytes[gone + 13] = 1;
+    let hive = read(&bytes).unwrap();
+    let gone = hive.get("gone").unwrap();
+    assert_eq!(gone.layer.semantics, Semantics::Tombstone);
+    assert!(gone.class.is_empty() && gone.values().is_empty() && gone.subkeys().is_empty());
+    let again = write(&hive, &WriteOptions::default()).unwrap();
+    assert_eq!(read(&again).unwrap(), hive);
+    assert_eq!(u32_at(&again, BASE + 36 + 56), 0);
+}
