@@ -15,7 +15,7 @@ mod spec;
 mod start;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use silo_store::{Snapshot, WindowsLayer};
@@ -154,14 +154,6 @@ pub(crate) fn on_drive(root: BorrowedFd<'_>, path: &str) -> Result<String, Error
         text.push_str("/.");
     }
     Ok(text)
-}
-
-/// Writes a file that nobody else writes at the same time: aside, and renamed.
-fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    fs_err::write(&new, bytes)?;
-    fs_err::rename(new, path)
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ pub struct Exec {
     /// It is the engine's own, of which no events tell.
     internal: bool,
     progress: watch::Sender<Progress>,
+    /// Held until it is known whether the program started, which may be after its end.
+    starting: tokio::sync::Mutex<()>,
 }
 
 /// What a start gives.
@@ -176,6 +178,7 @@ impl Engine {
             keys,
             internal,
             progress: watch::Sender::new(Progress::default()),
+            starting: tokio::sync::Mutex::new(()),
         });
         self.containers.exec_retain(|exec| !exec.can_be_forgotten());
         self.containers.exec_insert(Arc::clone(&exec));
@@ -312,6 +315,7 @@ impl Engine {
             },
         };
         container.execs.lock().unwrap_or_else(PoisonError::into_inner).push(exec.id.to_string());
+        let _starting = exec.starting.lock().await;
         let started = if attach {
             shim.exec_attached(spec).await.map(|(pid, stream)| (pid, Some(stream)))
         } else {
@@ -385,8 +389,10 @@ impl Engine {
     }
 
     /// An exec's end, as its shim reports it.
-    pub(crate) fn exec_ended(&self, id: &str, exit: &ExitRecord) {
+    pub(crate) async fn exec_ended(&self, id: &str, exit: &ExitRecord) {
         let Some(exec) = self.containers.exec(id) else { return };
+        // What the start of a Windows program leaves is read before it goes.
+        drop(exec.starting.lock().await);
         let told = crate::windows::is(&exec.container.record())
             .then(|| crate::windows::exec_exit_code(&exec.container, id))
             .flatten();

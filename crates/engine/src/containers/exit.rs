@@ -38,7 +38,7 @@ impl Engine {
         while let Some(event) = events.recv().await {
             match event {
                 Event::Exited { process: ProcessRef::Exec(id), exit } => {
-                    self.exec_ended(id.as_str(), &exit);
+                    self.exec_ended(id.as_str(), &exit).await;
                 }
                 Event::Exited { process: ProcessRef::Init, exit } => {
                     over = true;

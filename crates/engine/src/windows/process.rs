@@ -1,8 +1,8 @@
 //! Processes of a Windows container as the engine follows them: what it tells the start program,
 //! and what that tells of start and end.
 
-use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
+use silo_sys::path;
 use silo_types::{Error, ErrorKind};
 use silo_windows::control::{self, Failure, Start};
 
@@ -28,32 +29,80 @@ mod error {
     pub(super) const DIRECTORY: u32 = 267;
 }
 
-/// Where the files of a process are.
-pub(super) fn folder(container: &Container, name: &str) -> PathBuf {
-    container.path(PREFIX).join(control::FOLDER).join(name)
+/// Where the files of a process are, in its container's prefix. Programs of the container can
+/// put anything there, links too, so it is reached from a descriptor of the prefix and without
+/// following a link, and files are made anew.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    prefix: PathBuf,
+    name: String,
+}
+
+impl Folder {
+    fn path(&self) -> PathBuf {
+        Path::new(control::FOLDER).join(&self.name)
+    }
+
+    fn open(&self) -> io::Result<OwnedFd> {
+        let prefix = path::open_root(&self.prefix)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        path::open_in_root_no_links(prefix, self.path(), flags, Mode::empty())
+    }
+
+    fn make(&self) -> io::Result<OwnedFd> {
+        let prefix = path::open_root(&self.prefix)?;
+        path::mkdir_all_in_root(prefix, self.path(), Mode::from_raw_mode(0o755))?;
+        self.open()
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        let prefix = path::open_root(&self.prefix)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let parent = path::open_in_root_no_links(prefix, control::FOLDER, flags, Mode::empty())?;
+        path::remove_all_at(parent, &self.name)
+    }
+
+    /// Asks something of the program that follows the process.
+    pub(super) fn request(&self, bytes: &[u8]) -> io::Result<()> {
+        write(self.open()?.as_fd(), "request", bytes)
+    }
+}
+
+/// The files of a process of a container.
+pub(super) fn folder(container: &Container, name: &str) -> Folder {
+    Folder { prefix: container.path(PREFIX), name: name.to_owned() }
+}
+
+/// Writes a whole file: aside, and renamed.
+fn write(folder: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = format!("{name}.new");
+    path::remove_all_at(folder, &new)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, &new, flags, Mode::from_raw_mode(0o644))?;
+    std::fs::File::from(file).write_all(bytes)?;
+    Ok(rustix::fs::renameat(folder, &new, folder, name)?)
 }
 
 /// Writes what a process is to be, and removes what an earlier one of the name left.
-pub(super) fn prepare(folder: &Path, start: &Start) -> Result<(), Error> {
+pub(super) fn prepare(folder: &Folder, start: &Start) -> Result<(), Error> {
     let bytes = start.to_bytes().map_err(|error| Error::invalid(error.to_string()))?;
-    let write = || -> io::Result<()> {
-        fs_err::create_dir_all(folder)?;
-        for name in ["started", "exit", "error", "request"] {
-            match fs_err::remove_file(folder.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+    let prepare = || -> io::Result<()> {
+        let folder = folder.make()?;
+        for name in ["started", "exit", "error", "request", "start"] {
+            path::remove_all_at(&folder, name)?;
         }
-        super::write_whole(&folder.join("start"), &bytes)
+        write(folder.as_fd(), "start", &bytes)
     };
-    write().map_err(|error| Error::internal(error.to_string()))
+    prepare().map_err(|error| {
+        let path = folder.prefix.join(folder.path());
+        Error::internal(format!("prepare a program in {}: {error}", path.display()))
+    })
 }
 
 /// Reads a small file that the container wrote: never through a link, never something special.
-fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
-    let folder = silo_sys::path::open_root(folder).ok()?;
+fn read(folder: BorrowedFd<'_>, name: &str) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&folder, name, flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(folder, name, flags, Mode::empty()).ok()?;
     let stat = rustix::fs::fstat(&file).ok()?;
     if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
         return None;
@@ -66,8 +115,8 @@ fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
 
 /// The 32-bit exit code of a process that has ended. None if the start program did not tell it,
 /// as when everything was killed.
-fn exit_code_in(folder: &Path) -> Option<i64> {
-    control::parse_exit(&read(folder, "exit")?).map(i64::from)
+fn exit_code_in(folder: &Folder) -> Option<i64> {
+    control::parse_exit(&read(folder.open().ok()?.as_fd(), "exit")?).map(i64::from)
 }
 
 /// The exit code of a container's own program.
@@ -84,16 +133,20 @@ pub(super) fn exec_name(id: &str) -> String {
 pub(crate) fn exec_exit_code(container: &Container, id: &str) -> Option<i64> {
     let folder = folder(container, &exec_name(id));
     let code = exit_code_in(&folder);
-    crate::containers::remove::remove_directory(&folder);
+    if let Err(error) = folder.remove() {
+        tracing::warn!(container = %container.id, %error, "files of a program stay");
+    }
     code
 }
 
 /// Waits until the start program has started its program, or tells why it could not. `pid` is
 /// that of our process in the container. To be called where blocking is fine.
-pub(super) fn wait_started(folder: &Path, pid: i32) -> io::Result<Result<(), Option<Failure>>> {
+pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), Option<Failure>>> {
+    let folder = folder.open()?;
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
-    inotify::add_watch(&watch, folder, events)?;
+    inotify::add_watch(&watch, format!("/proc/self/fd/{}", folder.as_raw_fd()), events)?;
+    let folder = folder.as_fd();
     let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let process = rustix::process::pidfd_open(process, PidfdFlags::empty());
     let end = Instant::now() + START_LIMIT;
@@ -172,41 +225,73 @@ pub(super) fn program_of(record: &Record) -> String {
 mod tests {
     use super::*;
 
+    fn folder(prefix: &Path) -> Folder {
+        Folder { prefix: prefix.to_owned(), name: "0".into() }
+    }
+
+    fn command() -> Start {
+        Start { command: "cmd".into(), ..Start::default() }
+    }
+
     #[test]
     fn the_start_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        prepare(folder.path(), &Start { command: "cmd".into(), ..Start::default() }).unwrap();
-        assert!(folder.path().join("start").exists());
+        let prefix = tempfile::tempdir().unwrap();
+        let folder = folder(prefix.path());
+        prepare(&folder, &command()).unwrap();
+        assert!(prefix.path().join(".silo/0/start").exists());
         let own = i32::try_from(std::process::id()).unwrap();
-        let path = folder.path().to_owned();
-        let waiting = std::thread::spawn(move || wait_started(&path, own));
-        super::super::write_whole(
-            &folder.path().join("error"),
-            b"step=program\0code=2\0message=gone\0",
-        )
-        .unwrap();
+        let waiting = {
+            let folder = folder.clone();
+            std::thread::spawn(move || wait_started(&folder, own))
+        };
+        let failure = b"step=program\0code=2\0message=gone\0";
+        write(folder.open().unwrap().as_fd(), "error", failure).unwrap();
         let failure = waiting.join().unwrap().unwrap().unwrap_err().unwrap();
         let (error, code) = explain(Some(&failure), "x.exe", "C:\\");
         assert_eq!(code, 127);
         assert!(error.message().contains("executable file not found"), "{error}");
+        folder.remove().unwrap();
+        assert!(!prefix.path().join(".silo/0").exists());
     }
 
     #[test]
     fn links_of_a_container_are_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let secret = folder.path().join("secret");
+        let outside = tempfile::tempdir().unwrap();
+        let secret = outside.path().join("secret");
         fs_err::write(&secret, "code=7\0").unwrap();
-        std::os::unix::fs::symlink(&secret, folder.path().join("exit")).unwrap();
-        assert_eq!(read(folder.path(), "exit"), None);
-        assert!(read(folder.path(), "secret").is_some());
+        let prefix = tempfile::tempdir().unwrap();
+        let folder = folder(prefix.path());
+        prepare(&folder, &command()).unwrap();
+        let own = prefix.path().join(".silo/0");
+        for name in ["exit", "request.new", "start.new"] {
+            std::os::unix::fs::symlink(&secret, own.join(name)).unwrap();
+        }
+        assert_eq!(exit_code_in(&folder), None);
+        folder.request(b"event=ctrl-c\0").unwrap();
+        prepare(&folder, &command()).unwrap();
+        assert_eq!(fs_err::read(&secret).unwrap(), b"code=7\0");
+
+        fs_err::remove_dir_all(&own).unwrap();
+        std::os::unix::fs::symlink(outside.path(), &own).unwrap();
+        prepare(&folder, &command()).unwrap_err();
+        folder.request(b"").unwrap_err();
+        folder.remove().unwrap();
+        fs_err::remove_dir_all(prefix.path().join(".silo")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), prefix.path().join(".silo")).unwrap();
+        prepare(&folder, &command()).unwrap_err();
+        folder.remove().unwrap_err();
+        let left: Vec<_> = fs_err::read_dir(outside.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
     }
 
     #[test]
     fn an_end_without_a_word_is_seen() {
-        let folder = tempfile::tempdir().unwrap();
+        let prefix = tempfile::tempdir().unwrap();
+        let folder = folder(prefix.path());
+        folder.make().unwrap();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        assert_eq!(wait_started(folder.path(), pid).unwrap(), Err(None));
+        assert_eq!(wait_started(&folder, pid).unwrap(), Err(None));
         child.wait().unwrap();
     }
 }

@@ -18,6 +18,8 @@ use crate::engine::Engine;
 
 /// Most bytes of a hive in an image.
 const HIVE_LIMIT: u64 = 512 << 20;
+/// Most bytes of a file of Wine's registry, which usually has two million.
+const TEXT_LIMIT: u64 = 128 << 20;
 /// Where the base's hives are on its drive.
 const CONFIG: &str = "Windows/System32/config";
 /// The hive of the account that programs run as.
@@ -50,8 +52,11 @@ impl Variables {
 
     /// Those of a prefix's own files.
     pub(crate) fn read(prefix: &Path) -> io::Result<Self> {
+        let root = silo_sys::path::open_root(prefix)?;
         let read = |name: &str| -> io::Result<Hive> {
-            let text = fs_err::read(prefix.join(name))?;
+            // The container's programs can put anything in its place.
+            let text = silo_sys::path::read_regular_file_in_root(&root, name, TEXT_LIMIT)?
+                .ok_or_else(|| io::Error::other(format!("{name} is too large")))?;
             Ok(silo_hive::wine::parse(&text).map_err(io::Error::other)?.hive)
         };
         let machine = read(files::SYSTEM)?;
