@@ -22,6 +22,8 @@ tasks:
   rules                     the repository rules alone
   bench [name ...]          benchmarks side by side with other engines
   conformance <suite> DIR   run a suite that lies in DIR: docker-py, contest
+  vm                        run the engine on Debian's kernel, with control groups of version 2
+                            alone, in an emulated machine (tests/vm)
 ";
 
 fn main() -> ExitCode {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Some("rules") => rules::run(),
         Some("bench") => bench(rest),
         Some("conformance") => conformance::run(rest),
+        Some("vm") => vm(),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
@@ -47,6 +50,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Boots a machine and runs the checks in it; settings are variables that the script names.
+fn vm() -> Result<()> {
+    let silo = build_silo(false)?;
+    check(Command::new("bash").arg("tests/vm/run.sh").env("SILO", silo).current_dir(root()))
 }
 
 /// The root of the repository.
