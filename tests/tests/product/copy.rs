@@ -110,6 +110,38 @@ fn a_container_that_goes_by_itself_is_copied_to_and_started_twice() {
 }
 
 #[test]
+fn a_stopped_container_is_copied_from_and_to_at_once() {
+    const AT_ONCE: usize = 6;
+    let engine = Engine::start();
+    let name = engine.name("cp");
+    engine.ok(&["run", "--name", &name, "busybox", "sh", "-c", "echo kept >/kept"]);
+    for number in 0..AT_ONCE {
+        let folder = engine.scratch().join(format!("{number}/etc"));
+        fs_err::create_dir_all(&folder).expect("a folder");
+        fs_err::write(folder.join(format!("f{number}")), "new").expect("a file");
+        // Of the image: it is copied up.
+        fs_err::write(folder.join("group"), "root:x:0:\n").expect("a file");
+    }
+    std::thread::scope(|scope| {
+        for number in 0..AT_ONCE {
+            let (engine, name) = (&engine, &name);
+            let at = move |file: &str| {
+                engine.scratch().join(format!("{number}/{file}")).display().to_string()
+            };
+            scope.spawn(move || engine.ok(&["cp", &at("etc"), &format!("{name}:/")]));
+            scope.spawn(move || engine.ok(&["cp", &format!("{name}:/kept"), &at("kept")]));
+            scope.spawn(move || engine.ok(&["export", "-o", &at("tar"), name]));
+        }
+    });
+    for number in 0..AT_ONCE {
+        let kept = fs_err::read(engine.scratch().join(format!("{number}/kept"))).expect("a copy");
+        assert_eq!(kept, b"kept\n");
+        engine.ok(&["cp", &format!("{name}:/etc/f{number}"), "-"]);
+    }
+    engine.ok(&["rm", &name]);
+}
+
+#[test]
 fn volumes_of_a_stopped_container_are_there() {
     let engine = Engine::start();
     let (name, volume) = (engine.name("cp"), engine.name("data"));
