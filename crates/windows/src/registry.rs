@@ -225,6 +225,9 @@ fn below(path: &str, those: &[&str]) -> bool {
     })
 }
 
+/// What shell32 makes anew of `User Shell Folders` whenever a program asks it for one.
+const SHELL_FOLDERS: &str = "Software\\Microsoft\\Windows\\CurrentVersion\\Explorer\\Shell Folders";
+
 /// What Wine writes at each start, and is nobody's change: names and devices of the host.
 fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
     match name {
@@ -243,14 +246,24 @@ fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
                             .any(|known| known.eq_ignore_ascii_case(value))
                     })
         }
-        HiveName::Software => below(path, &["Microsoft\\Windows NT\\CurrentVersion\\NetworkCards"]),
-        _ => false,
+        HiveName::Software => {
+            let keys = [
+                "Microsoft\\Windows NT\\CurrentVersion\\NetworkCards",
+                "Microsoft\\Windows\\CurrentVersion\\Explorer\\Shell Folders",
+                // Serial and parallel ports.
+                "Wine\\Ports",
+                "Wow6432Node\\Wine\\Ports",
+            ];
+            below(path, &keys)
+        }
+        HiveName::DefaultUser => below(path, &[SHELL_FOLDERS]),
+        HiveName::Sam | HiveName::Security => false,
     }
 }
 
 /// The same of the account's hive.
 fn per_run_of_user(path: &str, _: Option<&str>) -> bool {
-    below(path, &["Volatile Environment"])
+    below(path, &["Volatile Environment", SHELL_FOLDERS])
 }
 
 #[cfg(test)]
@@ -314,6 +327,26 @@ mod tests {
         assert!(key.value("a").is_none());
         assert_eq!(key.get("New").unwrap().value("n").unwrap().number(), Some(3));
         assert_eq!(base.changes(&base, &base).unwrap(), Changes::default());
+    }
+
+    #[test]
+    fn what_each_run_writes() {
+        let parameters = "ControlSet001\\Services\\Tcpip\\Parameters";
+        for (name, path, value, want) in [
+            (HiveName::System, "CONTROLSET001\\Control\\ComputerName\\ComputerName", None, true),
+            (HiveName::System, "ControlSet001\\Control\\ComputerNames", None, false),
+            (HiveName::System, parameters, None, false),
+            (HiveName::System, parameters, Some("hostname"), true),
+            (HiveName::System, parameters, Some("NameServer"), false),
+            (HiveName::Software, "Wine\\Ports", None, true),
+            (HiveName::Software, "Wine\\Drivers", None, false),
+            (HiveName::DefaultUser, SHELL_FOLDERS, Some("Cache"), true),
+            (HiveName::Sam, SHELL_FOLDERS, None, false),
+        ] {
+            assert_eq!(per_run(name, path, value), want, "{path} {value:?}");
+        }
+        assert!(per_run_of_user("Volatile Environment", Some("USERDOMAIN")));
+        assert!(!per_run_of_user("Environment", Some("Path")));
     }
 
     #[test]

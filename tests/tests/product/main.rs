@@ -21,4 +21,5 @@ mod streams;
 mod volumes;
 mod websocket;
 mod windows;
+mod windows_commit;
 mod windows_setup;

@@ -388,7 +388,8 @@ mod tests {
     }
 
     fn fetch(fetcher: &Fetcher, package: &Package) -> Result<Vec<u8>, Error> {
-        let fetched = fetcher.packages(std::slice::from_ref(package), &Nobody, &AtomicBool::new(false))?;
+        let fetched =
+            fetcher.packages(std::slice::from_ref(package), &Nobody, &AtomicBool::new(false))?;
         Ok(fs::read(&fetched[0].file).unwrap())
     }
 
