@@ -189,3 +189,35 @@ fn read_from(
     };
     Ok(WineFiles { system: read(system)?, user: read(user)?, default_user: read(default_user)? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_leads_nowhere_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (prefix, outside) = (directory.path().join("prefix"), directory.path().join("outside"));
+        fs_err::create_dir_all(prefix.join(control::FOLDER)).unwrap();
+        fs_err::create_dir(&outside).unwrap();
+        place(&prefix, "a").unwrap();
+        assert!(place(&prefix, "a").is_err(), "it is there");
+        fs_err::write(outside.join("user.reg"), "a secret").unwrap();
+        let link = |name: &str| {
+            let from = prefix.join(control::FOLDER).join("a").join(name);
+            std::os::unix::fs::symlink(outside.join("user.reg"), from).unwrap();
+        };
+        for name in [MACHINE, USER, DEFAULT_USER] {
+            link(name);
+        }
+        let folder = open_folder(&prefix, "a").unwrap();
+        assert!(read_from(&folder, [MACHINE, USER, DEFAULT_USER]).is_err());
+        remove(&prefix, "a").unwrap();
+        assert!(outside.join("user.reg").exists());
+
+        fs_err::remove_dir(prefix.join(control::FOLDER)).unwrap();
+        std::os::unix::fs::symlink(&outside, prefix.join(control::FOLDER)).unwrap();
+        assert!(place(&prefix, "b").is_err());
+        assert!(!outside.join("b").exists());
+    }
+}
