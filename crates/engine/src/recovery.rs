@@ -252,7 +252,7 @@ impl Engine {
         }
         self.clean_up_cgroups().await;
         for name in self.store.snapshots().unwrap_or_default() {
-            if !known.contains(&name) {
+            if !known.contains(crate::windows::snapshot_owner(&name)) {
                 self.drop_snapshot(&name);
             }
         }

@@ -37,6 +37,9 @@ const PREFIX: &str = "prefix";
 /// Most processes of a container that sets no limit: a broken Wine starts them without end.
 const PIDS_LIMIT: i64 = 4096;
 
+/// What tells the snapshot of a container's Wine runtime from its own.
+const RUNTIME_SUFFIX: &str = ".wine";
+
 /// Where the drive C: is in a container's Linux root.
 pub(crate) const DRIVE: &str = "/c";
 
@@ -47,7 +50,12 @@ pub(crate) fn is(record: &Record) -> bool {
 
 /// Name of the snapshot that keeps the Wine runtime of a container.
 pub(crate) fn runtime_snapshot(id: &str) -> String {
-    format!("{id}.wine")
+    format!("{id}{RUNTIME_SUFFIX}")
+}
+
+/// The container that a snapshot belongs to.
+pub(crate) fn snapshot_owner(name: &str) -> &str {
+    name.strip_suffix(RUNTIME_SUFFIX).unwrap_or(name)
 }
 
 /// Whose account a user's name means.
@@ -161,6 +169,12 @@ mod tests {
     use silo_windows::control::Rights;
 
     use super::*;
+
+    #[test]
+    fn snapshots_belong_to_containers() {
+        assert_eq!(snapshot_owner(&runtime_snapshot("abc")), "abc");
+        assert_eq!(snapshot_owner("abc"), "abc");
+    }
 
     #[test]
     fn accounts() {
