@@ -1,7 +1,12 @@
 //! Windows containers: real programs in them, and what holds between them and the host. Docker
 //! has none on Linux, so all of these are of Silo alone.
 
+mod errors;
+mod isolation;
+mod lifecycle;
+mod programs;
 mod servers;
+mod volumes;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

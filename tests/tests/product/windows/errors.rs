@@ -1,0 +1,60 @@
+//! What cannot be: each says what it is about.
+
+use silo_tests::WindowsEngine;
+
+use super::CORE;
+
+#[test]
+fn what_cannot_run_is_told() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let text = engine.scratch().join("text");
+    fs_err::write(&text, "no program\n").expect("a file");
+    let text = format!("{}:C:\\text.exe", text.display());
+    for (code, options, command, words) in [
+        (127, &[][..], "nosuch.exe", &["\"nosuch.exe\"", "executable file not found"][..]),
+        (127, &[], "C:\\no\\such.exe", &["such.exe", "executable file not found"]),
+        (126, &[], "C:\\Windows\\win.ini", &["win.ini", "not a program for Windows"]),
+        (126, &["-v", &text], "C:\\text.exe", &["text.exe", "not a program for Windows"]),
+        (125, &["-w", "C:\\none"], "cmd", &["working directory", "C:\\\\none"]),
+        (125, &["-w", "nowhere"], "cmd", &["working directory", "nowhere"]),
+        (125, &["-u", "bob"], "cmd", &["unable to find user bob", "ContainerUser"]),
+        (125, &["-u", "0"], "cmd", &["unable to find user 0"]),
+        (125, &["-v", "/tmp:1:\\x"], "cmd", &["\"1", "C:\\folder"]),
+        (125, &["-v", "/tmp:\\\\?\\unix\\tmp"], "cmd", &["unix", "C:\\folder"]),
+        (125, &["-v", "/tmp:\\\\.\\C:\\x"], "cmd", &["C:\\folder"]),
+        (125, &["-v", "/tmp:C:"], "cmd", &["cannot be 'c:'"]),
+        (125, &["-v", "/tmp:C:\\a\\..\\.."], "cmd", &["cannot be 'c:'"]),
+        (125, &["-v", "/tmp:D:\\x"], "cmd", &["D:\\"]),
+        (125, &["--privileged"], "cmd", &["privileged"]),
+        (125, &["--read-only"], "cmd", &["read-only"]),
+        (125, &["--tmpfs", "C:\\x"], "cmd", &["tmpfs"]),
+        (125, &["--cap-add", "SYS_ADMIN"], "cmd", &["capabilities"]),
+    ] {
+        let name = engine.name("x");
+        let outcome = engine
+            .docker(&[&["run", "--name", &name], options, &[CORE, command, "/c", "cd"]].concat());
+        assert_eq!(outcome.code, code, "{options:?} {command}: {outcome:?}");
+        for word in words {
+            assert!(outcome.stderr.contains(word), "{word}: {}", outcome.stderr);
+        }
+        engine.docker(&["rm", "-f", &name]);
+    }
+}
+
+#[test]
+fn what_cannot_run_in_a_running_container_is_told() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let name = engine.name("long");
+    engine.ok(&["run", "-d", "--name", &name, CORE, "ping", "-n", "1000", "127.0.0.1"]);
+    for (code, options, command, words) in [
+        (127, &[][..], "nosuch.exe", "executable file not found"),
+        (126, &[], "C:\\Windows\\win.ini", "not a program for Windows"),
+        (126, &["-w", "C:\\none"], "cmd", "working directory"),
+        (1, &["-u", "bob"], "cmd", "unable to find user bob"),
+    ] {
+        let outcome = engine.docker(&[&["exec"], options, &[&name, command, "/c", "cd"]].concat());
+        assert_eq!(outcome.code, code, "{options:?} {command}: {outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
