@@ -46,8 +46,8 @@ daemon() { # in a group of its own, as a service manager has it
   mkdir -p /sys/fs/cgroup/system.slice/silo.service
   sh -c 'echo $$ >/sys/fs/cgroup/system.slice/silo.service/cgroup.procs; exec silo daemon' >>$log 2>&1 &
   echo $! >/run/daemon
-  until_true test -S $socket
-  until_true silo version >/dev/null 2>&1
+  # With an address the command line does not start one itself, beside this one.
+  until_true silo -H unix://$socket version
 }
 
 doctor_early() { silo doctor >/tmp/doctor; cat /tmp/doctor; not grep FAIL /tmp/doctor; }
