@@ -1,6 +1,7 @@
 //! What separates containers from each other and from the host.
 
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use silo_tests::WindowsEngine;
@@ -221,4 +222,91 @@ fn links_in_the_prefix_are_not_followed() {
     let left: Vec<_> = fs_err::read_dir(&outside).expect("the folder").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(fs_err::read_to_string(outside.join("secret")).expect("the file"), "secret");
+}
+
+/// Links that lead out, in a layer of an image: neither the engine nor a program comes by them to
+/// what is not the container's.
+#[test]
+fn links_of_a_layer_stay_inside() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let scratch = engine.scratch();
+    let outside = scratch.join("outside");
+    fs_err::create_dir_all(&outside).expect("a folder");
+    fs_err::write(outside.join("secret"), "the host's secret\n").expect("a file");
+    let layer = scratch.join("layer");
+    fs_err::create_dir_all(layer.join("Files/links")).expect("a folder");
+    let up = format!("{}{}", "../".repeat(40), outside.display());
+    for (name, target) in [
+        ("absolute", outside.display().to_string()),
+        ("relative", up),
+        ("process", format!("/proc/1/root{}", outside.display())),
+    ] {
+        symlink(target, layer.join("Files/links").join(name)).expect("a link");
+    }
+    let image = with_layer(&engine, &scratch, &layer);
+    let loaded = engine.docker(&["load", "-i", &image]);
+    if loaded.code != 0 {
+        // Refusing is as good.
+        assert!(loaded.stderr.contains("link"), "{}", loaded.stderr);
+        return;
+    }
+    let name = engine.name("layer");
+    engine.ok(&[&["run", "-d", "--name", &name, "hostile:latest"], &LONG[..]].concat());
+    let listed = scratch.join("listed");
+    engine.ok(&["cp", &format!("{name}:/links"), &listed.display().to_string()]);
+    assert!(listed.join("absolute").is_symlink(), "the layer's links are there");
+    for link in ["absolute", "relative", "process"] {
+        let show = format!("type C:\\links\\{link}\\secret& echo x> C:\\links\\{link}\\new");
+        let said = engine.docker(&["exec", &name, "cmd", "/c", &show]);
+        assert!(!said.stdout.contains("secret\r\n") && !said.stdout.contains("host's"), "{said:?}");
+        let read = engine.docker(&["cp", &format!("{name}:/links/{link}/secret"), "-"]);
+        assert_ne!(read.code, 0, "{}", read.stdout);
+        engine.docker(&["cp", "/etc/hostname", &format!("{name}:/links/{link}/")]);
+    }
+    // A volume and a working directory below a link.
+    let volume = format!("{}:C:\\links\\absolute\\deep", scratch.join("layer").display());
+    engine.docker(&["run", "--rm", "-v", &volume, "hostile:latest", "cmd", "/c", "cd"]);
+    engine.docker(&["run", "--rm", "-w", "C:\\links\\absolute\\made", "hostile:latest", "cmd"]);
+    let left: Vec<_> = fs_err::read_dir(&outside).expect("the folder").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+/// An archive of `hostile:latest`: the base image with one more layer.
+fn with_layer(engine: &WindowsEngine, scratch: &Path, layer: &Path) -> String {
+    let tar = |arguments: &[&str], folder: &Path| {
+        let status = Command::new("tar").arg("-C").arg(folder).args(arguments).status();
+        assert!(status.expect("run tar").success());
+    };
+    let path = |name: &str| scratch.join(name).display().to_string();
+    engine.ok(&["save", "-o", &path("base.tar"), CORE]);
+    let tree = scratch.join("image");
+    fs_err::create_dir_all(&tree).expect("a folder");
+    tar(&["-xf", &path("base.tar")], &tree);
+    tar(&["-cf", &tree.join("hostile.tar").display().to_string(), "Files"], layer);
+    let sum = Command::new("sha256sum").arg(tree.join("hostile.tar")).output().expect("sha256sum");
+    let sum = String::from_utf8_lossy(&sum.stdout).into_owned();
+    let digest = format!("sha256:{}", sum.split(' ').next().expect("a sum"));
+    let read = |name: &str| -> serde_json::Value {
+        let text = fs_err::read(tree.join(name)).expect("a file of the archive");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    let mut manifest = read("manifest.json");
+    let mut config = read(manifest[0]["Config"].as_str().expect("a config"));
+    config["rootfs"]["diff_ids"].as_array_mut().expect("layers").push(digest.into());
+    let history = serde_json::json!({ "created_by": "links" });
+    if let Some(all) = config["history"].as_array_mut() {
+        all.push(history);
+    }
+    fs_err::write(tree.join("hostile.json"), config.to_string()).expect("a file");
+    manifest[0]["Config"] = "hostile.json".into();
+    manifest[0]["RepoTags"] = serde_json::json!(["hostile:latest"]);
+    manifest[0]["Layers"].as_array_mut().expect("layers").push("hostile.tar".into());
+    fs_err::write(tree.join("manifest.json"), manifest.to_string()).expect("a file");
+    for name in ["index.json", "oci-layout", "repositories"] {
+        if tree.join(name).exists() {
+            fs_err::remove_file(tree.join(name)).expect("remove");
+        }
+    }
+    tar(&["-cf", &path("hostile-image.tar"), "."], &tree);
+    path("hostile-image.tar")
 }
