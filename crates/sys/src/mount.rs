@@ -608,7 +608,7 @@ mod tests {
             )
         };
         forget_volatile(&work).unwrap();
-        rustix::fs::mkdirat(&mount().unwrap(), "new", Mode::RWXU).unwrap();
+        rustix::fs::mkdirat(mount().unwrap(), "new", Mode::RWXU).unwrap();
         assert!(mount().is_err(), "the kernel refuses while the mark is there");
         forget_volatile(&work).unwrap();
         assert_eq!(read(&mount().unwrap(), "x"), "a");

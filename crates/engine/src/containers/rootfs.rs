@@ -178,7 +178,7 @@ impl Engine {
     }
 
     /// The root of a container that runs; `None` if it does not.
-    pub(crate) fn running_root(&self, container: &Container) -> Result<Option<RootView>, Error> {
+    pub(crate) fn running_root(container: &Container) -> Result<Option<RootView>, Error> {
         let pid = {
             let state = container.state();
             if !state.running || state.restarting {
@@ -203,7 +203,7 @@ impl Engine {
 
     /// The root of a container to read from, whether it runs or not.
     pub(crate) async fn open_root(&self, container: &Arc<Container>) -> Result<RootView, Error> {
-        if let Some(view) = self.running_root(container)? {
+        if let Some(view) = Self::running_root(container)? {
             return Ok(view);
         }
         let record = container.record();
@@ -230,7 +230,7 @@ impl Engine {
         container: &Arc<Container>,
     ) -> Result<RootView, Error> {
         let writing = Arc::clone(&container.writing).lock_owned().await;
-        if let Some(view) = self.running_root(container)? {
+        if let Some(view) = Self::running_root(container)? {
             return Ok(view);
         }
         let record = container.record();

@@ -297,7 +297,7 @@ impl Engine {
     /// The account files of a container: of its root while it runs, of its layers otherwise.
     fn read_accounts(&self, container: &Arc<Container>) -> Result<user::Accounts, Error> {
         if container.running_shim().is_ok()
-            && let Some(view) = self.running_root(container)?
+            && let Some(view) = Self::running_root(container)?
         {
             return crate::accounts::read(view.fd());
         }
