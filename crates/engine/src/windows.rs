@@ -72,12 +72,9 @@ pub(crate) fn account(user: &str) -> Result<silo_windows::control::Rights, Error
 }
 
 impl Engine {
-    /// The image that stands for a Windows image's name: itself, or Silo's own base where
-    /// Microsoft's is not in the store. Then also what the client is told.
+    /// Silo's own base that stands for one of Microsoft's which is not in the store, and what the
+    /// client is told then.
     pub(crate) fn windows_substitute(&self, name: &str) -> Option<(String, String)> {
-        if self.image(name).is_ok() {
-            return None;
-        }
         let stand_in = paths::substitute(name)?;
         self.image(&stand_in).ok()?;
         let notice = format!(

@@ -521,7 +521,12 @@ fn overlay(options: &MountOptions) -> std::io::Result<OwnedFd> {
     }
     let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
     let upper = options.value("upperdir").map(Path::new);
-    let made = mount::overlay(&lowers, upper.zip(options.value("workdir").map(Path::new)), &rest)?;
+    let work = options.value("workdir").map(Path::new);
+    if let Some(work) = work.filter(|_| rest.iter().any(|(key, _)| *key == "volatile")) {
+        // Left by the mount before, and refused by this one.
+        mount::forget_volatile(work)?;
+    }
+    let made = mount::overlay(&lowers, upper.zip(work), &rest)?;
     mount::set_attr(&made, options.attr, false)?;
     Ok(made)
 }

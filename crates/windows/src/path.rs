@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use silo_winlayer::fold::fold;
+use silo_winlayer::name::{self, NameProblem};
 
 /// A path on one of a container's drives, without `.` and `..`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,57 +25,15 @@ pub enum Error {
     #[error("{0:?} is not an absolute Windows path: write it as C:\\folder")]
     NotAbsolute(String),
     /// A name that Windows does not permit.
-    #[error("{path:?} is not a Windows path: {name:?} {reason}")]
+    #[error("{path:?} is not a Windows path: {name:?} is {reason}")]
     Name {
         /// The whole.
         path: String,
         /// What is wrong in it.
         name: String,
         /// Why.
-        reason: &'static str,
+        reason: NameProblem,
     },
-}
-
-/// Names of devices, which are no files in any folder, with and without an extension.
-fn is_device(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or(name).trim_end().to_ascii_uppercase();
-    match stem.as_str() {
-        "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$" => true,
-        other => match other.strip_prefix("COM").or_else(|| other.strip_prefix("LPT")) {
-            Some(number) => matches!(
-                number,
-                "1" | "2"
-                    | "3"
-                    | "4"
-                    | "5"
-                    | "6"
-                    | "7"
-                    | "8"
-                    | "9"
-                    | "\u{b9}"
-                    | "\u{b2}"
-                    | "\u{b3}"
-            ),
-            None => false,
-        },
-    }
-}
-
-/// Whether a name may be one of a file, and if not, why.
-pub fn check_name(name: &str) -> Result<(), &'static str> {
-    if name.is_empty() || name.chars().any(|c| c < ' ' || "<>:\"/\\|?*".contains(c)) {
-        return Err("contains a character that names cannot have");
-    }
-    if name.ends_with(['.', ' ']) {
-        return Err("ends with a dot or space, which Windows drops");
-    }
-    if is_device(name) {
-        return Err("is a device");
-    }
-    if name.encode_utf16().count() > 255 {
-        return Err("has more than 255 characters");
-    }
-    Ok(())
 }
 
 impl WindowsPath {
@@ -96,7 +56,7 @@ impl WindowsPath {
                 "" | "." => {}
                 ".." => drop(names.pop()),
                 name => {
-                    check_name(name).map_err(|reason| Error::Name {
+                    name::check(name).map_err(|reason| Error::Name {
                         path: path.to_owned(),
                         name: name.to_owned(),
                         reason,
@@ -137,7 +97,6 @@ impl std::fmt::Display for WindowsPath {
 
 /// Whether two names are the same to Windows.
 pub fn same(a: &str, b: &str) -> bool {
-    let fold = |text: &str| text.encode_utf16().map(silo_hive::upcase).collect::<Vec<_>>();
     a == b || fold(a) == fold(b)
 }
 

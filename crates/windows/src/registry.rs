@@ -13,58 +13,16 @@
 use silo_hive::delta::{self, DiffOptions};
 use silo_hive::wine::{self, Arch};
 use silo_hive::{Error, Hive, Key, WriteOptions};
+pub use silo_winlayer::hives::Hive as HiveName;
 
-/// One of the hives that belong to the system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HiveName {
-    /// `HKLM\SYSTEM`.
-    System,
-    /// `HKLM\SOFTWARE`.
-    Software,
-    /// `HKLM\SAM`.
-    Sam,
-    /// `HKLM\SECURITY`.
-    Security,
-    /// `HKU\.DEFAULT`, the profile of LocalSystem.
-    DefaultUser,
-}
-
-impl HiveName {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::System, Self::Software, Self::Sam, Self::Security, Self::DefaultUser];
-
-    /// The file in `Windows\System32\config` of a base layer.
-    pub const fn file(self) -> &'static str {
-        match self {
-            Self::System => "SYSTEM",
-            Self::Software => "SOFTWARE",
-            Self::Sam => "SAM",
-            Self::Security => "SECURITY",
-            Self::DefaultUser => "DEFAULT",
-        }
-    }
-
-    /// The file in `Hives` of a layer above.
-    pub const fn delta_file(self) -> &'static str {
-        match self {
-            Self::System => "System_Delta",
-            Self::Software => "Software_Delta",
-            Self::Sam => "Sam_Delta",
-            Self::Security => "Security_Delta",
-            Self::DefaultUser => "DefaultUser_Delta",
-        }
-    }
-
-    /// The key in Wine's `system.reg`; none for what has a file of its own.
-    const fn wine_key(self) -> Option<&'static str> {
-        match self {
-            Self::System => Some("System"),
-            Self::Software => Some("Software"),
-            Self::Sam => Some("SAM"),
-            Self::Security => Some("SECURITY"),
-            Self::DefaultUser => None,
-        }
+/// The key of a hive in Wine's `system.reg`; none for what has a file of its own.
+const fn wine_key(name: HiveName) -> Option<&'static str> {
+    match name {
+        HiveName::System => Some("System"),
+        HiveName::Software => Some("Software"),
+        HiveName::Sam => Some("SAM"),
+        HiveName::Security => Some("SECURITY"),
+        HiveName::DefaultUser => None,
     }
 }
 
@@ -121,7 +79,7 @@ impl Registry {
         let mut machine = wine::parse(&files.system)?;
         let mut result = Self::default();
         for name in HiveName::ALL {
-            if let Some(hive) = name.wine_key().and_then(|key| wine::detach(&mut machine, key)) {
+            if let Some(hive) = wine_key(name).and_then(|key| wine::detach(&mut machine, key)) {
                 result.set_hive(name, hive);
             }
         }
@@ -140,7 +98,7 @@ impl Registry {
             (HiveName::Sam, sam),
             (HiveName::Security, security),
         ] {
-            if let Some(key) = name.wine_key()
+            if let Some(key) = wine_key(name)
                 && !(hive.root.subkeys().is_empty() && hive.root.values().is_empty())
             {
                 wine::attach(&mut machine, key, hive);
@@ -159,7 +117,7 @@ impl Registry {
             .into_iter()
             .map(|name| {
                 let bytes = silo_hive::write(self.hive(name), &WriteOptions::default())?;
-                Ok((name.file(), bytes))
+                Ok((name.base_path(), bytes))
             })
             .collect()
     }
@@ -173,7 +131,7 @@ impl Registry {
             let (began, base) = (began.hive(name), base.hive(name));
             if let Some((delta, _)) = difference(self.hive(name), began, base, &ignore) {
                 let bytes = silo_hive::write(&delta, &WriteOptions::default())?;
-                deltas.push((name.delta_file(), bytes));
+                deltas.push((name.delta_name(), bytes));
             }
         }
         let own = difference(&self.user, &began.user, &base.user, &per_run_of_user);

@@ -55,12 +55,16 @@ impl Engine {
         request: ContainerCreateRequest,
     ) -> Result<ContainerCreateResponse, Error> {
         let ContainerCreateRequest { mut config, mut host_config, mut networking_config } = request;
-        let notice = self.windows_substitute(&config.image).map(|(stand_in, notice)| {
+        let mut found = self.image(&config.image).ok();
+        let mut notice = None;
+        if found.is_none()
+            && let Some((stand_in, text)) = self.windows_substitute(&config.image)
+        {
+            found = self.image(&stand_in).ok();
             config.image = stand_in;
-            notice
-        });
-        let is_windows = !config.image.is_empty()
-            && self.image(&config.image).is_ok_and(|entry| entry.image.config.os == windows::OS);
+            notice = Some(text);
+        }
+        let is_windows = found.as_ref().is_some_and(|entry| entry.image.config.os == windows::OS);
         let asked = (host_config.binds.clone(), host_config.mounts.clone());
         if is_windows {
             self.windows_runtime()?;
@@ -81,7 +85,11 @@ impl Engine {
         let image = if config.image.is_empty() {
             None
         } else {
-            let entry = self.image(&config.image)?;
+            let entry = match found {
+                Some(entry) => entry,
+                // For its error.
+                None => self.image(&config.image)?,
+            };
             check_platform(&config.image, &entry.image.config, platform)?;
             Some(entry)
         };

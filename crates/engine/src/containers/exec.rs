@@ -281,8 +281,12 @@ impl Engine {
             let shim = container.running_shim()?;
             if crate::windows::is(&container.record()) {
                 let own = Self::own_process(container)?;
-                let (process, name) =
-                    Self::windows_exec(container, exec.id.as_str(), &exec.request, &own)?;
+                let exec = Arc::clone(exec);
+                // It reads the container's registry.
+                let (process, name) = super::archive::blocking(move || {
+                    Self::windows_exec(&exec.container, exec.id.as_str(), &exec.request, &own)
+                })
+                .await?;
                 return Ok::<_, Error>((shim, process, Some(name)));
             }
             let process = self.exec_process(container, &exec.request).await?;

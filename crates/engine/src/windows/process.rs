@@ -150,6 +150,7 @@ pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), O
     let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let process = rustix::process::pidfd_open(process, PidfdFlags::empty());
     let end = Instant::now() + START_LIMIT;
+    let mut ended = false;
     loop {
         // What was there before the watch is seen here, and what comes later wakes us.
         if read(folder, "started").is_some() || read(folder, "exit").is_some() {
@@ -158,7 +159,9 @@ pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), O
         if let Some(bytes) = read(folder, "error") {
             return Ok(Err(control::parse_failure(&bytes)));
         }
-        let Ok(process) = &process else { return Ok(Err(None)) };
+        let Some(process) = process.as_ref().ok().filter(|_| !ended) else {
+            return Ok(Err(None));
+        };
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -172,13 +175,10 @@ pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), O
             PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
         ];
         poll(&mut fds, Some(&limit))?;
-        let ended = !fds[1].revents().is_empty();
+        ended = !fds[1].revents().is_empty();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&watch, &mut buffer);
         while reader.next().is_ok() {}
-        if ended && read(folder, "error").is_none() && read(folder, "started").is_none() {
-            return Ok(Err(None));
-        }
     }
 }
 

@@ -20,8 +20,6 @@ use crate::engine::Engine;
 const HIVE_LIMIT: u64 = 512 << 20;
 /// Most bytes of a file of Wine's registry, which usually has two million.
 const TEXT_LIMIT: u64 = 128 << 20;
-/// Where the base's hives are on its drive.
-const CONFIG: &str = "Windows/System32/config";
 /// The hive of the account that programs run as.
 pub(super) const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
 /// Names of the key that the environment of processes needs.
@@ -132,11 +130,11 @@ impl Engine {
             };
             let (drive, hives) = (opened(&layer.files)?, opened(&layer.hives)?);
             for name in HiveName::ALL {
-                if let Some(hive) = read_hive(&drive, &format!("{CONFIG}/{}", name.file()))? {
+                if let Some(hive) = read_hive(&drive, name.base_path())? {
                     registry.set_hive(name, hive);
                     has_base = true;
                 }
-                if let Some(difference) = read_hive(&hives, name.delta_file())? {
+                if let Some(difference) = read_hive(&hives, name.delta_name())? {
                     registry.apply(name, &difference);
                 }
             }

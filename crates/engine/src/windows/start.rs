@@ -14,7 +14,7 @@ use silo_shim::{Given, Shim};
 use silo_store::Snapshot;
 use silo_types::Error;
 use silo_windows::command;
-use silo_windows::control::{self, Rights, Start, Terminal};
+use silo_windows::control::{self, Failure as Failed, Rights, Start, Terminal};
 use silo_windows::environment::{self, Account};
 use silo_windows::path::WindowsPath;
 use silo_windows::registry::files;
@@ -22,6 +22,7 @@ use silo_windows::registry::files;
 use super::registry::{Prepared, Variables};
 use super::{account, paths, process, spec};
 use crate::container::{Container, Record};
+use crate::containers::archive::blocking;
 use crate::containers::rootfs::is_pristine;
 use crate::containers::sandbox::Prepared as Network;
 use crate::containers::start::Failure;
@@ -110,10 +111,6 @@ impl Engine {
         spec::adapt(&mut generated, &drive, volatile, &Self::windows_prefix(container), name);
         Self::write_spec(container, generated)?;
 
-        if volatile {
-            silo_sys::mount::forget_volatile(&drive.work)
-                .map_err(|error| Error::internal(format!("clean drive C: {error}")))?;
-        }
         let config = ShimConfig {
             root: RootConfig::Overlay {
                 lowers: runtime.lowers,
@@ -128,11 +125,7 @@ impl Engine {
         let given = Given { netns: network.netns.take(), shm: None };
         let (shim, at) = self.launch(container, &config, given).await?;
         let pid = shim.pid();
-        let waited = tokio::task::spawn_blocking(move || process::wait_started(&folder, pid)).await;
-        let outcome = waited
-            .map_err(|error| Error::internal(format!("wait for the program: {error}")))?
-            .map_err(|error| Error::internal(format!("wait for the program: {error}")))?;
-        if let Err(failure) = outcome {
+        if let Err(failure) = started(folder, pid).await? {
             drop(shim.shutdown().await);
             let program = process::program_of(record);
             let (error, exit_code) =
@@ -173,7 +166,7 @@ impl Engine {
             let variables = Variables::read(&prefix).map_err(failed)?;
             Ok(Arc::new(Prepared { directory: ready.directory.clone(), variables }))
         };
-        crate::containers::archive::blocking(work).await
+        blocking(work).await
     }
 
     /// Where something is mounted: as it is spelled on the drive.
@@ -228,11 +221,7 @@ impl Engine {
         request: &ExecCreateRequest,
     ) -> Result<(), (i64, Error)> {
         let folder = process::folder(container, name);
-        let waited = tokio::task::spawn_blocking(move || process::wait_started(&folder, pid)).await;
-        let failed = |error: &dyn std::fmt::Display| {
-            (126, Error::internal(format!("wait for the program: {error}")))
-        };
-        match waited.map_err(|error| failed(&error))?.map_err(|error| failed(&error))? {
+        match started(folder, pid).await.map_err(|error| (126, error))? {
             Ok(()) => Ok(()),
             Err(failure) => {
                 let program = request.cmd.first().cloned().unwrap_or_default();
@@ -263,6 +252,15 @@ impl Engine {
             tracing::debug!(container = %container.id, %error, "could not tell a size");
         }
     }
+}
+
+/// Waits until the program of a process runs, or could not be started.
+async fn started(folder: process::Folder, pid: i32) -> Result<Result<(), Option<Failed>>, Error> {
+    blocking(move || {
+        process::wait_started(&folder, pid)
+            .map_err(|error| Error::internal(format!("wait for the program: {error}")))
+    })
+    .await
 }
 
 /// Makes a prefix of the prepared registry's files.
