@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -154,10 +155,8 @@ impl Engine {
         let roots = hierarchies.filter_map(|entry| entry.ok().map(|entry| entry.path()));
         for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
             let group = root.join(self.cgroup_parent());
-            if group.is_dir()
-                && let Err(error) = fs_err::remove_dir(&group)
-            {
-                eprintln!("left behind: {error}");
+            if group.is_dir() {
+                remove_group(&group);
             }
         }
     }
@@ -395,6 +394,19 @@ pub fn silo_binary() -> PathBuf {
     // Next to the test binary: target/<host>/debug/deps/product-<hash>.
     let test = std::env::current_exe().expect("the path of the test");
     test.ancestors().nth(2).expect("a target directory").join("silo")
+}
+
+/// Removes an empty cgroup. The kernel holds on to it for a moment after its last process has
+/// been reaped, and version 1 has nothing that tells when that is over.
+fn remove_group(group: &Path) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = fs_err::remove_dir(group) {
+        if error.kind() != std::io::ErrorKind::ResourceBusy || Instant::now() > end {
+            eprintln!("left behind: {error}");
+            return;
+        }
+        rustix::thread::sched_yield();
+    }
 }
 
 impl Drop for Engine {

@@ -1,7 +1,7 @@
 //! Packages of Debian, fetched and opened without any of Debian's tools, on any distribution.
 //!
 //! Trust goes from three public keys in this source ([`keys`]) to the signed `InRelease` file of
-//! a suite ([`signature`], [`release`]), from its checksums to the package index ([`index`]),
+//! a suite ([`signature`], [`openpgp`], [`release`]), from its checksums to the package index ([`index`]),
 //! from that to the packages ([`fetch`]). Nothing is parsed before its signature or checksum was
 //! right, and everything is bounded all the same.
 
@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod index;
 pub mod keys;
 pub mod mirror;
+pub mod openpgp;
 pub mod release;
 pub mod signature;
 pub mod version;
@@ -42,18 +43,12 @@ pub enum Error {
     /// A mirror's address that is none.
     #[error("{0:?} is no mirror: http://, https:// or file:// is needed")]
     Address(String),
-    /// No program that checks OpenPGP signatures.
-    #[error(
-        "no program to check Debian's signatures with: install gpgv (Debian and Ubuntu: \
-         apt-get install gpgv; Fedora: dnf install gnupg2; Arch: pacman -S gnupg) or sqv"
-    )]
-    NoVerifier,
     /// A signature that does not hold.
     #[error("the signature of {path} does not hold: {reason}")]
     Signature {
         /// Which file.
         path: String,
-        /// What the verifier said.
+        /// Why not.
         reason: String,
     },
     /// Something that is not what it should be.

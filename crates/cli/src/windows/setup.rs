@@ -97,7 +97,7 @@ impl Setup<'_> {
         let cache = &self.request.cache;
         fs::create_dir_all(cache).map_err(|error| failure(&error))?;
         let _lock = lock(cache)?;
-        self.sweep(cache)?;
+        self.clean()?;
         let (fetcher, packages) = self.choose()?;
         let recipe = runtime::recipe(&maker, &packages);
         if let Some(current) = &current
@@ -185,17 +185,7 @@ impl Setup<'_> {
         Ok(ids)
     }
 
-    /// Removes what a killed set-up left.
-    fn sweep(&self, cache: &Path) -> Outcome {
-        for entry in fs::read_dir(cache).map_err(|error| failure(&error))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("verify-") {
-                fs::remove_dir_all(entry.path()).map_err(|error| failure(&error))?;
-            }
-        }
-        self.clean()
-    }
-
-    /// Removes the container and image of the prefix.
+    /// Removes the container and image of the prefix, also those that a killed set-up left.
     fn clean(&self) -> Outcome {
         self.engine.remove_container(SETUP)?;
         self.engine.remove_image(SETUP)

@@ -20,8 +20,9 @@ use silo_archive::compress;
 use silo_types::Digest;
 
 use super::index::{Index, Package};
+use super::openpgp::Keyring;
 use super::release::Release;
-use super::signature::{self, Verifier};
+use super::signature;
 use super::{Error, Mirror, keys};
 
 /// Largest `InRelease`, in bytes; Debian's have 140 kB.
@@ -67,19 +68,20 @@ pub trait Watch: Sync {
 pub struct Fetcher {
     suites: Vec<Suite>,
     cache: PathBuf,
-    keyring: Vec<u8>,
+    keyring: Keyring,
 }
 
 impl Fetcher {
     /// A fetcher that believes Debian's keys. The cache directory must exist.
     pub fn new(suites: Vec<Suite>, cache: PathBuf) -> Self {
-        let keyring = keys::keyring(&keys::DEBIAN_13).unwrap_or_default();
+        let keyring = keys::keyring(&keys::DEBIAN_13);
+        let keyring = keyring.and_then(|keys| Keyring::parse(&keys)).unwrap_or_default();
         Self { suites, cache, keyring }
     }
 
-    /// A fetcher that believes other keys: a binary keyring.
+    /// A fetcher that believes other keys.
     #[must_use]
-    pub fn with_keyring(mut self, keyring: Vec<u8>) -> Self {
+    pub fn with_keyring(mut self, keyring: Keyring) -> Self {
         self.keyring = keyring;
         self
     }
@@ -95,7 +97,7 @@ impl Fetcher {
                     }
                 }
                 // A signature that does not hold is never passed over.
-                Err(error @ (Error::Signature { .. } | Error::NoVerifier)) => return Err(error),
+                Err(error @ Error::Signature { .. }) => return Err(error),
                 Err(error) if suite.required => return Err(error),
                 Err(error) => {
                     watch.note(&format!("going on without {}: {}", suite.name, chain(&error)));
@@ -106,7 +108,6 @@ impl Fetcher {
     }
 
     fn suite(&self, suite: &Suite, architectures: &[&str]) -> Result<Vec<String>, Error> {
-        let verifier = Verifier::find()?;
         let path = format!("dists/{}/InRelease", suite.name);
         let malformed = |reason: &str| Error::Malformed {
             path: format!("{}/{path}", suite.mirror),
@@ -115,16 +116,14 @@ impl Fetcher {
         let file = suite.mirror.small(&path, MAX_RELEASE)?;
         let file = String::from_utf8(file).map_err(|_| malformed("it is no text"))?;
         let signed = signature::split(&file).map_err(malformed)?;
-        let scratch = tempfile::Builder::new()
-            .prefix("verify-")
-            .tempdir_in(&self.cache)
-            .map_err(|error| Error::File("cannot make a directory in the cache", error))?;
-        verifier.check(&path, &signed, &self.keyring, scratch.path())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        self.keyring.check(&signed.text, &signed.signature, now).map_err(|reason| {
+            Error::Signature { path: format!("{}/{path}", suite.mirror), reason }
+        })?;
         let release = Release::parse(&signed.text).map_err(malformed)?;
         if release.codename != suite.name {
             return Err(malformed(&format!("it is of {}", release.codename)));
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         if release.valid_until.is_some_and(|until| until < i64::try_from(now).unwrap_or(i64::MAX)) {
             return Err(malformed("it is out of date: its time of validity is over"));
         }

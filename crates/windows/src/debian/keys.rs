@@ -1,4 +1,4 @@
-//! Debian's public keys, and their armour taken off for `gpgv`.
+//! Debian's public keys, and their armour taken off.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
