@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
-use silo_archive::{Reader, compress, pipe};
+use silo_archive::{Entry, EntryKind, RawTap as _, Reader, compress, pipe};
 use silo_oci::image::Descriptor;
 use silo_types::Digest;
 
 use crate::Error;
-use crate::extract::{self, Rules};
+use crate::extract::{self, Journal as _, Rules};
 use crate::recipe::{self, RECIPE, Recorder};
+use crate::tree;
 use crate::types::{Kept, Layer};
 
 /// File name of a layer's record.
@@ -64,17 +65,7 @@ fn writers() -> usize {
 pub(crate) fn unpack(path: &Path, input: impl BufRead, recipe: bool) -> Result<NewLayer, Error> {
     let mode = Mode::from_raw_mode(0o700);
     rustix::fs::mkdir(path, mode).map_err(io::Error::from).map_err(Error::io("create", path))?;
-    let mut layer = NewLayer {
-        path: path.to_owned(),
-        diff_id: Digest::from_sha256([0; 32]),
-        tar_size: 0,
-        size: 0,
-        entries: 0,
-        has_root: false,
-        kept: Vec::new(),
-        blob: None,
-        placed: false,
-    };
+    let mut layer = NewLayer::empty(path);
     let directory = silo_sys::path::open_root(path).map_err(Error::io("open", path))?;
     let root = make_root(&directory).map_err(Error::io("create", path.join(FILES)))?;
     let recorder = Recorder::new(path, directory, recipe)?;
@@ -90,6 +81,61 @@ pub(crate) fn unpack(path: &Path, input: impl BufRead, recipe: bool) -> Result<N
     Ok(layer)
 }
 
+/// Makes a layer of the upper directory of a snapshot, which becomes the layer's own: nothing is
+/// copied. The snapshot is of no use any more.
+pub(crate) fn adopt(path: &Path, upper: &Path) -> Result<NewLayer, Error> {
+    let mode = Mode::from_raw_mode(0o700);
+    rustix::fs::mkdir(path, mode).map_err(io::Error::from).map_err(Error::io("create", path))?;
+    let mut layer = NewLayer::empty(path);
+    let directory = silo_sys::path::open_root(path).map_err(Error::io("open", path))?;
+    let recorder = Recorder::new(path, directory, true)?;
+    let root = silo_sys::path::open_root(upper).map_err(Error::io("open", upper))?;
+    let measure = Measure { hash: Sha256::new(), count: 0, payload: 0, recorder };
+    let (measure, entries, bytes) = tree::pack_layer_with(root, measure, Measure::payload)?;
+    layer.kept = measure.recorder.finish().map_err(Error::io("write", path.join(RECIPE)))?;
+    layer.diff_id = Digest::from_sha256(measure.hash.finalize().into());
+    (layer.tar_size, layer.entries, layer.size) = (measure.count, entries, bytes);
+    fs_err::rename(upper, path.join(FILES)).map_err(Error::io("rename", upper))?;
+    Ok(layer)
+}
+
+/// Takes a layer's tar for its digest and its recipe.
+struct Measure {
+    hash: Sha256,
+    count: u64,
+    /// Bytes of a file's content that come next.
+    payload: u64,
+    recorder: Recorder,
+}
+
+impl Measure {
+    fn payload(&mut self, path: &[u8], size: u64) -> io::Result<()> {
+        self.payload = size;
+        let entry = Entry { size, stored: size, ..Entry::new(EntryKind::Regular, path, 0) };
+        self.recorder.payload(path, &entry)
+    }
+}
+
+impl Write for Measure {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = if self.payload > 0 {
+            let count = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+            self.payload -= count as u64;
+            count
+        } else {
+            self.recorder.raw(bytes)?;
+            bytes.len()
+        };
+        self.hash.update(&bytes[..count]);
+        self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn make_root(layer: &std::os::fd::OwnedFd) -> io::Result<std::os::fd::OwnedFd> {
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::mkdirat(layer, FILES, mode)?;
@@ -100,6 +146,26 @@ fn make_root(layer: &std::os::fd::OwnedFd) -> io::Result<std::os::fd::OwnedFd> {
 }
 
 impl NewLayer {
+    /// One of which nothing is known yet.
+    fn empty(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            diff_id: Digest::from_sha256([0; 32]),
+            tar_size: 0,
+            size: 0,
+            entries: 0,
+            has_root: false,
+            kept: Vec::new(),
+            blob: None,
+            placed: false,
+        }
+    }
+
+    /// Whether it changes nothing.
+    pub(crate) fn is_without_entries(&self) -> bool {
+        self.entries == 0
+    }
+
     /// The record that this layer has on top of `parent`.
     pub(crate) fn record(&self, parent: Option<&Digest>, marker: Option<String>) -> Layer {
         Layer {

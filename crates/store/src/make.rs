@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use silo_archive::{Compression, compress, pipe};
 use silo_oci::image::{ImageConfig, RootFs};
@@ -10,7 +11,7 @@ use silo_types::Digest;
 use crate::image::NewImage;
 use crate::layer::{self, NewLayer};
 use crate::load::join;
-use crate::{Error, Image, Lease, Store, tree};
+use crate::{Error, Image, Layer, Lease, Store, tree};
 
 impl Store {
     /// Makes an image of one layer from a tar stream, compressed or not. `config` is the
@@ -61,6 +62,47 @@ impl Store {
             }
         }
         self.add_layer(join(thread)?, snapshot.chain, config)
+    }
+
+    /// Makes a layer of a snapshot's changes on top of what it stands on, without an image. The
+    /// snapshot's files become the layer's own, so nothing is copied and the snapshot is of no
+    /// use any more; nothing has it mounted. No time of a file is later than `latest`, seconds
+    /// since 1970.
+    ///
+    /// `None` if nothing has changed.
+    pub fn commit_layer(
+        &self,
+        snapshot: &str,
+        latest: Option<i64>,
+    ) -> Result<Option<(Arc<Layer>, Lease)>, Error> {
+        let snapshot = self.snapshot(snapshot)?;
+        if let Some(latest) = latest {
+            tree::bound_times(&snapshot.upper, latest)?;
+        }
+        let new = layer::adopt(&self.new_layer_path(), &snapshot.upper)?;
+        if new.is_without_entries() {
+            return Ok(None);
+        }
+        self.add_layer_alone(new, snapshot.chain).map(Some)
+    }
+
+    /// Holds a layer and all beneath it, and tells what it is; `None` if it is not there.
+    pub fn hold_layer(&self, chain: &Digest) -> Option<(Arc<Layer>, Lease)> {
+        let lease = self.lease();
+        lease.hold(*chain);
+        let layer = self.layer(chain).ok()?;
+        Some((layer, lease))
+    }
+
+    pub(crate) fn add_layer_alone(
+        &self,
+        new: NewLayer,
+        parent: Option<Digest>,
+    ) -> Result<(Arc<Layer>, Lease), Error> {
+        let lease = self.lease();
+        lease.hold(silo_oci::image::chain_id(parent.as_ref(), &new.diff_id));
+        let layer = self.place_layer(new, parent.as_ref())?;
+        Ok((layer, lease))
     }
 
     pub(crate) fn add_layer(

@@ -101,20 +101,43 @@ pub fn export(root: impl AsFd, output: impl Write) -> Result<(), Error> {
 
 /// Writes the upper directory of a snapshot as a layer's tar.
 pub(crate) fn pack_layer(upper: impl AsFd, output: impl Write) -> Result<(), Error> {
+    pack_layer_with(upper, output, |_, _, _| Ok(())).map(drop)
+}
+
+/// As [`pack_layer`]; `payload` hears of each file whose content comes next in the output, by its
+/// path and size. Gives back the output, and the number of entries and the bytes of files.
+pub(crate) fn pack_layer_with<W: Write>(
+    upper: impl AsFd,
+    output: W,
+    payload: Payload<W>,
+) -> Result<(W, u64, u64), Error> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let directory = silo_sys::path::open_in_root(upper, "", flags, Mode::empty())
         .map_err(|error| pack_error(b"/", "open", error))?;
     let mut packer = Packer::new(output, true);
+    packer.payload = payload;
     packer.children(&directory, b"", 0)?;
-    packer.finish()
+    let (entries, bytes) = (packer.entries, packer.bytes);
+    let output = packer.writer.finish().map_err(archive)?;
+    let output = output.into_inner().map_err(|error| {
+        Error::Stream("cannot write the archive", error.into_error())
+    })?;
+    Ok((output, entries, bytes))
 }
 
 fn pack_error(path: &[u8], operation: &'static str, source: io::Error) -> Error {
     Error::Pack { path: String::from_utf8_lossy(path).into_owned(), operation, source }
 }
 
+/// Hears, with the output, of a file by its path and size.
+type Payload<W> = fn(&mut W, &[u8], u64) -> io::Result<()>;
+
 struct Packer<W: Write> {
     writer: Writer<io::BufWriter<W>>,
+    payload: Payload<W>,
+    /// What was written so far.
+    entries: u64,
+    bytes: u64,
     /// The name under which a file with several names was written.
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Overlay's whiteouts become those of layers.
@@ -126,7 +149,9 @@ impl<W: Write> Packer<W> {
     fn new(output: W, layer: bool) -> Self {
         let output = io::BufWriter::with_capacity(256 << 10, output);
         let (links, buffer) = (HashMap::new(), vec![0; 256 << 10]);
-        Self { writer: Writer::new(output), links, layer, buffer }
+        let payload: Payload<W> = |_, _, _| Ok(());
+        let (entries, bytes) = (0, 0);
+        Self { writer: Writer::new(output), payload, entries, bytes, links, layer, buffer }
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -163,6 +188,7 @@ impl<W: Write> Packer<W> {
             return Ok(());
         };
         entry.xattrs = xattrs(&node, parent, name, kind).map_err(failed("read attributes of"))?;
+        self.entries += 1;
         match kind {
             FileType::Directory => {
                 if !entry.path.ends_with(b"/") {
@@ -181,6 +207,7 @@ impl<W: Write> Packer<W> {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&node, "", Vec::new());
                 entry.link = target.map_err(failed("read the link"))?.into_bytes();
+                self.bytes += entry.link.len() as u64;
                 self.writer.append_empty(&entry).map_err(archive)
             }
             FileType::RegularFile => self.file(&node, entry, &stat),
@@ -237,6 +264,14 @@ impl<W: Write> Packer<W> {
             Some(file.map_err(|error| pack_error(&path, "open", error))?)
         };
         self.writer.append_header(&entry).map_err(archive)?;
+        self.bytes += entry.size;
+        if entry.size > 0 {
+            let output = self.writer.output();
+            output
+                .flush()
+                .and_then(|()| (self.payload)(output.get_mut(), &path, entry.size))
+                .map_err(|error| Error::Stream("cannot write the archive", error))?;
+        }
         let mut left = entry.size;
         while let (Some(file), true) = (&file, left > 0) {
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
@@ -264,6 +299,7 @@ impl<W: Write> Packer<W> {
     }
 
     fn marker(&mut self, path: &[u8]) -> Result<(), Error> {
+        self.entries += 1;
         let entry = Entry::new(EntryKind::Regular, path, 0);
         self.writer.append_empty(&entry).map_err(archive)
     }
@@ -369,6 +405,47 @@ pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
             .is_ok_and(|length| value[..length] == *b"y")
     };
     is("trusted.overlay.opaque") || is("user.overlay.opaque")
+}
+
+/// Sets all times in a tree that are later than `latest` to it.
+pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
+    let failed = |path: &OsStr, error: io::Error| {
+        pack_error(path.as_bytes(), "set the time of", error)
+    };
+    let root = silo_sys::path::open_root(root).map_err(|error| failed(OsStr::new("/"), error))?;
+    let time = rustix::fs::Timespec { tv_sec: latest, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    let mut pending: Vec<OsString> = vec![OsString::new()];
+    while let Some(path) = pending.pop() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = silo_sys::path::open_in_root_no_links(&root, &path, flags, Mode::empty())
+            .map_err(|error| failed(&path, error))?;
+        let mut entries = rustix::fs::Dir::read_from(&directory)
+            .map_err(|error| failed(&path, error.into()))?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(|error| failed(&path, error.into()))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let mut below = path.clone();
+            below.push("/");
+            below.push(name);
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let bound = || {
+                let stat = rustix::fs::statat(&directory, name, flags)?;
+                if (stat.st_mtime, stat.st_mtime_nsec) > (latest, 0) {
+                    rustix::fs::utimensat(&directory, name, &times, flags)?;
+                }
+                Ok(stat)
+            };
+            let stat = bound().map_err(|error: Errno| failed(&below, error.into()))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                pending.push(below);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Bytes of the files in a tree, each file once.

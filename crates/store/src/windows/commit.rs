@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use silo_archive::Compression;
@@ -13,11 +14,13 @@ use silo_winlayer::scan::{self, Beneath, Found, HiveDelta, Made, Node, Source};
 use silo_winlayer::{
     Entry, EntryKind, FileAttributes, FileTime, LayerPath, Part, Record, SideReader, Tree,
 };
+use silo_types::Digest;
 
 use super::find::{self, Changes};
 use super::{SIDE, VIEW, known, refused};
+use crate::layer::NewLayer;
 use crate::load::join;
-use crate::{Error, Image, Lease, Store, WindowsLayer};
+use crate::{Error, Image, Layer, Lease, Store, WindowsLayer};
 
 /// How often a hard link's target is looked up.
 const MAX_CHAIN: usize = 8;
@@ -40,6 +43,26 @@ impl Store {
         more: &WindowsChanges,
         config: ImageConfig,
     ) -> Result<(Image, Lease), Error> {
+        let (new, parent) = self.pack_windows(snapshot, more)?;
+        self.add_layer(new, parent, config)
+    }
+
+    /// Makes a layer of the same, without an image.
+    pub fn commit_windows_layer(
+        &self,
+        snapshot: &str,
+        more: &WindowsChanges,
+    ) -> Result<(Arc<Layer>, Lease), Error> {
+        let (new, parent) = self.pack_windows(snapshot, more)?;
+        self.add_layer_alone(new, parent)
+    }
+
+    /// The changes as a layer, and what it stands on.
+    fn pack_windows(
+        &self,
+        snapshot: &str,
+        more: &WindowsChanges,
+    ) -> Result<(NewLayer, Option<Digest>), Error> {
         let snapshot = self.snapshot(snapshot)?;
         let layers = match &snapshot.chain {
             Some(chain) => self.windows_layers(chain)?,
@@ -90,7 +113,7 @@ impl Store {
                 return Err(error);
             }
         }
-        self.add_layer(join(thread)?, snapshot.chain, config)
+        Ok((join(thread)?, snapshot.chain))
     }
 }
 
