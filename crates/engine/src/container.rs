@@ -1,5 +1,6 @@
 //! One container: what it was made of, where it stands, and what belongs to it while it runs.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -38,9 +39,17 @@ pub struct Record {
     /// The networks that were asked for.
     #[serde(default)]
     pub networking: Option<NetworkingConfig>,
+    /// It carries out a step of a build: no client sees it, and it ends with the daemon.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hidden: bool,
 }
 
 impl Record {
+    /// Whether a power cut would end it anyway, so that nothing of it needs to be durable.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.host_config.auto_remove || self.hidden
+    }
+
     /// The program and its arguments.
     pub fn command(&self) -> Vec<String> {
         let mut command = self.config.entrypoint.to_vec();
@@ -286,6 +295,8 @@ pub struct Container {
     pub(crate) writing: Arc<tokio::sync::Mutex<()>>,
     /// The program that runs, from which later ones inherit.
     process: RwLock<Option<Arc<silo_oci::runtime::Process>>>,
+    /// Detached mounts in place of the sources of its binds, by destination, for its next start.
+    pub(crate) trees: Mutex<Vec<(String, OwnedFd)>>,
 }
 
 impl Container {
@@ -304,6 +315,7 @@ impl Container {
             written: AtomicBool::new(false),
             writing: Arc::default(),
             process: RwLock::new(None),
+            trees: Mutex::default(),
         }
     }
 
@@ -405,6 +417,10 @@ impl Container {
     pub(crate) fn not_running(&self) -> Error {
         // docker wording
         Error::conflict(format!("container {} is not running", self.id))
+    }
+
+    pub(crate) fn take_trees(&self) -> Vec<(String, OwnedFd)> {
+        std::mem::take(&mut *self.trees.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A path in its directory.

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 pub(crate) mod archive;
 mod attach;
 mod changes;
-mod create;
+pub(crate) mod create;
 mod exec;
 mod exit;
 mod filters;
@@ -47,6 +47,8 @@ struct Index {
     by_id: BTreeMap<String, Arc<Container>>,
     /// Names without slash, those of containers that are being made included.
     names: HashMap<String, String>,
+    /// Those of builds, which clients do not see.
+    hidden: BTreeMap<String, Arc<Container>>,
 }
 
 /// The containers of the engine, and the processes that were started in them later.
@@ -68,6 +70,11 @@ impl Containers {
     /// Every container, in no order that means anything.
     pub fn all(&self) -> Vec<Arc<Container>> {
         self.read().by_id.values().cloned().collect()
+    }
+
+    /// Those of builds, which no other method finds.
+    pub(crate) fn hidden(&self) -> Vec<Arc<Container>> {
+        self.read().hidden.values().cloned().collect()
     }
 
     /// How many there are.
@@ -147,6 +154,10 @@ impl Containers {
     pub(crate) fn insert(&self, container: Arc<Container>) {
         let mut index = self.write();
         let id = container.id.to_string();
+        if container.record().hidden {
+            index.hidden.insert(id, container);
+            return;
+        }
         index.names.insert(container.name(), id.clone());
         index.by_id.insert(id, container);
     }
@@ -154,6 +165,7 @@ impl Containers {
     pub(crate) fn remove(&self, container: &Container) {
         let mut index = self.write();
         index.by_id.remove(container.id.as_str());
+        index.hidden.remove(container.id.as_str());
         index.names.retain(|_, owner| owner != container.id.as_str());
     }
 
@@ -187,6 +199,9 @@ impl Engine {
         more: &[(&str, &str)],
     ) {
         let record = container.record();
+        if record.hidden {
+            return;
+        }
         let mut attributes: BTreeMap<String, String> = record.config.labels.clone().into_map();
         for &(name, value) in more {
             attributes.insert(name.to_owned(), value.to_owned());

@@ -201,7 +201,7 @@ impl Images {
     }
 
     /// Records an image with names; an image that is there already keeps its record.
-    fn put(
+    pub(crate) fn put(
         &self,
         image: silo_store::Image,
         record: Option<ImageRecord>,
@@ -301,7 +301,7 @@ impl Engine {
     }
 
     /// Announces that something happened to an image, with the labels it has.
-    fn image_event(&self, action: &str, id: &Digest, name: &str) {
+    pub(crate) fn image_event(&self, action: &str, id: &Digest, name: &str) {
         let mut attributes = BTreeMap::new();
         if let Some(entry) = self.images.get(id) {
             attributes.clone_from(&entry.image.config.config.labels);

@@ -26,6 +26,7 @@
 //! watch channel and the record from behind an `Arc`, so that lists never wait for a start.
 
 mod accounts;
+pub mod builds;
 mod config;
 pub mod container;
 pub mod containers;

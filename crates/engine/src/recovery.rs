@@ -65,7 +65,8 @@ impl Engine {
     async fn reconnect(self: &Arc<Self>) -> Vec<Arc<Container>> {
         let mut pending = tokio::task::JoinSet::new();
         let mut found = Vec::new();
-        for container in self.containers.all() {
+        let known = self.containers.all().into_iter().chain(self.containers.hidden());
+        for container in known {
             while pending.len() >= AT_ONCE {
                 found.extend(pending.join_next().await.and_then(Result::ok));
             }
@@ -88,6 +89,13 @@ impl Engine {
         let mut restarts = Vec::new();
         for (container, run) in living {
             self.take_up(&container, run).await;
+            if container.record().hidden {
+                // Its build ended with the last daemon.
+                if let Err(error) = self.kill(&container).await {
+                    tracing::warn!(container = %container.id, %error, "cannot end a build's step");
+                }
+                self.auto_remove(&container).await;
+            }
         }
         for container in ended {
             if self.settle(&container).await {
@@ -213,7 +221,7 @@ impl Engine {
             self.save_state(container);
         }
         self.release_volumes(container);
-        if record.host_config.auto_remove {
+        if record.is_ephemeral() {
             // One that was never started waits for its client no longer.
             self.auto_remove(container).await;
             return false;

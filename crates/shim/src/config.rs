@@ -37,6 +37,10 @@ pub struct ShimConfig {
     /// A static init program to be bound read-only at `/sbin/docker-init`.
     #[serde(default)]
     pub init_binary: Option<PathBuf>,
+    /// Destinations of the bind mounts whose sources the shim was given as descriptors, in their
+    /// order. [`crate::Shim::spawn`] sets this.
+    #[serde(default)]
+    pub trees: Vec<String>,
     /// What a daemon wants to know that finds this run without having begun it. The shim does
     /// not look at it.
     #[serde(default)]

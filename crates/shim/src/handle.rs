@@ -32,6 +32,8 @@ pub(crate) const NETNS_FD: i32 = 4;
 pub(crate) const CLAIM_FD: i32 = 5;
 /// Descriptor on which a shim finds what is mounted at /dev/shm, if it was given that.
 pub(crate) const SHM_FD: i32 = 6;
+/// The first of the descriptors of `ShimConfig::trees`.
+pub(crate) const TREES_FD: i32 = 7;
 
 /// What a container gets of the daemon beside its configuration.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub struct Given {
     pub netns: Option<OwnedFd>,
     /// A detached mount in place of the source of the configuration's bind mount at /dev/shm.
     pub shm: Option<OwnedFd>,
+    /// The same for other bind mounts, by destination.
+    pub trees: Vec<(String, OwnedFd)>,
 }
 
 /// A call to a shim that failed.
@@ -167,6 +171,8 @@ impl Shim {
         let id = config.id.to_string();
         let failed = |source| ShimError::Spawn { id: id.clone(), source };
         let claim = Claim::take(&config.container_dir).await.map_err(failed)?;
+        let trees = given.trees.iter().map(|(place, _)| place.clone()).collect();
+        let config = &ShimConfig { trees, ..config.clone() };
         let path = config.container_dir.join(ShimConfig::FILE);
         let write = || {
             fs_err::create_dir_all(&config.run_dir)?;
@@ -185,6 +191,7 @@ impl Shim {
         for (fd, number) in [(&given.netns, NETNS_FD), (&given.shm, SHM_FD)] {
             fds.extend(fd.as_ref().map(|fd| (fd.as_fd(), number)));
         }
+        fds.extend(given.trees.iter().map(|(_, tree)| tree.as_fd()).zip(TREES_FD..));
         let child = silo_sys::spawn::spawn(exe, &argv, &[], &fds).map_err(failed)?;
         drop((theirs, claim));
         // Whatever becomes of this call: a child of ours stays a zombie until it is waited for.

@@ -11,7 +11,7 @@ use silo_types::ErrorKind;
 
 use crate::config::ShimConfig;
 use crate::exit;
-use crate::handle::{CLAIM_FD, CONTROL_FD, Given, NETNS_FD, SHM_FD};
+use crate::handle::{CLAIM_FD, CONTROL_FD, Given, NETNS_FD, SHM_FD, TREES_FD};
 use crate::logs::writer::LogWriter;
 use crate::protocol::{Failure, Message};
 
@@ -75,6 +75,11 @@ fn inherited() -> io::Result<Inherited> {
     let given = Given {
         netns: silo_sys::spawn::inherited(NETNS_FD).ok(),
         shm: silo_sys::spawn::inherited(SHM_FD).ok(),
+        // Their places are in the configuration.
+        trees: (TREES_FD..)
+            .map_while(|number| silo_sys::spawn::inherited(number).ok())
+            .map(|tree| (String::new(), tree))
+            .collect(),
     };
     let claim = silo_sys::spawn::inherited(CLAIM_FD)?;
     silo_sys::process::close_on_exec_from(CONTROL_FD.cast_unsigned())?;

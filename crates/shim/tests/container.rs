@@ -152,6 +152,7 @@ impl Ground {
             open_stdin: false,
             stdin_once: false,
             init_binary: None,
+            trees: Vec::new(),
             note: String::new(),
         };
         let mut spec: Spec = serde_json::from_value(serde_json::json!({

@@ -19,6 +19,8 @@ const NOTHING: &str = "none";
 /// The directory, beside the snapshots, that is the lowest of every root: what a container
 /// has mounted over, so that mounting does not count as a change of the container's.
 const BASE: &str = "snapshots/.base";
+/// One that is empty.
+const EMPTY: &str = "snapshots/.base/proc";
 
 /// Makes the base directory, and removes snapshots that were being made.
 pub(crate) fn prepare(store: &Store) -> Result<(), Error> {
@@ -127,6 +129,16 @@ impl Store {
             next = layer.parent;
         }
         lowers.push(self.path(BASE));
+        Ok(lowers)
+    }
+
+    /// The directories of the layers of `chain` alone, topmost first, and an empty one beneath, so
+    /// that there are two at least if there is a layer: what is in an image, without what a
+    /// container has mounted.
+    pub fn layer_directories(&self, chain: Option<Digest>) -> Result<Vec<PathBuf>, Error> {
+        let mut lowers = self.lowers(chain, &lock(&self.inner.state))?;
+        lowers.pop();
+        lowers.push(self.path(EMPTY));
         Ok(lowers)
     }
 

@@ -212,6 +212,21 @@ pub fn bind_clone_in(namespace: OwnedFd, path: PathBuf) -> io::Result<OwnedFd> {
     in_thread(clone)
 }
 
+/// A mount of what is at `path` of a detached mount; links are followed inside it only.
+///
+/// The kernel copies only mounts of the caller's own namespace (before Linux 6.15), so a thread
+/// makes one for the purpose.
+pub fn subtree(root: OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let path = path.to_owned();
+    in_thread(move || {
+        crate::namespace::unshare(FS | crate::process::NEW_MOUNT)?;
+        set_propagation_of_all(Propagation::Private)?;
+        attach_at(&root, "/")?;
+        let place = crate::path::open_in_root(&root, path, OFlags::PATH, Mode::empty())?;
+        bind_clone_fd(&place, false)
+    })
+}
+
 fn open_tree(
     at: BorrowedFd<'_>,
     path: &Path,

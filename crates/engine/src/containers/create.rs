@@ -154,6 +154,7 @@ impl Engine {
             host_config,
             mounts,
             networking: networking_config,
+            hidden: false,
         };
         let container = Arc::new(Container::new(id.clone(), dir, record, State::default()));
         if !is_windows {
@@ -171,7 +172,7 @@ impl Engine {
         Ok(ContainerCreateResponse { id: id.to_string(), warnings })
     }
 
-    fn save_new(&self, container: &Container) -> Result<(), Error> {
+    pub(crate) fn save_new(&self, container: &Container) -> Result<(), Error> {
         let record = container.record();
         let json = |value: Result<String, serde_json::Error>| {
             value.map_err(|error| Error::internal(format!("write record: {error}")))
@@ -183,7 +184,7 @@ impl Engine {
             state: json(serde_json::to_string(&*container.state()))?,
         };
         // A container that goes by itself would not outlive a power cut anyway.
-        self.db.container_insert_with(&row, !record.host_config.auto_remove)?;
+        self.db.container_insert_with(&row, !record.is_ephemeral())?;
         Ok(())
     }
 
@@ -192,7 +193,7 @@ impl Engine {
     ///
     /// As in Docker, the container whose network is shared may come later; those whose IPC or
     /// PID namespace is shared must be there.
-    fn name_shared_containers(&self, host_config: &mut HostConfig) -> Result<(), Error> {
+    pub(crate) fn name_shared_containers(&self, host_config: &mut HostConfig) -> Result<(), Error> {
         for (mode, may_come_later) in [
             (&mut host_config.network_mode, true),
             (&mut host_config.ipc_mode, false),
@@ -219,7 +220,7 @@ impl Engine {
         networking.endpoints_config = named.collect();
     }
 
-    fn merge_log_config(&self, log: &mut LogConfig) -> Result<(), Error> {
+    pub(crate) fn merge_log_config(&self, log: &mut LogConfig) -> Result<(), Error> {
         if log.driver.is_empty() {
             log.driver.clone_from(&self.config.log_driver);
         }
@@ -267,7 +268,7 @@ fn check_platform(name: &str, config: &ImageConfig, wanted: &str) -> Result<(), 
 
 /// Gives the container its id as a host name, or that of the host where it shares the host's
 /// network.
-fn host_name(id: &ContainerId, config: &mut Config, host_config: &HostConfig) {
+pub(crate) fn host_name(id: &ContainerId, config: &mut Config, host_config: &HostConfig) {
     if !config.hostname.is_empty() || validate::container_of(&host_config.network_mode).is_some() {
         return;
     }

@@ -187,7 +187,7 @@ impl Engine {
         }
         let (code, seconds) = (code.to_string(), ran.as_secs().to_string());
         self.container_event(container, "die", &[("execDuration", &seconds), ("exitCode", &code)]);
-        if let Some(attachment) = attachment {
+        if let Some(attachment) = attachment.filter(|_| !record.hidden) {
             self.network_event("disconnect", &attachment, container.id.as_str());
         }
         if let Some(delay) = delay {

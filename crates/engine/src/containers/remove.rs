@@ -102,7 +102,7 @@ impl Engine {
         if !volumes && let Err(error) = self.volumes.disown(anonymous.iter().map(String::as_str)) {
             tracing::warn!(container = id, error = error.chain(), "could not keep volumes");
         }
-        if let Err(error) = self.db.container_remove_with(id, !record.host_config.auto_remove) {
+        if let Err(error) = self.db.container_remove_with(id, !record.is_ephemeral()) {
             tracing::warn!(container = id, %error, "could not remove the record");
         }
         self.containers.remove(container);

@@ -148,7 +148,7 @@ impl Engine {
     pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
         let snapshot = self.whole_snapshot(container)?;
         let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
-        if container.record().host_config.auto_remove {
+        if container.record().is_ephemeral() {
             // Its own mount was volatile.
             silo_sys::mount::forget_volatile(&snapshot.work).map_err(|error| {
                 Error::internal(format!("clean work of container {}: {error}", container.id))
@@ -246,7 +246,14 @@ impl Engine {
 pub(crate) fn overlay_options(
     container: &Container,
 ) -> &'static [(&'static str, Option<&'static str>)] {
-    if crate::windows::is(&container.record()) {
+    options_of(crate::windows::is(&container.record()))
+}
+
+/// The same for layers of an image.
+pub(crate) fn options_of(
+    is_windows: bool,
+) -> &'static [(&'static str, Option<&'static str>)] {
+    if is_windows {
         &[("index", Some("off")), ("redirect_dir", Some("on")), ("metacopy", Some("off"))]
     } else {
         &[("index", Some("off"))]

@@ -138,7 +138,9 @@ impl Engine {
         });
         self.begin_health_checks(container, live);
         self.save_state(container);
-        if let Some(attachment) = &container.state().network {
+        if let Some(attachment) = &container.state().network
+            && !record.hidden
+        {
             self.network_event("connect", attachment, container.id.as_str());
         }
         self.container_event(container, "start", &[]);
@@ -201,11 +203,12 @@ impl Engine {
                 work: snapshot.work.clone(),
                 // Unmounting it would write the whole file system back, for files that are
                 // removed in the next moment.
-                volatile: record.host_config.auto_remove,
+                volatile: record.is_ephemeral(),
             },
             ..self.shim_config(container, record, cgroup, network)?
         };
-        let given = Given { netns: network.netns.take(), shm: shm.mount };
+        let trees = container.take_trees();
+        let given = Given { netns: network.netns.take(), shm: shm.mount, trees };
         self.launch(container, &config, given).await
     }
 
@@ -243,6 +246,7 @@ impl Engine {
             log: log_config(container, record)?,
             init_binary: (record.host_config.init == Some(true))
                 .then(|| self.config.init_binary.clone()),
+            trees: Vec::new(),
             // A daemon that takes over before the state is saved finds the network by it.
             note: serde_json::to_string(&network.attachment).unwrap_or_default(),
         })

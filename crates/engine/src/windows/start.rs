@@ -71,8 +71,14 @@ impl Engine {
         process::prepare(&folder, &start)?;
 
         let mut mounts = self.mount_sources(container, record)?;
+        let mut trees = container.take_trees();
         for mount in &mut mounts {
-            mount.destination = Self::place(&drive, &mount.destination)?;
+            let place = Self::place(&drive, &mount.destination)?;
+            let tree = trees.iter_mut().find(|(destination, _)| *destination == mount.destination);
+            if let Some((destination, _)) = tree {
+                destination.clone_from(&place);
+            }
+            mount.destination = place;
         }
         mounts.append(&mut network.files);
         if let Some(processors) = processors(&record.host_config.resources) {
@@ -107,7 +113,7 @@ impl Engine {
         )
         .map_err(|error| Failure::from(Error::internal(error.message().to_owned())))?;
         let name = account_of(rights).name;
-        let volatile = record.host_config.auto_remove;
+        let volatile = record.is_ephemeral();
         spec::adapt(&mut generated, &drive, volatile, &Self::windows_prefix(container), name);
         Self::write_spec(container, generated)?;
 
@@ -122,7 +128,7 @@ impl Engine {
             init_binary: Some(self.config.init_binary.clone()),
             ..self.shim_config(container, record, cgroup, network)?
         };
-        let given = Given { netns: network.netns.take(), shm: None };
+        let given = Given { netns: network.netns.take(), shm: None, trees };
         let (shim, at) = self.launch(container, &config, given).await?;
         let pid = shim.pid();
         if let Err(failure) = started(folder, pid).await? {

@@ -85,6 +85,8 @@ impl OciCompute {
         let mut request = CreateRequest::new(&id, &self.config.container_dir, &spec, root);
         request.stdio = stdio;
         request.netns = self.given.netns.take();
+        let trees = std::mem::take(&mut self.given.trees).into_iter().map(|(_, tree)| tree);
+        request.trees.extend(self.config.trees.iter().map(Into::into).zip(trees));
         request.trees.extend(self.given.shm.take().map(|shm| ("/dev/shm".into(), shm)));
         request.cgroup = Some(&self.cgroup);
         request.dies_with_caller = true;

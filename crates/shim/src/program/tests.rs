@@ -156,6 +156,7 @@ impl Harness {
             stdin_once: false,
             log,
             init_binary: None,
+            trees: Vec::new(),
             note: String::new(),
         };
         change(&mut config);

@@ -1,0 +1,391 @@
+//! What a builder needs of the engine beyond what clients have: roots on top of layers that belong
+//! to no container, containers that no client sees, and images of layers.
+//!
+//! Everything here goes when its value is dropped, and what a killed daemon leaves of it is removed
+//! at the next start: directories because no record tells of them, containers because their record
+//! says that they are a build's.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use silo_docker::containers::Config;
+use silo_docker::host_config::HostConfig;
+use silo_oci::image::ImageConfig;
+use silo_oci::reference::Reference;
+use silo_shim::protocol::AttachOptions;
+use silo_store::{Layer, Lease, Snapshot, Store};
+use silo_types::{ContainerId, Digest, Error};
+use tokio::io::AsyncReadExt;
+use tokio::sync::oneshot;
+
+use crate::container::{Container, Record, State, WaitingClient};
+use crate::containers::archive::blocking;
+use crate::containers::{Cause, create, validate};
+use crate::engine::Engine;
+use crate::images::{Entry, ImageRecord};
+use crate::mountpoints::{MountKind, MountRecord};
+use crate::windows;
+
+/// A layer and what keeps it.
+pub type HeldLayer = (Arc<Layer>, Lease);
+
+/// A root on top of layers, to be written to and made a layer. Without a container: nothing is
+/// mounted in it, and it has only what the layers have.
+#[derive(Debug)]
+pub struct Workspace {
+    engine: Arc<Engine>,
+    snapshot: Snapshot,
+    is_windows: bool,
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        self.engine.drop_snapshot(&self.snapshot.id);
+    }
+}
+
+impl Workspace {
+    /// The root, as a mount that nobody else sees. One at a time.
+    pub fn mount(&self) -> Result<OwnedFd, Error> {
+        let lowers: Vec<&Path> = self.snapshot.lowers.iter().map(PathBuf::as_path).collect();
+        let mut options = crate::containers::rootfs::options_of(self.is_windows).to_vec();
+        options.push(("volatile", None));
+        let failed = |error| Error::internal(format!("mount a build's root: {error}"));
+        silo_sys::mount::forget_volatile(&self.snapshot.work).map_err(failed)?;
+        let upper = Some((self.snapshot.upper.as_path(), self.snapshot.work.as_path()));
+        silo_sys::mount::overlay(&lowers, upper, &options).map_err(failed)
+    }
+
+    /// Where what is written goes: whoever writes there while nothing is mounted must know that
+    /// the layers beneath have nothing at these paths.
+    pub fn upper(&self) -> &Path {
+        &self.snapshot.upper
+    }
+
+    /// Makes a layer of what was written; `None` if that is nothing. Nothing may have the root
+    /// mounted. Times later than `latest`, seconds since 1970, are set to it.
+    pub fn commit(self, latest: Option<i64>) -> Result<Option<HeldLayer>, Error> {
+        let store = &self.engine.store;
+        if self.is_windows {
+            let changes = silo_store::WindowsChanges::default();
+            let layer = store.commit_windows_layer(&self.snapshot.id, &changes);
+            return layer.map(Some).map_err(Error::from_kind);
+        }
+        store.commit_layer(&self.snapshot.id, latest).map_err(Error::from_kind)
+    }
+}
+
+/// What a step mounts.
+#[derive(Debug)]
+pub struct StepMount {
+    /// The absolute path in the container, for Windows as `/c/data`.
+    pub destination: String,
+    /// What is mounted there.
+    pub source: StepSource,
+    /// Not writable.
+    pub readonly: bool,
+}
+
+/// See [`StepMount`].
+#[derive(Debug)]
+pub enum StepSource {
+    /// A detached mount.
+    Tree(OwnedFd),
+    /// Memory, with mount options.
+    Tmpfs(String),
+}
+
+/// How a step is carried out.
+#[derive(Debug)]
+pub struct StepOptions {
+    /// The layers beneath.
+    pub chain: Option<Digest>,
+    /// They are a Windows image's.
+    pub is_windows: bool,
+    /// The program, in `cmd`, its environment, directory and user.
+    pub config: Config,
+    /// Limits and network.
+    pub host_config: HostConfig,
+    /// What is mounted.
+    pub mounts: Vec<StepMount>,
+}
+
+/// Which output of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A container that carries out a step of a build. No client sees it; it ends and goes when the
+/// value is dropped.
+#[derive(Debug)]
+pub struct StepContainer {
+    engine: Arc<Engine>,
+    container: Arc<Container>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Drop for StepContainer {
+    fn drop(&mut self) {
+        let (engine, container) = (Arc::clone(&self.engine), Arc::clone(&self.container));
+        self.runtime.spawn(async move {
+            if let Err(error) = engine.kill(&container).await {
+                tracing::warn!(container = %container.id, %error, "cannot end a build's step");
+            }
+            engine.auto_remove(&container).await;
+        });
+    }
+}
+
+impl StepContainer {
+    /// Its id.
+    pub fn id(&self) -> &ContainerId {
+        &self.container.id
+    }
+
+    /// Runs the program to its end and returns its exit code.
+    pub async fn run(&self, output: impl Fn(StepStream, Bytes) + Send) -> Result<i64, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let options = AttachOptions { stdout: true, stderr: true, ..AttachOptions::default() };
+        let waiting = WaitingClient { options, streams: sender };
+        let clients = &self.container.waiting;
+        clients.lock().unwrap_or_else(PoisonError::into_inner).push(waiting);
+        let mut watch = self.container.watch();
+        let begun = watch.borrow_and_update().exits;
+        self.engine.start(&self.container, Cause::Client).await?;
+        if let Ok(attached) = receiver.await {
+            let (mut stream, _) = attached.stream.into_split();
+            let mut header = [0; 8];
+            while stream.read_exact(&mut header).await.is_ok() {
+                let [number, _, _, _, length @ ..] = header;
+                let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(0);
+                let mut bytes = vec![0; length];
+                if stream.read_exact(&mut bytes).await.is_err() {
+                    break;
+                }
+                let which = if number == 2 { StepStream::Stderr } else { StepStream::Stdout };
+                output(which, bytes.into());
+            }
+        }
+        let ended = watch.wait_for(|state| !state.running || state.exits != begun).await;
+        let ended = ended.map_err(|_| Error::internal("a build's step was lost"))?;
+        Ok(ended.exit_code)
+    }
+
+    /// The files that it changed, and only they, as a mount; before [`Self::commit`], after the end.
+    pub async fn root(&self) -> Result<OwnedFd, Error> {
+        self.container.wait_released().await;
+        self.engine.mount_snapshot(&self.container)
+    }
+
+    /// Makes a layer of what it changed; `None` if that is nothing. It has ended. Times later than
+    /// `latest`, seconds since 1970, are set to it.
+    pub async fn commit(&self, latest: Option<i64>) -> Result<Option<HeldLayer>, Error> {
+        let engine = Arc::clone(&self.engine);
+        let snapshot = self.container.id.to_string();
+        self.container.wait_released().await;
+        if windows::is(&self.container.record()) {
+            let changes = self.engine.windows_changes(&self.container).await?;
+            return blocking(move || {
+                let layer = engine.store.commit_windows_layer(&snapshot, &changes);
+                layer.map(Some).map_err(Error::from_kind)
+            })
+            .await;
+        }
+        blocking(move || engine.store.commit_layer(&snapshot, latest).map_err(Error::from_kind))
+            .await
+    }
+}
+
+impl Engine {
+    /// The store, for what a builder reads and holds.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// The client for what a builder fetches.
+    pub fn http(&self) -> &silo_http::Client {
+        &self.http
+    }
+
+    /// A directory for a builder's own state.
+    pub fn build_directory(&self) -> PathBuf {
+        self.config.data_root.join("build")
+    }
+
+    /// Where nothing outlives a reboot.
+    pub fn run_directory(&self) -> &Path {
+        &self.config.run_root
+    }
+
+    /// The image that stands for one of Microsoft's which is not in the store, and what the
+    /// client is told then.
+    pub fn substitute(&self, name: &str) -> Option<(Arc<Entry>, String)> {
+        let (stand_in, text) = self.windows_substitute(name)?;
+        Some((self.image(&stand_in).ok()?, text))
+    }
+
+    /// The files of layers without anything of a container, as a read-only mount.
+    pub fn layers_root(&self, chain: Option<Digest>, is_windows: bool) -> Result<OwnedFd, Error> {
+        let lowers = self.directories_of(chain, is_windows)?;
+        let lowers: Vec<&Path> = lowers.iter().map(PathBuf::as_path).collect();
+        let mounted = match lowers[..] {
+            [only] => silo_sys::mount::bind_clone(only, false),
+            _ => {
+                let options = crate::containers::rootfs::options_of(is_windows);
+                silo_sys::mount::overlay(&lowers, None, options)
+            }
+        };
+        mounted.map_err(|error| Error::internal(format!("mount layers: {error}")))
+    }
+
+    fn directories_of(
+        &self,
+        chain: Option<Digest>,
+        is_windows: bool,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let mut lowers = self.store.layer_directories(chain).map_err(Error::from_kind)?;
+        if is_windows && let Some(chain) = &chain {
+            let empty = lowers.pop();
+            lowers = self.windows_layers(chain)?.into_iter().map(|layer| layer.files).collect();
+            lowers.extend(empty);
+        }
+        Ok(lowers)
+    }
+
+    /// A root on top of layers that is written to.
+    pub fn workspace(
+        self: &Arc<Self>,
+        chain: Option<Digest>,
+        is_windows: bool,
+    ) -> Result<Workspace, Error> {
+        let name = format!("build-{}", silo_types::id::random_hex(16));
+        let lowers = self.directories_of(chain, is_windows)?;
+        let mut snapshot = self.store.snapshot_create(&name, chain).map_err(Error::from_kind)?;
+        snapshot.lowers = lowers;
+        Ok(Workspace { engine: Arc::clone(self), snapshot, is_windows })
+    }
+
+    /// Makes the container of a step.
+    pub async fn step(self: &Arc<Self>, options: StepOptions) -> Result<StepContainer, Error> {
+        let StepOptions { chain, is_windows, mut config, mut host_config, mounts } = options;
+        if is_windows {
+            self.windows_runtime()?;
+            windows::account(&config.user)?;
+            windows::paths::finish(&mut config)?;
+        } else {
+            validate::working_directory(&mut config)?;
+        }
+        validate::config(&mut config)?;
+        validate::host_config(&mut host_config, &self.host, false)?;
+        validate::network_and_config(&config, &host_config)?;
+        validate::adapt(&mut host_config, &self.host);
+        self.name_shared_containers(&mut host_config)?;
+        host_config.log_config.driver = "none".into();
+
+        let id = ContainerId::random();
+        create::host_name(&id, &mut config, &host_config);
+        let dir = self.container_dir(id.as_str());
+        let made = MadeStep { engine: self, id: &id, finished: false };
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o710)
+            .create(&dir)
+            .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
+        self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
+        if is_windows {
+            let runtime = self.windows_runtime()?;
+            self.store
+                .snapshot_create(&windows::runtime_snapshot(id.as_str()), Some(runtime))
+                .map_err(Error::from_kind)?;
+        }
+        let (mut records, mut trees) = (Vec::new(), Vec::new());
+        for mount in mounts {
+            let mut record = MountRecord {
+                destination: mount.destination.clone(),
+                rw: !mount.readonly,
+                propagation: crate::mountpoints::DEFAULT_PROPAGATION.into(),
+                ..MountRecord::default()
+            };
+            match mount.source {
+                StepSource::Tree(tree) => {
+                    record.source = "/".into();
+                    trees.push((mount.destination, tree));
+                }
+                StepSource::Tmpfs(options) => {
+                    (record.kind, record.tmpfs) = (MountKind::Tmpfs, options);
+                }
+            }
+            records.push(record);
+        }
+        let record = Record {
+            name: id.short().to_owned(),
+            created: crate::container::now(),
+            image: None,
+            os: if is_windows { windows::OS } else { "linux" }.into(),
+            config,
+            host_config,
+            mounts: records,
+            networking: None,
+            hidden: true,
+        };
+        let container = Arc::new(Container::new(id.clone(), dir, record, State::default()));
+        *container.trees.lock().unwrap_or_else(PoisonError::into_inner) = trees;
+        self.save_new(&container)?;
+        self.containers.insert(Arc::clone(&container));
+        made.finish();
+        let runtime = tokio::runtime::Handle::current();
+        Ok(StepContainer { engine: Arc::clone(self), container, runtime })
+    }
+
+    /// Puts an image of layers into the store, with names. `config` is complete but for the
+    /// layers.
+    pub fn put_image(
+        &self,
+        chain: Option<Digest>,
+        config: ImageConfig,
+        parent: Option<Digest>,
+        names: &[Reference],
+    ) -> Result<(silo_store::Image, Lease), Error> {
+        let (image, lease) = self.store.derive(chain, config).map_err(Error::from_kind)?;
+        let id = image.id;
+        let record = match self.images.get(&id) {
+            Some(known) => known.record.clone(),
+            None => ImageRecord { parent, ..ImageRecord::default() },
+        };
+        let is_new = self.images.get(&id).is_none();
+        self.images.put(image.clone(), Some(record), names)?;
+        if is_new {
+            self.image_event("create", &id, &id.to_string());
+        }
+        for name in names {
+            self.image_event("tag", &id, &name.familiar());
+        }
+        Ok((image, lease))
+    }
+}
+
+/// What was made for a step, to be taken back unless it is finished.
+struct MadeStep<'a> {
+    engine: &'a Engine,
+    id: &'a ContainerId,
+    finished: bool,
+}
+
+impl MadeStep<'_> {
+    fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for MadeStep<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.engine.drop_snapshot(self.id.as_str());
+            crate::containers::remove_directory(&self.engine.container_dir(self.id.as_str()));
+        }
+    }
+}
