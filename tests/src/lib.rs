@@ -5,13 +5,16 @@
 
 mod debian;
 mod engine;
+mod hives;
 mod http;
+mod packages;
 mod skip;
 mod winapps;
 mod windows;
 
 pub use debian::debian_mirror;
 pub use engine::{Engine, Kind, Outcome, busybox_tree, silo_binary};
+pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use skip::skip;
 pub use winapps::{windows_program, windows_programs};

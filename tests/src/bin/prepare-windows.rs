@@ -14,5 +14,8 @@ fn main() -> ExitCode {
     for program in silo_tests::windows_programs() {
         tell(program, silo_tests::windows_program(program));
     }
+    for package in silo_tests::hive_packages() {
+        tell(package, silo_tests::real_hives(package));
+    }
     code
 }

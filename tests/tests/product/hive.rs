@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use silo_tests::{Outcome, silo_binary, skip};
+use silo_tests::{Outcome, real_hives, silo_binary, skip};
 
 /// Runs `silo hive` in a directory.
 fn hive(directory: &Path, arguments: &[&str]) -> Outcome {
@@ -95,6 +95,20 @@ fn mistakes_name_the_thing() {
     assert!(done(at, &["set", "--help"]).contains("Usage:  silo hive set [OPTIONS] FILE KEY"));
 }
 
+/// What hivex reads of a hive and the differencing hives over it; `None` where it is not
+/// installed.
+#[track_caller]
+fn independent(at: &Path, files: &[&str]) -> Option<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/product/hive/merge.py");
+    let mut command = Command::new("/usr/bin/python3");
+    let read = run(command.arg(&script).args(files).current_dir(at));
+    if read.stderr.contains("No module named 'hivex'") {
+        return None;
+    }
+    assert_eq!(read.code, 0, "{files:?}: {}", read.stderr);
+    Some(read.stdout)
+}
+
 /// Three changes of a registry, one over the other.
 const STEPS: [&str; 4] = [
     "[HKEY_LOCAL_MACHINE\\SOFTWARE\\Keep]\n\"a\"=\"1\"\n\"b\"=dword:00000001\n\
@@ -142,25 +156,16 @@ fn layers_are_merged_as_an_independent_reader_does() {
     assert!(shown.starts_with("; differencing hive, version 1.6, clean, "), "{shown}");
     assert!(shown.contains("[Gone] (deleted)") && shown.contains("\"b\" (deleted)"), "{shown}");
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/product/hive/merge.py");
-    let python = |files: &[&str]| {
-        let mut command = Command::new("/usr/bin/python3");
-        run(command.arg(&script).args(files).current_dir(at))
-    };
-    let expected = python(&["state3"]);
-    if expected.code != 0 {
-        assert!(expected.stderr.contains("No module named 'hivex'"), "{}", expected.stderr);
+    let Some(expected) = independent(at, &["state3"]) else {
         return skip("hive::layers (independent reader)", "python3-hivex is not installed");
-    }
+    };
     for files in [
         &["state0", "delta1", "delta2", "delta3"][..],
         &["state0", "upper"],
         &["merged"],
         &["merged2"],
     ] {
-        let read = python(files);
-        assert_eq!(read.code, 0, "{files:?}: {}", read.stderr);
-        assert_eq!(read.stdout, expected.stdout, "{files:?}");
+        assert_eq!(independent(at, files).as_ref(), Some(&expected), "{files:?}");
     }
 }
 
@@ -193,30 +198,80 @@ fn wines_registry_and_reg_files_hold_the_same() {
     assert_eq!(done(at, &["get", "wine.reg", "App", "new"]), "x\n");
 }
 
-/// Real hives, for those who have some: `SILO_TEST_HIVES` names a directory of them. Each is
-/// read, written and read again, and is the same; hivex reads what was written.
+/// What is read of a real hive, written and read again is the same, for us and for hivex.
+#[track_caller]
+fn comes_back(at: &Path, hive: &Path) {
+    let name = hive.display().to_string();
+    done(at, &["export", "-f", "regf", "-o", "copy", &name]);
+    done(at, &["export", "-f", "regf", "-o", "again", "copy"]);
+    let (first, second) = (done(at, &["dump", &name]), done(at, &["dump", "copy"]));
+    assert!(first == second, "{name} is not the same");
+    assert_eq!(done(at, &["diff", "--times", &name, "copy"]), "", "{name}");
+    let bytes = |file: &str| fs_err::read(at.join(file)).expect("a file");
+    assert!(bytes("copy") == bytes("again"), "{name} is written in two ways");
+    let shown = done(at, &["dump", "-v", &name]);
+    let clean = shown.lines().next().is_some_and(|head| head.contains("clean"));
+    let (original, copy) = (independent(at, &[&name]), independent(at, &["copy"]));
+    let (Some(original), Some(copy)) = (original, copy) else {
+        return skip("hive::comes_back (independent reader)", "python3-hivex is not installed");
+    };
+    // hivex knows nothing of logs.
+    assert!(original == copy || !clean, "{name} is another for hivex");
+}
+
+/// The directory of a package's hives. Where it cannot be had the test counts as skipped.
+fn package(test: &str, name: &str) -> Option<std::path::PathBuf> {
+    real_hives(name).map_err(|reason| skip(test, &format!("no {name}: {reason}"))).ok()
+}
+
 #[test]
 fn real_hives_come_back() {
-    let Some(hives) = std::env::var_os("SILO_TEST_HIVES") else {
-        return skip("hive::real_hives_come_back", "SILO_TEST_HIVES names no directory of hives");
-    };
     let temporary = tempfile::tempdir().expect("a directory");
     let at = temporary.path();
-    let files = fs_err::read_dir(std::path::PathBuf::from(hives)).expect("the directory");
-    let mut count = 0;
-    for file in files {
-        let path = file.expect("a file").path();
-        let name = path.to_string_lossy().into_owned();
-        if name.to_uppercase().contains(".LOG") {
-            continue;
-        }
-        count += 1;
-        done(at, &["export", "-f", "regf", "-o", "copy", &name]);
-        let (first, second) = (done(at, &["dump", &name]), done(at, &["dump", "copy"]));
-        assert!(first == second, "{name} is not the same");
-        let copy = at.join("copy");
-        let read = run(Command::new("/usr/bin/hivexml").arg(&copy));
-        assert!(read.code == 0 || read.stderr.contains("No such file"), "{name}: {}", read.stderr);
+    let test = "hive::real_hives_come_back";
+    if let Some(hives) = package(test, "nt-hive") {
+        comes_back(at, &hives.join("testhive"));
     }
-    assert!(count > 0, "no hive is there");
+    if let Some(hives) = package(test, "nt_hive2") {
+        comes_back(at, &hives.join("testhive"));
+        comes_back(at, &hives.join("NewDirtyHive1/RecoveredHive_Windows10"));
+    }
+    if let Some(hives) = package(test, "dissect.regf") {
+        let system = at.join("SYSTEM");
+        let packed = Command::new("gzip").arg("-dc").arg(hives.join("SYSTEM.gz")).output();
+        fs_err::write(&system, packed.expect("run gzip").stdout).expect("a file");
+        comes_back(at, &system);
+        let keys = done(at, &["dump", "SYSTEM"]).lines().filter(|l| l.starts_with('[')).count();
+        assert_eq!(keys, 33_317);
+    }
+    // More of them, for those who have some.
+    let Some(more) = std::env::var_os("SILO_TEST_HIVES") else { return };
+    for file in fs_err::read_dir(std::path::PathBuf::from(more)).expect("the directory") {
+        let path = file.expect("a file").path();
+        if path.is_file() && !path.to_string_lossy().to_uppercase().contains(".LOG") {
+            comes_back(at, &path);
+        }
+    }
+}
+
+/// Hives that were in use when they were copied, with the logs beside them.
+#[test]
+fn logs_complete_real_hives_as_windows_does() {
+    let Some(hives) = package("hive::logs_complete_real_hives", "nt_hive2") else { return };
+    let temporary = tempfile::tempdir().expect("a directory");
+    let at = temporary.path();
+    for name in ["NewDirtyHive1", "NewDirtyHive2"] {
+        let file = hives.join(name).join("NewDirtyHive");
+        comes_back(at, &file);
+        let path = file.display().to_string();
+        let shown = done(at, &["dump", "-v", &path]);
+        assert!(shown.contains("completed from its logs, 5 keys"), "{shown}");
+        // Without the logs it is another.
+        fs_err::copy(&file, at.join("alone")).expect("copy");
+        let alone = hive(at, &["diff", "alone", &path]);
+        assert!(alone.code != 0 || !alone.stdout.is_empty(), "{name}: the logs change nothing");
+    }
+    let dirty = hives.join("NewDirtyHive1/NewDirtyHive").display().to_string();
+    let windows = hives.join("NewDirtyHive1/RecoveredHive_Windows10").display().to_string();
+    assert_eq!(done(at, &["diff", "--times", &dirty, &windows]), "");
 }
