@@ -1,0 +1,85 @@
+//! The Dockerfile language: text in, typed instructions out. No input or output of its own.
+//!
+//! - [`parse`] reads a file into [`Dockerfile`]: parser directives, `ARG`s before the first
+//!   `FROM`, and [`Stage`]s of [`Instruction`]s, each with its lines and its text. Variables stay
+//!   as written. [`parse_trigger`] reads the text that an `ONBUILD` left in an image.
+//! - [`expand`] replaces variables in words; [`Instruction::expand`] does so in the parts of an
+//!   instruction that take them.
+//! - [`lint`] warns of what works and should not be written.
+//!
+//! Meaning and messages are BuildKit's (`frontend/dockerfile`, reference:
+//! <https://docs.docker.com/reference/dockerfile/>). Every [`ParseError`] has its lines where it
+//! has any, and [`ParseError::render`] shows them with carets under what is wrong.
+//!
+//! What is read here was written by strangers: a line has at most [`syntax::MAX_LINE`] bytes, an
+//! expansion at most [`expand::MAX_EXPANSION`], substitutions nest 64 deep, and no text takes
+//! more than time in proportion to its length and the length of the values it names.
+#![warn(missing_docs)]
+
+pub mod ast;
+pub mod directive;
+mod error;
+pub mod excerpt;
+pub mod expand;
+mod flags;
+mod heredoc;
+mod instruction;
+pub mod lint;
+pub mod mount;
+mod pattern;
+pub mod quote;
+mod read;
+pub mod suggest;
+pub mod syntax;
+mod words;
+
+pub use ast::{Dockerfile, Instruction, Located, Span, Stage};
+pub use error::{ExpandError, ParseError};
+pub use expand::{Expander, Expansion};
+pub use mount::{Mount, MountKind, Sharing};
+
+/// The largest file that is read, in bytes.
+pub const MAX_FILE: usize = 16 << 20;
+
+/// Reads a Dockerfile. The checks are those that its own `check` directive asks for.
+pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
+    parse_checked(text, None)
+}
+
+/// Reads a Dockerfile with checks that override those of its `check` directive.
+pub fn parse_checked(text: &[u8], checks: Option<&lint::Config>) -> Result<Dockerfile, ParseError> {
+    if text.is_empty() {
+        return Err(ParseError::new("the Dockerfile cannot be empty"));
+    }
+    if text.len() > MAX_FILE {
+        let message =
+            format!("the Dockerfile has {} bytes, at most {MAX_FILE} are read", text.len());
+        return Err(ParseError::new(message));
+    }
+    let tree = syntax::parse(text)?;
+    let config = match checks {
+        Some(config) => config.clone(),
+        None => config_of(&tree.directives)?,
+    };
+    let mut linter = lint::Linter::new(config);
+    let mut dockerfile = read::dockerfile(tree, &mut linter)?;
+    dockerfile.warnings = linter.warnings;
+    Ok(dockerfile)
+}
+
+/// What a file's `check` directive asks for.
+pub fn config_of(directives: &directive::Directives) -> Result<lint::Config, ParseError> {
+    let text = directives.check.as_deref().unwrap_or_default();
+    lint::Config::parse(text.split(' ').next().unwrap_or_default())
+        .map_err(|cause| ParseError::new(format!("failed to parse check options: {cause}")))
+}
+
+/// Reads the instruction that an `ONBUILD` left in an image. Its lines are those of the trigger
+/// itself: callers show the `FROM` instead.
+pub fn parse_trigger(text: &str) -> Result<Located<Instruction>, ParseError> {
+    let tree = syntax::parse(text.as_bytes())?;
+    match tree.nodes.as_slice() {
+        [node] => read::instruction(node),
+        _ => Err(ParseError::new("onbuild trigger should be a single expression")),
+    }
+}
