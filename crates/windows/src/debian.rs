@@ -13,6 +13,8 @@ pub mod keys;
 pub mod mirror;
 pub mod openpgp;
 pub mod release;
+#[cfg(test)]
+mod server;
 pub mod signature;
 pub mod version;
 

@@ -143,11 +143,16 @@ impl Fetcher {
             let name = format!("main/binary-{arch}/Packages{extension}");
             let Some((digest, size)) = release.file(&name) else { continue };
             let path = format!("dists/{}/{name}", suite.name);
-            let mut ignore = |_| Ok(());
-            match self.file(&suite.mirror, &path, digest, size, "index", MAX_INDEX, &mut ignore) {
-                Ok(file) => return read_index(&file, &path),
-                Err(Error::Missing(path)) => missing = Some(path),
-                Err(error) => return Err(error),
+            // Under its own name a mirror may have another state of the file than is signed.
+            let hashed =
+                format!("dists/{}/main/binary-{arch}/by-hash/SHA256/{}", suite.name, digest.hex());
+            for path in release.by_hash.then_some(hashed).iter().chain([&path]) {
+                let wanted = Wanted { path, digest, size, extension: "index", limit: MAX_INDEX };
+                match self.file(&suite.mirror, &wanted, &mut |_| Ok(())) {
+                    Ok(file) => return read_index(&file, path),
+                    Err(Error::Missing(path)) => missing = Some(path),
+                    Err(error) => return Err(error),
+                }
             }
         }
         Err(Error::Missing(missing.unwrap_or_else(|| format!("index of {arch} packages"))))
@@ -183,16 +188,14 @@ impl Fetcher {
                     }
                     Ok(())
                 };
-                let file = self.file(
-                    &suite.mirror,
-                    &package.path,
-                    package.digest,
-                    package.size,
-                    "deb",
-                    MAX_PACKAGE,
-                    &mut progress,
-                );
-                match file {
+                let wanted = Wanted {
+                    path: &package.path,
+                    digest: package.digest,
+                    size: package.size,
+                    extension: "deb",
+                    limit: MAX_PACKAGE,
+                };
+                match self.file(&suite.mirror, &wanted, &mut progress) {
                     Ok(file) => fetched.push((at, Fetched { package: package.clone(), file })),
                     Err(error) => {
                         // The others need not go on.
@@ -216,21 +219,17 @@ impl Fetcher {
         Ok(all.into_iter().map(|(_, fetched)| fetched).collect())
     }
 
-    /// A file of known checksum in the cache, fetched or completed if it is not there.
-    #[expect(clippy::too_many_arguments, reason = "what a file is, one by one")]
+    /// A file of known checksum in the cache, fetched or completed if it is not there. A
+    /// transfer that breaks off is taken up again as long as something comes.
     fn file(
         &self,
         mirror: &Mirror,
-        path: &str,
-        digest: Digest,
-        size: u64,
-        extension: &str,
-        limit: u64,
+        wanted: &Wanted<'_>,
         progress: &mut dyn FnMut(u64) -> io::Result<()>,
     ) -> Result<PathBuf, Error> {
+        let Wanted { path, digest, size, extension, limit } = *wanted;
         let target = self.cache.join(format!("{}.{extension}", digest.hex()));
         let cached = |error| Error::File("cannot use the download cache", error);
-        let fetching = |source| Error::Fetch { path: format!("{mirror}/{path}"), source };
         if size > limit {
             return Err(Error::Malformed {
                 path: path.to_owned(),
@@ -242,63 +241,104 @@ impl Fetcher {
             let mut file = fs::File::open(&target).map_err(cached)?;
             let (hasher, _) = prefix(&mut file).map_err(cached)?;
             if hasher.finalize()[..] == digest.as_bytes()[..] {
-                progress(size).map_err(fetching)?;
+                progress(size).map_err(|source| fetching(mirror, path, source))?;
                 return Ok(target);
             }
         }
         let part = self.cache.join(format!("{}.part", digest.hex()));
-        // The file is made only once the mirror has something to put into it.
-        let (mut hasher, mut have) = match fs::File::open(&part) {
-            Ok(mut file) => prefix(&mut file).map_err(cached)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (Sha256::new(), 0),
-            Err(error) => return Err(cached(error)),
-        };
-        if have > size {
-            (hasher, have) = (Sha256::new(), 0);
-        }
-        let (start, mut body) = mirror.open(path, have)?;
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&part)
-            .map_err(cached)?;
-        if start != have {
-            hasher = Sha256::new();
-        }
-        out.set_len(start).map_err(cached)?;
-        let mut at = start;
-        progress(start).map_err(fetching)?;
-        io::Seek::seek(&mut out, io::SeekFrom::Start(start)).map_err(cached)?;
-        let mut buffer = vec![0; 128 << 10];
+        // Bytes that were told of; those that come twice are not.
+        let mut told = 0;
         loop {
-            let count = match body.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(fetching(error)),
+            let before = told;
+            let mut tell = |at: u64| {
+                let more = at.saturating_sub(told);
+                told = told.max(at);
+                progress(more)
             };
-            at += count as u64;
-            if at > size {
-                break;
+            match attempt(mirror, wanted, &part, &mut tell) {
+                Ok(()) => break,
+                // Nothing more to tell: this only asks whether to go on.
+                Err(Error::Fetch { .. }) if told > before && progress(0).is_ok() => {}
+                Err(error) => return Err(error),
             }
-            out.write_all(&buffer[..count]).map_err(cached)?;
-            hasher.update(&buffer[..count]);
-            progress(count as u64).map_err(fetching)?;
-        }
-        if at < size {
-            return Err(fetching(io::ErrorKind::UnexpectedEof.into()));
-        }
-        let sum = Digest::from_sha256(hasher.finalize().into());
-        if at != size || sum != digest {
-            drop(out);
-            fs::remove_file(&part).map_err(cached)?;
-            let what = if at == size { "checksum" } else { "size" };
-            return Err(Error::Mismatch { path: format!("{mirror}/{path}"), what });
         }
         fs::rename(&part, &target).map_err(cached)?;
         Ok(target)
     }
+}
+
+/// A file as an index or a release tells of it.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    path: &'a str,
+    digest: Digest,
+    size: u64,
+    /// What its name in the cache ends with.
+    extension: &'a str,
+    /// Size that it may have, in bytes.
+    limit: u64,
+}
+
+fn fetching(mirror: &Mirror, path: &str, source: io::Error) -> Error {
+    Error::Fetch { path: format!("{mirror}/{path}"), source }
+}
+
+/// Fetches what of a file is not in `part` yet. `tell` is told how much of it is there.
+fn attempt(
+    mirror: &Mirror,
+    wanted: &Wanted<'_>,
+    part: &Path,
+    tell: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> Result<(), Error> {
+    let Wanted { path, digest, size, .. } = *wanted;
+    let cached = |error| Error::File("cannot use the download cache", error);
+    let fetching = |source| fetching(mirror, path, source);
+    // The file is made only once the mirror has something to put into it.
+    let (mut hasher, mut have) = match fs::File::open(part) {
+        Ok(mut file) => prefix(&mut file).map_err(cached)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (Sha256::new(), 0),
+        Err(error) => return Err(cached(error)),
+    };
+    if have > size {
+        (hasher, have) = (Sha256::new(), 0);
+    }
+    let (start, mut body) = mirror.open(path, have)?;
+    let mut out = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(part)
+        .map_err(cached)?;
+    if start != have {
+        hasher = Sha256::new();
+    }
+    out.set_len(start).map_err(cached)?;
+    let mut at = start;
+    tell(at).map_err(fetching)?;
+    io::Seek::seek(&mut out, io::SeekFrom::Start(start)).map_err(cached)?;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = match body.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(fetching(error)),
+        };
+        at += count as u64;
+        if at > size {
+            break;
+        }
+        out.write_all(&buffer[..count]).map_err(cached)?;
+        hasher.update(&buffer[..count]);
+        tell(at).map_err(fetching)?;
+    }
+    if at == size && Digest::from_sha256(hasher.finalize().into()) == digest {
+        return Ok(());
+    }
+    drop(out);
+    fs::remove_file(part).map_err(cached)?;
+    let what = if at == size { "checksum" } else { "size" };
+    Err(Error::Mismatch { path: format!("{mirror}/{path}"), what })
 }
 
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
@@ -353,78 +393,4 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Nobody;
-
-    impl Watch for Nobody {
-        fn bytes(&self, _: u64, _: u64) {}
-        fn note(&self, _: &str) {}
-    }
-
-    /// A mirror with one package, a fetcher of it, and what the index says of it.
-    fn prepared(content: &[u8]) -> (tempfile::TempDir, Fetcher, Package) {
-        let directory = tempfile::tempdir().unwrap();
-        let (mirror, cache) = (directory.path().join("debian"), directory.path().join("cache"));
-        fs::create_dir_all(mirror.join("pool")).unwrap();
-        fs::create_dir(&cache).unwrap();
-        fs::write(mirror.join("pool/a.deb"), content).unwrap();
-        let mirror = Mirror::new(&format!("file://{}", mirror.display()), |_| None).unwrap();
-        let suite = Suite { mirror, name: "trixie".to_owned(), required: true };
-        let package = Package {
-            name: "a".to_owned(),
-            architecture: "amd64".to_owned(),
-            version: "1".to_owned(),
-            path: "pool/a.deb".to_owned(),
-            size: content.len() as u64,
-            digest: Digest::from_sha256(Sha256::digest(content).into()),
-            depends: Vec::new(),
-            suite: 0,
-        };
-        let fetcher = Fetcher::new(vec![suite], cache);
-        (directory, fetcher, package)
-    }
-
-    fn fetch(fetcher: &Fetcher, package: &Package) -> Result<Vec<u8>, Error> {
-        let fetched =
-            fetcher.packages(std::slice::from_ref(package), &Nobody, &AtomicBool::new(false))?;
-        Ok(fs::read(&fetched[0].file).unwrap())
-    }
-
-    #[test]
-    fn packages_are_fetched_once_and_completed() {
-        let (directory, fetcher, package) = prepared(b"content");
-        let part = fetcher.cache.join(format!("{}.part", package.digest.hex()));
-        fs::write(&part, "cont").unwrap();
-        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content");
-        assert!(!part.exists());
-        fs::remove_dir_all(directory.path().join("debian")).unwrap();
-        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content", "it is in the cache");
-    }
-
-    #[test]
-    fn other_contents_are_refused_and_forgotten() {
-        let (directory, fetcher, package) = prepared(b"content");
-        for (content, what) in [(&b"CONTENT"[..], "checksum"), (b"content and more", "size")] {
-            fs::write(directory.path().join("debian/pool/a.deb"), content).unwrap();
-            match fetch(&fetcher, &package) {
-                Err(Error::Mismatch { what: told, .. }) => assert_eq!(told, what),
-                other => panic!("{other:?}"),
-            }
-            assert_eq!(fs::read_dir(&fetcher.cache).unwrap().count(), 0);
-        }
-        fs::remove_file(directory.path().join("debian/pool/a.deb")).unwrap();
-        assert!(matches!(fetch(&fetcher, &package), Err(Error::Missing(_))));
-        assert_eq!(fs::read_dir(&fetcher.cache).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_wrong_part_is_noticed() {
-        let (_directory, fetcher, package) = prepared(b"content");
-        let part = fetcher.cache.join(format!("{}.part", package.digest.hex()));
-        fs::write(&part, "wron").unwrap();
-        assert!(matches!(fetch(&fetcher, &package), Err(Error::Mismatch { .. })));
-        assert_eq!(fetch(&fetcher, &package).unwrap(), b"content");
-    }
-}
+mod tests;

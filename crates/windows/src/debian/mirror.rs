@@ -191,9 +191,7 @@ impl Read for Body<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::TcpListener;
-
+    use super::super::server::{Answer, Server};
     use super::*;
 
     fn read(mirror: &Mirror, path: &str, offset: u64) -> Result<(u64, String), Error> {
@@ -221,43 +219,13 @@ mod tests {
         }
     }
 
-    /// A server on the loopback address that answers `requests` times: with `content` from where
-    /// it is asked for if it `resumes`.
-    fn serve(content: &'static str, resumes: bool, requests: usize) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        std::thread::spawn(move || {
-            for _ in 0..requests {
-                let Ok((stream, _)) = listener.accept() else { return };
-                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-                let found = lines.next().is_some_and(|line| line.contains("/file"));
-                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
-                let offset = head.iter().find_map(|line| {
-                    let line = line.to_ascii_lowercase();
-                    line.strip_prefix("range: bytes=")?.trim_end_matches('-').parse().ok()
-                });
-                let (status, range, body) = match offset.filter(|_| resumes) {
-                    _ if !found => ("404 Not Found", String::new(), ""),
-                    None => ("200 OK", String::new(), content),
-                    Some(at) => {
-                        let range = format!("Content-Range: bytes {at}-/{}\r\n", content.len());
-                        ("206 Partial Content", range, &content[at..])
-                    }
-                };
-                write!(
-                    &stream,
-                    "HTTP/1.1 {status}\r\n{range}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                    body.len()
-                )
-                .ok();
-            }
-        });
-        format!("http://{address}/debian")
-    }
-
     #[test]
     fn servers_are_mirrors() {
-        let mirror = Mirror::new(&serve("content", true, 3), |_| None).unwrap();
+        let server = Server::start(|request| match request.path.as_str() {
+            "/debian/file" => request.content(b"content"),
+            _ => Answer::Missing,
+        });
+        let mirror = Mirror::new(&server.address("debian"), |_| None).unwrap();
         assert_eq!(read(&mirror, "file", 0).unwrap(), (0, "content".to_owned()));
         assert_eq!(read(&mirror, "file", 3).unwrap(), (3, "tent".to_owned()));
         assert!(matches!(read(&mirror, "none", 0), Err(Error::Missing(_))));
@@ -265,7 +233,8 @@ mod tests {
 
     #[test]
     fn servers_that_cannot_resume_give_everything() {
-        let mirror = Mirror::new(&serve("content", false, 2), |_| None).unwrap();
+        let server = Server::start(|_| Answer::Content(0, b"content".to_vec()));
+        let mirror = Mirror::new(&server.address("debian"), |_| None).unwrap();
         assert_eq!(read(&mirror, "file", 3).unwrap(), (0, "content".to_owned()));
     }
 }

@@ -413,4 +413,6 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
+pub(super) mod signer;
+#[cfg(test)]
 mod tests;

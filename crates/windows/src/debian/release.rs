@@ -16,6 +16,8 @@ pub struct Release {
     pub codename: String,
     /// Until when it holds, seconds since 1970, where it says so.
     pub valid_until: Option<i64>,
+    /// Whether the mirror also has index files under names that are their checksums.
+    pub by_hash: bool,
     files: BTreeMap<String, (Digest, u64)>,
 }
 
@@ -28,6 +30,7 @@ impl Release {
             Some(date) => Some(parse_date(date).ok_or("it has a date that is none")?),
             None => None,
         };
+        let by_hash = stanza.line("Acquire-By-Hash") == Some("yes");
         let mut files = BTreeMap::new();
         for line in stanza.get("SHA256").ok_or("it has no SHA256 sums")?.lines() {
             let mut words = line.split_ascii_whitespace();
@@ -47,7 +50,7 @@ impl Release {
                 return Err("it has more than 100000 files");
             }
         }
-        Ok(Self { codename, valid_until, files })
+        Ok(Self { codename, valid_until, by_hash, files })
     }
 
     /// Checksum and size of an index file, by its path from the suite's directory.
