@@ -23,7 +23,7 @@ const DEMO: [(&str, &str); 4] = [
     ("busybox-static", "/bin/busybox"),
 ];
 
-const TEST: [(&str, &str); 21] = [
+const TEST: [(&str, &str); 22] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
     ("gpgv", "/usr/bin/gpgv"),
     ("bzip2", "/bin/bzip2"),
@@ -43,6 +43,7 @@ const TEST: [(&str, &str); 21] = [
     ("socat", "/usr/bin/socat"),
     ("hyperfine", "/usr/bin/hyperfine"),
     ("python3", "/usr/bin/python3"),
+    ("openssl", "/usr/bin/openssl"),
     ("netcat-openbsd", "/usr/bin/nc.openbsd"),
     ("libhivex-bin", "/usr/bin/hivexml"),
     ("python3-hivex", "/usr/lib/python3/dist-packages/hivex/__init__.py"),
