@@ -56,11 +56,11 @@ pub(crate) async fn cp(invocation: Invocation) -> Outcome {
     match (split(&words[0]), split(&words[1])) {
         ((Some(container), source), (None, target)) => {
             let client = invocation.cli.client().await?;
-            from_container(&client, &flags, container, source, target).await
+            from_container(&client, &flags, container, &slashes(source), target).await
         }
         ((None, source), (Some(container), target)) => {
             let client = invocation.cli.client().await?;
-            to_container(&client, &flags, source, container, target).await
+            to_container(&client, &flags, source, container, &slashes(target)).await
         }
         ((Some(_), _), (Some(_), _)) => {
             Err(Failure::new("copying between containers is not supported"))
@@ -79,6 +79,14 @@ fn split(argument: &str) -> (Option<&str>, &str) {
             (Some(container), path)
         }
         _ => (None, argument),
+    }
+}
+
+/// A path of a Windows container, `C:\\folder`, with the slashes that the rest works with.
+fn slashes(path: &str) -> std::borrow::Cow<'_, str> {
+    match path.as_bytes() {
+        [letter, b':', b'\\', ..] if letter.is_ascii_alphabetic() => path.replace('\\', "/").into(),
+        _ => path.into(),
     }
 }
 
@@ -428,6 +436,15 @@ mod tests {
             ("c:x", Some("c"), "x"),
         ] {
             assert_eq!(split(argument), (container, path));
+        }
+    }
+
+    #[test]
+    fn paths_of_windows_have_slashes() {
+        for (path, plain) in
+            [("C:\\a\\b\\", "C:/a/b/"), ("/a\\b", "/a\\b"), ("C:x\\y", "C:x\\y"), ("c:", "c:")]
+        {
+            assert_eq!(slashes(path), plain);
         }
     }
 

@@ -8,19 +8,17 @@
 //! container, `/c/data` for `C:\data`; [`paths`] translates at the edges.
 
 mod commit;
+pub(crate) mod drive;
 pub(crate) mod paths;
 mod process;
 mod registry;
 mod spec;
 mod start;
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags};
 use silo_store::{Snapshot, WindowsLayer};
 use silo_types::{Digest, Error};
-use silo_windows::path::WindowsPath;
 
 use crate::container::{Container, Record};
 use crate::engine::Engine;
@@ -117,48 +115,10 @@ impl Engine {
         Ok(layers)
     }
 
-    /// How a path of a container is spelled on its drive C:, relative to the root of C:.
-    fn spelled(drive: &Snapshot, names: &[String]) -> Result<PathBuf, Error> {
-        let failed = |error: std::io::Error| Error::internal(format!("read drive C: {error}"));
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let layers = std::iter::once(&drive.upper)
-            .chain(&drive.lowers)
-            .map(|path| rustix::fs::open(path, flags, Mode::empty()).map_err(Into::into))
-            .collect::<Result<Vec<_>, std::io::Error>>()
-            .map_err(failed)?;
-        let layers: Vec<_> = layers.iter().map(AsFd::as_fd).collect();
-        silo_windows::path::spelling(&layers, names).map_err(failed)
-    }
-
     /// Where the container's prefix is on the host.
     fn windows_prefix(container: &Container) -> PathBuf {
         container.path(PREFIX)
     }
-}
-
-/// What a client's path means on a drive C: whose root is held: as it is spelled there, with `/`.
-pub(crate) fn on_drive(root: BorrowedFd<'_>, path: &str) -> Result<String, Error> {
-    let parsed = WindowsPath::parse(path)
-        .or_else(|error| WindowsPath::parse(&format!("C:\\{path}")).map_err(|_| error))
-        .map_err(|error| Error::invalid(error.to_string()))?;
-    if parsed.drive != 'C' {
-        return Err(Error::invalid(format!(
-            "{path}: only drive C: can be copied from and to; {}: is a volume",
-            parsed.drive
-        )));
-    }
-    let failed = |error: std::io::Error| Error::internal(format!("read drive C: {error}"));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = silo_sys::path::reopen(root, flags).map_err(failed)?;
-    let spelled = silo_windows::path::spelling(&[root.as_fd()], &parsed.names).map_err(failed)?;
-    let mut text = format!("/{}", spelled.display());
-    // What `docker cp` tells a folder's content by.
-    if path.ends_with(['\\', '/']) {
-        text.push('/');
-    } else if path.ends_with("\\.") || path.ends_with("/.") {
-        text.push_str("/.");
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use silo_archive::whiteout::{self, Whiteout};
 use silo_archive::{Entry, EntryKind, RawTap, Reader, Time};
 
 use crate::Error;
+use crate::tree::EntryNames;
 use crate::writers::{
     Directory, Metadata, Us, Writers, create_file, extract, finish_file, finish_node, step, times,
     write_all, xattr_result,
@@ -40,7 +41,7 @@ const MAX_XATTRS: usize = 64 << 10;
 
 /// How to extract.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Rules {
+pub(crate) struct Rules<'a> {
     /// `.wh.` names are whiteouts, which become overlay's.
     pub(crate) whiteouts: bool,
     /// A directory does not replace something else, nor the other way round.
@@ -51,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) leave_room: bool,
     /// Threads that write small files.
     pub(crate) threads: usize,
+    /// Where the entries' names lead, if they are not paths.
+    pub(crate) names: Option<&'a dyn EntryNames>,
 }
 
 /// Hears of payloads that went into files, and of files that were moved away.
@@ -86,7 +89,7 @@ pub(crate) struct Extracted {
 struct Extractor<'a> {
     root: BorrowedFd<'a>,
     base: Directory,
-    rules: Rules,
+    rules: Rules<'a>,
     us: Us,
     writers: Writers,
     open: HashMap<Vec<u8>, Arc<Directory>>,
@@ -104,7 +107,7 @@ struct Extractor<'a> {
 pub(crate) fn extract_all<R: BufRead, J: Journal>(
     root: BorrowedFd<'_>,
     reader: &mut Reader<R, J>,
-    rules: Rules,
+    rules: Rules<'_>,
 ) -> Result<Extracted, Error> {
     let archive = |source| Error::Archive { what: "the tar stream".into(), source };
     let us = Us::new();
@@ -189,6 +192,16 @@ impl Extractor<'_> {
         if entry.path.len() > MAX_PATH || entry.link.len() > MAX_PATH {
             entry.path.truncate(100);
             return Err(refuse(&entry.path, "a path that is too long"));
+        }
+        if let Some(names) = self.rules.names {
+            let place = |name: &[u8]| {
+                names.place(name, entry.kind).map_err(|reason| refuse(&entry.path, reason))
+            };
+            let path = place(&entry.path)?;
+            if entry.kind == EntryKind::HardLink {
+                entry.link = place(&entry.link)?;
+            }
+            entry.path = path;
         }
         let Some(path) = clean(&entry.path) else {
             return Err(refuse(&entry.path, "it is outside of the root"));

@@ -13,7 +13,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use silo_archive::pipe;
-use silo_archive::{Compression, Entry, EntryKind, Reader, Time, Writer, compress, whiteout};
+pub use silo_archive::EntryKind;
+use silo_archive::{Compression, Entry, Reader, Time, Writer, compress, whiteout};
 
 use crate::Error;
 use crate::extract::{self, Rules};
@@ -23,13 +24,22 @@ const MAX_DEPTH: usize = 1024;
 /// The largest value of an extended attribute.
 const MAX_XATTR: usize = 64 << 10;
 
+/// Gives the entries of a tar stream the paths at which they are made.
+pub trait EntryNames: std::fmt::Debug {
+    /// The path below the directory of an entry with this name, or of what a hard link to this
+    /// name leads to; else why there can be none.
+    fn place(&self, name: &[u8], kind: EntryKind) -> Result<Vec<u8>, String>;
+}
+
 /// How [`unpack_into`] treats what is there.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct UnpackOptions {
+pub struct UnpackOptions<'a> {
     /// Refuse to replace a directory by something else, or something else by a directory.
     pub no_overwrite_dir_non_dir: bool,
     /// Give everything to this user and group; `None` keeps the archive's.
     pub owner: Option<(u32, u32)>,
+    /// Where names lead; `None` where they are paths already.
+    pub names: Option<&'a dyn EntryNames>,
 }
 
 /// Unpacks a tar stream, compressed or not, into the directory `directory` of `root`, which
@@ -39,7 +49,7 @@ pub fn unpack_into(
     root: impl AsFd,
     directory: &Path,
     input: impl Read + Send,
-    options: UnpackOptions,
+    options: UnpackOptions<'_>,
 ) -> Result<(), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let target = silo_sys::path::open_in_root(root, directory, flags, Mode::empty())
@@ -47,6 +57,7 @@ pub fn unpack_into(
     let rules = Rules {
         no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
         owner: options.owner,
+        names: options.names,
         ..Rules::default()
     };
     let stream = |error| Error::Stream("cannot read the archive", error);

@@ -85,7 +85,7 @@ fn directories_and_others_do_not_replace_each_other_unless_asked() {
     let path = directory.path();
     fs_err::create_dir(path.join("d")).unwrap();
     fs_err::write(path.join("f"), b"f").unwrap();
-    let careful = UnpackOptions { no_overwrite_dir_non_dir: true, owner: None };
+    let careful = UnpackOptions { no_overwrite_dir_non_dir: true, ..UnpackOptions::default() };
     let unpack = |entries: &[(EntryKind, &str, &str)], options| {
         unpack_into(root(path), Path::new("/"), Cursor::new(tar(entries)), options)
     };

@@ -1,12 +1,14 @@
 //! Paths of a Windows container as clients write them, and what they are in its files.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use silo_winlayer::fold::fold;
+pub use silo_winlayer::name::check as check_name;
 use silo_winlayer::name::{self, NameProblem};
 
 /// A path on one of a container's drives, without `.` and `..`.
@@ -135,6 +137,77 @@ pub fn spelling(layers: &[BorrowedFd<'_>], names: &[String]) -> io::Result<PathB
     Ok(path)
 }
 
+/// Most folders and names that a [`Speller`] keeps in mind.
+const KEPT_FOLDERS: usize = 256;
+const KEPT_NAMES: usize = 1 << 18;
+
+/// Finds how many paths below one folder are spelled, and reads each folder on the way once.
+/// Names that were asked for count as there from then on.
+#[derive(Debug)]
+pub struct Speller {
+    root: OwnedFd,
+    /// Spellings by folder and folded name.
+    known: HashMap<PathBuf, HashMap<String, String>>,
+    names: usize,
+}
+
+impl Speller {
+    /// One for the paths below `root`.
+    pub fn new(root: OwnedFd) -> Self {
+        Self { root, known: HashMap::new(), names: 0 }
+    }
+
+    /// The folder below which it looks.
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// How a path is spelled; what is not there, or is below a link, as it was asked for.
+    pub fn spell(&mut self, names: &[String]) -> io::Result<PathBuf> {
+        let mut path = PathBuf::new();
+        for name in names {
+            let spelled = self.name(&path, name)?;
+            path.push(spelled);
+        }
+        Ok(path)
+    }
+
+    fn name(&mut self, folder: &Path, name: &str) -> io::Result<String> {
+        if !self.known.contains_key(folder) {
+            let place = folder.join(name);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            if silo_sys::path::open_in_root(&self.root, place, flags, Mode::empty()).is_ok() {
+                return Ok(name.to_owned());
+            }
+            if self.known.len() >= KEPT_FOLDERS || self.names >= KEPT_NAMES {
+                self.known.clear();
+                self.names = 0;
+            }
+            let list = self.list(folder)?;
+            self.names += list.len();
+            self.known.insert(folder.to_owned(), list);
+        }
+        let Some(list) = self.known.get_mut(folder) else { return Ok(name.to_owned()) };
+        self.names += 1;
+        Ok(list.entry(fold(name)).or_insert_with(|| name.to_owned()).clone())
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<HashMap<String, String>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let opened =
+            silo_sys::path::open_in_root_no_links(&self.root, folder, flags, Mode::empty());
+        let Ok(opened) = opened else { return Ok(HashMap::new()) };
+        let mut list = HashMap::new();
+        let mut entries = Dir::read_from(opened)?;
+        while let Some(entry) = entries.read() {
+            if let Ok(name) = entry?.file_name().to_str() {
+                list.insert(fold(name), name.to_owned());
+            }
+        }
+        Ok(list)
+    }
+}
+
 /// How a name is spelled in a folder: exactly so, or but for the case.
 fn entry(folder: BorrowedFd<'_>, name: &str) -> io::Result<Option<String>> {
     match rustix::fs::statat(folder, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
@@ -223,6 +296,28 @@ mod tests {
             let path = WindowsPath::parse(&format!("C:\\{asked}")).unwrap();
             let spelled = spelling(&[a.as_fd(), b.as_fd()], &path.names).unwrap();
             assert_eq!(spelled, PathBuf::from(found), "{asked}");
+        }
+    }
+
+    #[test]
+    fn many_paths_are_spelled_alike() {
+        let top = tempfile::tempdir().unwrap();
+        fs_err::create_dir_all(top.path().join("Users/Public")).unwrap();
+        std::os::unix::fs::symlink("Users", top.path().join("Link")).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let root = rustix::fs::open(top.path(), flags, Mode::empty()).unwrap();
+        let mut speller = Speller::new(root);
+        for (asked, found) in [
+            ("Users", "Users"),
+            ("USERS\\public\\a", "Users/Public/a"),
+            ("users\\Public\\A\\B", "Users/Public/a/B"),
+            ("users\\Public\\A\\b", "Users/Public/a/B"),
+            ("link\\x", "Link/x"),
+            ("New", "New"),
+            ("new", "New"),
+        ] {
+            let path = WindowsPath::parse(&format!("C:\\{asked}")).unwrap();
+            assert_eq!(speller.spell(&path.names).unwrap(), PathBuf::from(found), "{asked}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `docker cp` and `docker export`: files of a container as tar streams, both ways.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use silo_docker::containers::PathStat;
-use silo_store::tree::{self, UnpackOptions};
+use silo_store::tree::{self, EntryNames, UnpackOptions};
 use silo_types::{Error, ErrorKind, Kind, time};
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
@@ -22,6 +23,8 @@ use crate::mountpoints::clean;
 const PIECES: usize = 8;
 /// The size of a piece.
 const PIECE: usize = 128 << 10;
+/// How much is still taken of a stream that was refused, as by Docker.
+const UNREAD: u64 = 256 << 10;
 
 /// A tar stream that is made while it is sent.
 #[derive(Debug)]
@@ -139,13 +142,11 @@ fn find(view: &RootView, path: &str) -> io::Result<Found> {
     Ok(Found { stat, link_target })
 }
 
-fn path_stat(path: &str, found: &Found) -> PathStat {
-    let clean = rooted(path);
-    let name = clean.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("/");
+fn path_stat(name: Option<String>, found: &Found) -> PathStat {
     let nanoseconds = i64::try_from(found.stat.st_mtime_nsec).unwrap_or(0);
     let modified = found.stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds);
     PathStat {
-        name: name.to_owned(),
+        name: name.unwrap_or_else(|| "/".to_owned()),
         size: found.stat.st_size,
         mode: go_mode(found.stat.st_mode),
         mtime: time::or_zero(timestamp(modified)),
@@ -188,7 +189,7 @@ impl Engine {
         blocking(move || {
             let below = view.path(&path)?;
             let found = find(&view, &below).map_err(|error| path_error(&name, &path, &error))?;
-            Ok(path_stat(&below, &found))
+            Ok(path_stat(view.last_name(&path), &found))
         })
         .await
     }
@@ -205,7 +206,7 @@ impl Engine {
         let (view, path, stat) = blocking(move || {
             let below = view.path(&path)?;
             let found = find(&view, &below).map_err(|error| path_error(&name, &path, &error))?;
-            let stat = path_stat(&below, &found);
+            let stat = path_stat(view.last_name(&path), &found);
             Ok((view, below, stat))
         })
         .await?;
@@ -239,8 +240,8 @@ impl Engine {
         };
         let view = self.open_root_to_write(&container).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
-        let input = tokio_util::io::SyncIoBridge::new(input);
-        blocking(move || {
+        let mut input = tokio_util::io::SyncIoBridge::new(input);
+        let work = move |input: &mut (dyn io::Read + Send)| {
             let path = view.path(&path)?;
             let target =
                 silo_sys::path::open_in_root(view.fd(), rooted(&path), OFlags::PATH, Mode::empty())
@@ -252,7 +253,9 @@ impl Engine {
                 return Err(Error::invalid("extraction point is not a directory"));
             }
             view.check_writable(&path, &record)?;
-            let options = UnpackOptions { no_overwrite_dir_non_dir, owner };
+            let names = view.names(target.as_fd(), &path)?;
+            let names = names.as_ref().map(|names| names as &dyn EntryNames);
+            let options = UnpackOptions { no_overwrite_dir_non_dir, owner, names };
             tree::unpack_into(view.fd(), Path::new(&rooted(&path)), input, options).map_err(
                 |error| {
                     let kind = match error.kind() {
@@ -262,6 +265,14 @@ impl Engine {
                     Error::new(kind, silo_types::error::chain(&error))
                 },
             )
+        };
+        blocking(move || {
+            let outcome = work(&mut input);
+            if outcome.is_err() {
+                // A client that still sends does not listen.
+                drop(io::copy(&mut io::Read::take(input, UNREAD), &mut io::sink()));
+            }
+            outcome
         })
         .await?;
         self.container_event(&container, "extract-to-dir", &[]);

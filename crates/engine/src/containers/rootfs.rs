@@ -21,6 +21,7 @@ use silo_types::Error;
 use crate::container::{Container, Record};
 use crate::engine::Engine;
 use crate::mountpoints::{MountKind, MountRecord, clean};
+use crate::windows::drive;
 
 /// A held root of a container, with what is mounted in it.
 #[derive(Debug)]
@@ -53,7 +54,27 @@ impl RootView {
 
     /// A path as it is below this root: the client's, or that which a Windows path means.
     pub(crate) fn path(&self, path: &str) -> Result<String, Error> {
-        if self.is_drive { crate::windows::on_drive(self.fd(), path) } else { Ok(path.to_owned()) }
+        if self.is_drive { drive::locate(self.fd(), path) } else { Ok(path.to_owned()) }
+    }
+
+    /// The last name of a client's path, as the client spells it.
+    pub(crate) fn last_name(&self, path: &str) -> Option<String> {
+        if self.is_drive {
+            drive::last_name(path)
+        } else {
+            let clean = clean(&format!("/{path}"));
+            clean.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+        }
+    }
+
+    /// Where the entries of an archive go that is unpacked into `folder`, if that is not where
+    /// their names say.
+    pub(crate) fn names(
+        &self,
+        folder: BorrowedFd<'_>,
+        path: &str,
+    ) -> Result<Option<drive::Names>, Error> {
+        self.is_drive.then(|| drive::Names::new(folder, path == "/")).transpose()
     }
 
     /// Fails when a path below this root is not to be written to.

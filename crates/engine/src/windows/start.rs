@@ -20,7 +20,7 @@ use silo_windows::path::WindowsPath;
 use silo_windows::registry::files;
 
 use super::registry::{Prepared, Variables};
-use super::{account, paths, process, spec};
+use super::{account, drive, paths, process, spec};
 use crate::container::{Container, Record};
 use crate::containers::archive::blocking;
 use crate::containers::rootfs::is_pristine;
@@ -181,7 +181,7 @@ impl Engine {
             return Ok(destination.to_owned());
         };
         let names: Vec<String> = below.split('/').map(str::to_owned).collect();
-        Ok(Path::new("/c").join(Self::spelled(drive, &names)?).to_string_lossy().into_owned())
+        Ok(Path::new(super::DRIVE).join(drive::spelled(drive, &names)?).to_string_lossy().into_owned())
     }
 
     /// What starts a further program in a container, and the name under which it is followed.
