@@ -30,6 +30,27 @@ const FLAGS: [&str; 17] = [
     "-mconsole",
 ];
 
+/// The library for Linux finds what it needs in the program that loads it.
+const LIBRARY_FLAGS: [&str; 17] = [
+    "-std=gnu11",
+    "-shared",
+    "-nostdlib",
+    "-ffreestanding",
+    "-fPIC",
+    "-Os",
+    "-s",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-U_FORTIFY_SOURCE",
+    "-fno-ident",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fvisibility=hidden",
+    "-Wl,--build-id=none",
+    "-Wl,--hash-style=gnu",
+];
+
 /// A program made of one or more files.
 struct Program {
     name: &'static str,
@@ -43,9 +64,10 @@ include!("programs/list.rs");
 
 fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=programs");
+    println!("cargo::rerun-if-changed=library");
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
-    let jobs: Vec<_> = [&BOOT, &SAVE]
+    let jobs: Vec<_> = [&BOOT, &SAVE, &PROCESSES]
         .into_iter()
         .chain(PROGRAMS)
         .map(|program| {
@@ -56,10 +78,15 @@ fn main() -> Result<(), String> {
     for job in jobs {
         job.join().map_err(|_| "a compilation panicked".to_owned())??;
     }
+    compile_library("memory.c", &out.join("memory.so"))?;
     let mut table = String::new();
     let mut line = |text: &str| writeln!(table, "{text}").map_err(|error| error.to_string());
     line("static BOOT: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/wineboot.exe\"));")?;
     line("static SAVE: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/silo-save.exe\"));")?;
+    line(
+        "static PROCESSES: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/silo-list.exe\"));",
+    )?;
+    line("static MEMORY: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/memory.so\"));")?;
     line("static PROGRAMS: &[Program] = &[")?;
     for Program { name, .. } in PROGRAMS {
         line(&format!(
@@ -76,11 +103,27 @@ fn compile(program: &Program, to: &Path) -> Result<(), String> {
     command.args(FLAGS).arg("-o").arg(to);
     command.args(program.sources.iter().map(|source| Path::new("programs").join(source)));
     command.args(program.libraries.iter().map(|library| format!("-l{library}")));
-    let output = command.output().map_err(|error| {
+    run(command, program.name, |error| {
         format!("{COMPILER}: {error}; it is in Debian's package {PACKAGE}, as root: apt-get install {PACKAGE}")
-    })?;
+    })
+}
+
+/// Compiles for Linux, with the compiler that other crates need as well.
+fn compile_library(source: &str, to: &Path) -> Result<(), String> {
+    let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut command = Command::new(&compiler);
+    command.args(LIBRARY_FLAGS).arg("-o").arg(to).arg(Path::new("library").join(source));
+    run(command, source, |error| format!("{compiler}: {error}"))
+}
+
+fn run(
+    mut command: Command,
+    what: &str,
+    missing: impl FnOnce(std::io::Error) -> String,
+) -> Result<(), String> {
+    let output = command.output().map_err(missing)?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("{}:\n{}", program.name, String::from_utf8_lossy(&output.stderr)))
+    Err(format!("{what}:\n{}", String::from_utf8_lossy(&output.stderr)))
 }

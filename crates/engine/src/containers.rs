@@ -28,7 +28,7 @@ pub(crate) mod sandbox;
 pub(crate) mod start;
 mod stats;
 mod stop;
-mod top;
+pub(crate) mod top;
 mod update;
 pub(crate) mod validate;
 mod volumes;

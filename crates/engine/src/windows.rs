@@ -14,6 +14,8 @@ mod process;
 mod registry;
 mod spec;
 mod start;
+mod tool;
+mod top;
 
 use std::path::PathBuf;
 

@@ -4,6 +4,10 @@ static BOOT: Program = Program { name: "wineboot.exe", sources: &["boot.c"], lib
 /// What the engine runs before it commits a container.
 static SAVE: Program = Program { name: "silo-save.exe", sources: &["save.c"], libraries: BASE };
 
+/// What the engine runs to see the processes of a container.
+static PROCESSES: Program =
+    Program { name: "silo-list.exe", sources: &["processes.c"], libraries: BASE };
+
 /// Text, memory and the entry that commands share.
 const TOOL: &[&str] = &["msvcrt", "kernel32", "ntdll"];
 const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];

@@ -10,6 +10,8 @@
 //! * `silo-run.exe` starts a container's program and stays until it ends. It works by files
 //!   below `/prefix/.silo`, whose format is at the head of `programs/run.c`.
 //! * [`save`] writes a container's registry to files, from where the engine puts it.
+//! * [`processes`] tells the processes of a container, from where the engine puts it.
+//! * [`memory`] is a library for Linux that Wine loads where memory is limited.
 //! * The others are commands that Windows has and that Wine lacks or only pretends to have. They
 //!   take Windows' options and say what it says, in English; an option that cannot work is an
 //!   error that names it. A program that Wine also has must be left out of the runtime
@@ -50,6 +52,16 @@ pub fn save() -> &'static [u8] {
     SAVE
 }
 
+/// What tells the processes of the session that it runs in, in a file beside it.
+pub fn processes() -> &'static [u8] {
+    PROCESSES
+}
+
+/// The Linux library (ELF) through which Wine sees the memory limit of its container.
+pub fn memory() -> &'static [u8] {
+    MEMORY
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,13 +76,19 @@ mod tests {
 
     #[test]
     fn all_are_small_programs_for_windows() {
-        let others = [("boot", boot()), ("save", save())];
+        let others = [("boot", boot()), ("save", save()), ("processes", processes())];
         for (name, bytes) in
             programs().iter().map(|program| (program.name, program.bytes)).chain(others)
         {
             assert_eq!(header(bytes), (0x8664, true), "{name}");
             assert!(bytes.len() < 96 << 10, "{name}: {} bytes", bytes.len());
         }
+    }
+
+    #[test]
+    fn the_library_is_small() {
+        assert_eq!(memory()[..4], *b"\x7fELF");
+        assert!(memory().len() < 32 << 10, "{} bytes", memory().len());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod errors;
 mod isolation;
 mod lifecycle;
 mod programs;
+mod resources;
 mod servers;
 mod volumes;
 

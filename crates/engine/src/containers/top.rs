@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -21,7 +22,12 @@ const DEFAULT_OPTIONS: &str = "-ef";
 
 impl Engine {
     /// The processes of a running container.
-    pub async fn container_top(&self, name: &str, options: &str) -> Result<TopResponse, Error> {
+    pub async fn container_top(
+        self: &Arc<Self>,
+        name: &str,
+        options: &str,
+    ) -> Result<TopResponse, Error> {
+        let asks_windows = options.is_empty();
         let options = if options.is_empty() { DEFAULT_OPTIONS } else { options };
         check_options(options)?;
         let container = self.container(name)?;
@@ -35,7 +41,9 @@ impl Engine {
         let group = self.running_group(&container)?;
         let mut pids = group.pids().map_err(Error::from_kind)?;
         pids.sort_unstable();
-        let answer = if options == DEFAULT_OPTIONS {
+        let answer = if asks_windows && crate::windows::is(&container.record()) {
+            self.windows_top(&container, &pids).await
+        } else if options == DEFAULT_OPTIONS {
             blocking(move || Ok(full_listing(&pids))).await?
         } else {
             run_ps(options, &pids).await?
@@ -60,12 +68,12 @@ fn check_options(options: &str) -> Result<(), Error> {
 
 /// What /proc/<pid>/stat says.
 #[derive(Debug, PartialEq, Eq)]
-struct Stat {
-    comm: String,
+pub(crate) struct Stat {
+    pub(crate) comm: String,
     parent: i32,
     tty: u32,
     /// Ticks of processor time.
-    used: u64,
+    pub(crate) used: u64,
     /// Ticks after boot.
     started: u64,
 }
@@ -82,6 +90,12 @@ fn parse_stat(text: &str) -> Option<Stat> {
         used: number(11)? + number(12)?,
         started: number(19)?,
     })
+}
+
+/// The same of a process, if it is there.
+pub(crate) fn stat_of(pid: i32) -> Option<Stat> {
+    let bytes = fs_err::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(String::from_utf8_lossy(&bytes).trim_end())
 }
 
 fn tty_name(number: u32) -> String {
@@ -107,11 +121,7 @@ fn full_listing(pids: &[i32]) -> TopResponse {
     let mut processes = Vec::new();
     for pid in pids {
         let read = |name: &str| fs_err::read(format!("/proc/{pid}/{name}")).ok();
-        let Some(stat) =
-            read("stat").and_then(|bytes| parse_stat(String::from_utf8_lossy(&bytes).trim_end()))
-        else {
-            continue;
-        };
+        let Some(stat) = stat_of(*pid) else { continue };
         let uid = read("status")
             .and_then(|bytes| {
                 let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -5,26 +5,23 @@
 //! put into the container's prefix and run there. Of a paused container, what Wine wrote last
 //! counts.
 
-use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
-use silo_docker::exec::ExecCreateRequest;
 use silo_store::WindowsChanges;
 use silo_sys::path;
-use silo_types::{Error, ExecId};
-use silo_windows::control;
+use silo_types::Error;
 use silo_windows::registry::{Registry, WineFiles, files};
 
-use super::{process, registry};
+use super::registry;
+use super::tool::Tool;
 use crate::container::Container;
 use crate::engine::Engine;
 
 /// The program that writes the registry, and what it writes.
-const PROGRAM: &str = "silo-save.exe";
+const SAVE: Tool = Tool { name: "silo-save.exe", bytes: silo_winprograms::save };
 const MACHINE: &str = "machine.reg";
 const DEFAULT_USER: &str = "default.reg";
 const USER: &str = "user.reg";
@@ -95,77 +92,13 @@ impl Engine {
         self: &Arc<Self>,
         container: &Arc<Container>,
     ) -> Result<WineFiles, Error> {
-        let name = process::exec_name(ExecId::random().as_str());
-        let prefix = Self::windows_prefix(container);
-        let failed = |error: io::Error| {
-            Error::internal(format!("put a program into {}: {error}", prefix.display()))
-        };
-        let result = match place(&prefix, &name).map_err(failed) {
-            Ok(()) => self.run_save(container, &prefix, &name).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = remove(&prefix, &name) {
-            tracing::warn!(container = %container.id, %error, "files of a commit stay");
-        }
-        result
+        let read = |folder: &OwnedFd| read_from(folder, [MACHINE, USER, DEFAULT_USER]);
+        self.run_tool(container, &SAVE, TIMEOUT, read).await.map_err(|error| {
+            let cause = error.chain();
+            let id = &container.id;
+            Error::internal(format!("cannot read the registry of container {id}: {cause}"))
+        })
     }
-
-    async fn run_save(
-        self: &Arc<Self>,
-        container: &Arc<Container>,
-        prefix: &Path,
-        name: &str,
-    ) -> Result<WineFiles, Error> {
-        let program = format!("\\\\?\\unix\\prefix\\{}\\{name}\\{PROGRAM}", control::FOLDER);
-        let request = ExecCreateRequest {
-            cmd: vec![program, name.to_owned()].into(),
-            user: "ContainerAdministrator".into(),
-            working_dir: "C:\\".into(),
-            ..ExecCreateRequest::default()
-        };
-        let failed = |cause: &dyn std::fmt::Display| {
-            Error::internal(format!(
-                "cannot read the registry of container {}: {cause}",
-                container.id
-            ))
-        };
-        match self.run_internal(container, request, TIMEOUT).await {
-            Ok(Some(0)) => {
-                let folder = open_folder(prefix, name).map_err(|error| failed(&error))?;
-                read_from(&folder, [MACHINE, USER, DEFAULT_USER])
-            }
-            Ok(Some(status)) => Err(failed(&format_args!("Wine says {status:#x}"))),
-            Ok(None) => Err(failed(&"Wine did not answer within a minute")),
-            Err(error) => Err(failed(&error.chain())),
-        }
-    }
-}
-
-/// The directory of the control directories. What is in a prefix is a stranger's: no link is
-/// followed, and files are made anew.
-fn control_folder(prefix: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let prefix = path::open_root(prefix)?;
-    path::open_in_root_no_links(prefix, control::FOLDER, flags, Mode::empty())
-}
-
-/// A directory within it.
-fn open_folder(prefix: &Path, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    path::open_in_root_no_links(control_folder(prefix)?, name, flags, Mode::empty())
-}
-
-/// Puts the program into a new directory.
-fn place(prefix: &Path, name: &str) -> io::Result<()> {
-    rustix::fs::mkdirat(control_folder(prefix)?, name, Mode::from_raw_mode(0o755))?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = open_folder(prefix, name)?;
-    let file = rustix::fs::openat(folder, PROGRAM, flags, Mode::from_raw_mode(0o755))?;
-    std::fs::File::from(file).write_all(silo_winprograms::save())
-}
-
-fn remove(prefix: &Path, name: &str) -> io::Result<()> {
-    path::remove_all_at(control_folder(prefix)?, name)
 }
 
 /// Reads Wine's files of those names from a directory.
@@ -188,36 +121,4 @@ fn read_from(
             .ok_or_else(|| failed(name, &"larger than 256 MiB"))
     };
     Ok(WineFiles { system: read(system)?, user: read(user)?, default_user: read(default_user)? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_leads_nowhere_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let (prefix, outside) = (directory.path().join("prefix"), directory.path().join("outside"));
-        fs_err::create_dir_all(prefix.join(control::FOLDER)).unwrap();
-        fs_err::create_dir(&outside).unwrap();
-        place(&prefix, "a").unwrap();
-        assert!(place(&prefix, "a").is_err(), "it is there");
-        fs_err::write(outside.join("user.reg"), "a secret").unwrap();
-        let link = |name: &str| {
-            let from = prefix.join(control::FOLDER).join("a").join(name);
-            std::os::unix::fs::symlink(outside.join("user.reg"), from).unwrap();
-        };
-        for name in [MACHINE, USER, DEFAULT_USER] {
-            link(name);
-        }
-        let folder = open_folder(&prefix, "a").unwrap();
-        assert!(read_from(&folder, [MACHINE, USER, DEFAULT_USER]).is_err());
-        remove(&prefix, "a").unwrap();
-        assert!(outside.join("user.reg").exists());
-
-        fs_err::remove_dir(prefix.join(control::FOLDER)).unwrap();
-        std::os::unix::fs::symlink(&outside, prefix.join(control::FOLDER)).unwrap();
-        assert!(place(&prefix, "b").is_err());
-        assert!(!outside.join("b").exists());
-    }
 }

@@ -46,6 +46,19 @@ pub(super) fn process(process: &mut silo_oci::runtime::Process, name: &str, acco
     process.no_new_privileges = true;
 }
 
+/// Where the library is that tells Wine of a memory limit.
+pub(super) const MEMORY: &str = "/usr/lib/silo-memory.so";
+
+/// Has the process load that library.
+pub(super) fn limit_memory(process: &mut silo_oci::runtime::Process) {
+    process.env.push(format!("LD_PRELOAD={MEMORY}"));
+}
+
+/// Whether the process loads it, where it was made by [`process`].
+pub(super) fn limits_memory(process: &silo_oci::runtime::Process) -> bool {
+    process.env.iter().any(|variable| variable.starts_with("LD_PRELOAD="))
+}
+
 fn mount(destination: &str, kind: &str, source: &str, options: Vec<String>) -> Mount {
     Mount {
         destination: destination.into(),

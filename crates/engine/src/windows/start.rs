@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use silo_docker::exec::ExecCreateRequest;
@@ -88,6 +88,10 @@ impl Engine {
                 .map_err(|error| Error::internal(error.to_string()))?;
             mounts.push(Extra::file(list, "/sys/devices/system/cpu/online", false));
         }
+        let limited = record.host_config.resources.memory > 0;
+        if limited {
+            mounts.push(Extra::file(self.memory_library()?, spec::MEMORY, false));
+        }
         let namespaces = linux::Namespaces {
             network: std::mem::take(&mut network.join),
             ..linux::Namespaces::default()
@@ -115,6 +119,9 @@ impl Engine {
         let name = account_of(rights).name;
         let volatile = record.is_ephemeral();
         spec::adapt(&mut generated, &drive, volatile, &Self::windows_prefix(container), name);
+        if limited && let Some(process) = &mut generated.process {
+            spec::limit_memory(process);
+        }
         Self::write_spec(container, generated)?;
 
         let config = ShimConfig {
@@ -139,6 +146,24 @@ impl Engine {
             return Err(Failure { error, exit_code });
         }
         Ok((shim, at))
+    }
+
+    /// The library by which Wine sees a memory limit, as a file.
+    fn memory_library(&self) -> Result<PathBuf, Error> {
+        let path = self.config.run_root.join("windows-memory.so");
+        let bytes = silo_winprograms::memory();
+        if fs_err::read(&path).is_ok_and(|there| there == bytes) {
+            return Ok(path);
+        }
+        let write = || -> io::Result<()> {
+            let mut new = tempfile::NamedTempFile::new_in(&self.config.run_root)?;
+            io::Write::write_all(&mut new, bytes)?;
+            rustix::fs::fchmod(&new, rustix::fs::Mode::from_raw_mode(0o444))?;
+            new.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(|error| Error::internal(format!("write {}: {error}", path.display())))?;
+        Ok(path)
     }
 
     /// Makes the prefix of a container that has none yet, and reads what its programs' environment
@@ -214,6 +239,9 @@ impl Engine {
         process::prepare(&process::folder(container, &name), &start)?;
         let mut process = own.clone();
         spec::process(&mut process, &name, account_of(rights).name);
+        if spec::limits_memory(own) {
+            spec::limit_memory(&mut process);
+        }
         process.terminal = request.tty;
         process.console_size = None;
         Ok((process, name))
