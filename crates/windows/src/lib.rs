@@ -19,6 +19,7 @@
 #![warn(missing_docs)]
 
 pub mod base;
+pub mod check;
 pub mod command;
 pub mod control;
 pub mod debian;
