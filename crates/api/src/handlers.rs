@@ -10,3 +10,4 @@ pub(crate) mod networks;
 pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod volumes;
+pub(crate) mod windows;

@@ -4,7 +4,7 @@ use hyper::Method;
 use silo_types::Error;
 
 use crate::handlers::{
-    absent, archive, attach, containers, exec, images, networks, system, volumes,
+    absent, archive, attach, containers, exec, images, networks, system, volumes, windows,
 };
 use crate::request::Request;
 use crate::respond::Answer;
@@ -82,6 +82,8 @@ async fn get(segments: &[&str], request: Request) -> Answer {
         ["networks"] => networks::list(request),
         ["networks", id] => networks::inspect(request, id),
 
+        ["silo", "windows", "check"] => windows::check(request).await,
+
         ["plugins"] => absent::plugin_list(),
         ["plugins", ..] => Err(absent::plugin(segments)),
         ["swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs", ..] => {
@@ -152,6 +154,8 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         }
         ["networks", id, "connect"] => networks::connect(request, id).await,
         ["networks", id, "disconnect"] => networks::disconnect(request, id).await,
+
+        ["silo", "windows", "libraries"] => windows::libraries(request).await,
 
         ["plugins", ..] => Err(absent::plugin(segments)),
         ["swarm" | "nodes" | "services" | "secrets" | "configs", ..] => {

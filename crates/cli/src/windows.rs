@@ -8,6 +8,7 @@
 //! What an interrupted set-up leaves is the download cache. A container that was killed together
 //! with everything ends by itself and is removed by the next set-up.
 
+pub(crate) mod check;
 mod engine;
 mod setup;
 mod show;

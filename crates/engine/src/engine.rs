@@ -31,6 +31,7 @@ pub struct Engine {
     pub(crate) filters: Filters,
     pub(crate) accounts: crate::accounts::Cache,
     pub(crate) windows: crate::windows::RegistryCache,
+    pub(crate) windows_known: crate::windows::KnownCommands,
     pub(crate) http: silo_http::Client,
 }
 
@@ -76,6 +77,7 @@ impl Engine {
             filters: Filters::detect(),
             accounts: crate::accounts::Cache::default(),
             windows: crate::windows::RegistryCache::default(),
+            windows_known: crate::windows::KnownCommands::default(),
             http: silo_http::Client::new(silo_http::Options {
                 proxies: config.proxies.clone(),
                 ..silo_http::Options::default()

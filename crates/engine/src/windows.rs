@@ -7,6 +7,7 @@
 //! (see [`silo_windows::control`]). Records keep the paths of mounts as they are in the
 //! container, `/c/data` for `C:\data`; [`paths`] translates at the edges.
 
+mod check;
 mod commit;
 pub(crate) mod drive;
 pub(crate) mod paths;
@@ -20,11 +21,13 @@ mod top;
 use std::path::PathBuf;
 
 use silo_store::{Snapshot, WindowsLayer};
-use silo_types::{Digest, Error};
+use silo_types::{Digest, Error, ErrorKind};
+use silo_windows::runtime;
 
 use crate::container::{Container, Record};
 use crate::engine::Engine;
 
+pub(crate) use check::Known as KnownCommands;
 pub(crate) use process::{exec_exit_code, exit_code};
 pub(crate) use registry::Cache as RegistryCache;
 
@@ -40,8 +43,20 @@ const PIDS_LIMIT: i64 = 4096;
 /// What tells the snapshot of a container's Wine runtime from its own.
 const RUNTIME_SUFFIX: &str = ".wine";
 
+/// How the layers of a drive C: lie over each other.
+pub(crate) const OVERLAY_OPTIONS: &[(&str, Option<&str>)] =
+    &[("index", Some("off")), ("redirect_dir", Some("on")), ("metacopy", Some("off"))];
+
 /// Where the drive C: is in a container's Linux root.
 pub(crate) const DRIVE: &str = "/c";
+
+/// That there is no runtime. No client takes it for an image to be pulled.
+pub(crate) fn not_set_up() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("Windows containers are not set up: {}", runtime::HOW_TO_SET_UP),
+    )
+}
 
 /// Whether a container is a Windows one.
 pub(crate) fn is(record: &Record) -> bool {
@@ -83,15 +98,16 @@ impl Engine {
         Some((stand_in, notice))
     }
 
+    /// That an image which `silo windows setup` makes is not there, if it is one of those.
+    pub(crate) fn windows_base_is_missing(&self, name: &str) -> Option<Error> {
+        let own = silo_windows::base::is_base(name);
+        (own || paths::substitute(name).is_some()).then(not_set_up)
+    }
+
     /// The top layer of the Wine runtime.
     pub(crate) fn windows_runtime(&self) -> Result<Digest, Error> {
-        let missing = || {
-            Error::not_found(
-                "the Wine runtime for Windows containers is not set up: run `silo windows setup` once",
-            )
-        };
-        let image = self.image(RUNTIME_IMAGE).map_err(|_| missing())?;
-        image.image.top().ok_or_else(missing)
+        let image = self.image(RUNTIME_IMAGE).map_err(|_| not_set_up())?;
+        image.image.top().ok_or_else(not_set_up)
     }
 
     /// The directories that make the drive C: of a container.

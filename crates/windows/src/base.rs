@@ -38,6 +38,15 @@ pub const SETUP_HOST: &str = "silo-setup";
 /// User in that container's environment, whose profile it makes.
 pub const SETUP_USER: &str = "ContainerAdministrator";
 
+/// Whether a name is that of an image which a set-up makes: `silo/servercore:ltsc2019`.
+pub fn is_base(name: &str) -> bool {
+    let (repository, tag) = name.split_once(':').unwrap_or((name, ""));
+    let repository = repository.strip_prefix("docker.io/").unwrap_or(repository);
+    let kind = repository.strip_prefix(REPOSITORY).and_then(|rest| rest.strip_prefix('/'));
+    let kind = KINDS.iter().find(|known| Some(known.name) == kind);
+    kind.is_some_and(|kind| BUILDS.iter().any(|build| build.tags(kind).contains(&tag)))
+}
+
 /// Why no base image could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -42,7 +42,7 @@ pub use drive::Drive;
 pub use end::explain as explain_end;
 pub use facts::{Facts, Kind};
 pub use judge::{Surroundings, judge};
-pub use libraries::{Answer, Need, System, answers};
+pub use libraries::{Answer, LookedUp, Need, answers};
 pub use services::{Service, services};
 pub use survey::{Program, Survey, survey};
 

@@ -41,6 +41,8 @@ pub const LABEL: &str = "silo.windows.runtime";
 pub const RECIPE: &str = "silo.windows.recipe";
 /// Label of the runtime: the digest of what of its recipe is Silo's and not Debian's.
 pub const MAKER: &str = "silo.windows.maker";
+/// What the engine says when there is no runtime; clients know the case by it.
+pub const HOW_TO_SET_UP: &str = "run `silo windows setup` once";
 /// Where Wine's program loader is in the tree.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
 /// Where Wine's server is in the tree.

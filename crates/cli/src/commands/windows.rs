@@ -1,4 +1,4 @@
-//! `windows setup`, `info`, `export` and `import`.
+//! `windows setup`, `info`, `check`, `export` and `import`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::env;
 use crate::failure::{Failure, Outcome};
 use crate::flags::flags;
 use crate::value::Value;
-use crate::windows::{Engine, Request, SETUP, kinds_and_builds, name, remove, setup};
+use crate::windows::{Engine, Request, SETUP, check, kinds_and_builds, name, remove, setup};
 
 /// The mirror that finds one nearby.
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -37,6 +37,44 @@ flags! {
     ImportFlags {
         input: String, ['i'] "input", "Read from tar archive file, instead of STDIN";
     }
+}
+
+flags! {
+    /// Flags of `windows check`.
+    CheckFlags {
+        base: String, "base", "Base image whose libraries a file is checked against";
+        format: String, "format", "Format output: 'table' or 'json' (default \"table\")";
+    }
+}
+
+/// Exit code of a check that ends badly.
+const WILL_NOT_RUN: u8 = 2;
+
+/// `windows check`
+pub(crate) async fn check_windows(invocation: Invocation) -> Outcome {
+    let (flags, words) = invocation.parse::<CheckFlags>()?;
+    if !matches!(flags.format.as_str(), "" | "table" | "json") {
+        return Err(Failure::new(format!("--format is table or json, not {:?}", flags.format)));
+    }
+    let subject = words.first().map_or("", String::as_str);
+    let report = if check::is_file(subject) {
+        let local = check::local(subject)?;
+        // Without an engine much can be said as well.
+        let base = match invocation.cli.client().await {
+            Ok(client) => check::look_up(&client, &flags.base, local.needs()).await,
+            Err(failure) => Err(failure.message),
+        };
+        local.report(subject, base)
+    } else {
+        check::image(&invocation.cli.client().await?, subject).await?
+    };
+    if flags.format == "json" {
+        let text = serde_json::to_string_pretty(&report);
+        invocation.cli.line(&text.map_err(|error| Failure::new(error.to_string()))?)?;
+    } else {
+        invocation.cli.print(&check::show(&report))?;
+    }
+    if report.grade.is_bad() { Err(Failure::code(WILL_NOT_RUN)) } else { Ok(()) }
 }
 
 /// `windows setup`

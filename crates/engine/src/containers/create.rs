@@ -64,6 +64,11 @@ impl Engine {
             config.image = stand_in;
             notice = Some(text);
         }
+        if found.is_none()
+            && let Some(error) = self.windows_base_is_missing(&config.image)
+        {
+            return Err(error);
+        }
         let is_windows = found.as_ref().is_some_and(|entry| entry.image.config.os == windows::OS);
         let asked = (host_config.binds.clone(), host_config.mounts.clone());
         if is_windows {
@@ -169,6 +174,9 @@ impl Engine {
             warnings.push("the container has no image and begins with an empty root".into());
         }
         warnings.extend(notice);
+        if is_windows {
+            warnings.extend(self.windows_warning(&container.record(), chain).await);
+        }
         Ok(ContainerCreateResponse { id: id.to_string(), warnings })
     }
 

@@ -275,7 +275,7 @@ pub(crate) fn options_of(
     is_windows: bool,
 ) -> &'static [(&'static str, Option<&'static str>)] {
     if is_windows {
-        &[("index", Some("off")), ("redirect_dir", Some("on")), ("metacopy", Some("off"))]
+        crate::windows::OVERLAY_OPTIONS
     } else {
         &[("index", Some("off"))]
     }

@@ -23,7 +23,7 @@ const TEXT_LIMIT: u64 = 128 << 20;
 /// The hive of the account that programs run as.
 pub(super) const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
 /// Names of the key that the environment of processes needs.
-const ENVIRONMENT: &str = "ControlSet001\\Control\\Session Manager\\Environment";
+pub(super) const ENVIRONMENT: &str = "ControlSet001\\Control\\Session Manager\\Environment";
 
 /// What the engine needs of a registry for every process: the environment's keys.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::command::search_directories;
+use super::judge::listed;
 use super::survey::names;
 use super::{
     Answer, Command, Drive, Grade, Reason, Report, Service, Surroundings, Verdict, answers, judge,
@@ -30,14 +31,6 @@ pub struct Assessment<'a> {
 /// A path of the tree as one of drive C:.
 pub(super) fn shown(path: &Path) -> String {
     format!("C:\\{}", names(path).join("\\"))
-}
-
-/// What there is on a drive beside libraries.
-fn surroundings(drive: &mut Drive) -> io::Result<Surroundings> {
-    Ok(Surroundings {
-        mono: drive.find(&["Windows", "mono", "mono-2.0"])?.is_some(),
-        dot_net: drive.find(&["Program Files", "dotnet", "host", "fxr"])?.is_some(),
-    })
 }
 
 /// The first program of a command whose file is there.
@@ -85,7 +78,7 @@ pub fn glance(
     } else {
         answers(system, &survey.needs, false)?
     };
-    let around = surroundings(system)?;
+    let around = Surroundings::of(system)?;
     Ok(Some(judge(program, shown(path), &survey.needs, Some(&found), &around)))
 }
 
@@ -119,7 +112,7 @@ pub fn assess(drive: &mut Drive, input: Assessment<'_>) -> io::Result<Report> {
     let mut surveyed = survey(drive, &programs, &search)?;
     left_out.append(&mut surveyed.left_out);
     let found: Vec<Answer> = answers(drive, &surveyed.needs, true)?;
-    let around = surroundings(drive)?;
+    let around = Surroundings::of(drive)?;
     let verdicts: Vec<Verdict> = surveyed
         .programs
         .iter()
@@ -139,7 +132,7 @@ pub fn assess(drive: &mut Drive, input: Assessment<'_>) -> io::Result<Report> {
         .map(|service| service.name.as_str())
         .collect();
     if !stuck.is_empty() {
-        let names = super::judge::listed(stuck.iter());
+        let names = listed(stuck.iter());
         reasons.push(Reason::new(
             Grade::Likely,
             format!("services that should start by themselves will not run: {names}"),

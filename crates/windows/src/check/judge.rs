@@ -1,12 +1,13 @@
 //! From facts to a verdict.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 use silo_pe::{DotNet, FileKind, Headers, Machine, Subsystem};
 
 use super::survey::Program;
-use super::{Answer, Facts, Grade, Kind, Need, Reason, Verdict, known, worst};
+use super::{Answer, Drive, Facts, Grade, Kind, Need, Reason, Verdict, known, worst};
 
 /// Most names that a reason lists.
 const MAX_NAMES: usize = 6;
@@ -19,6 +20,16 @@ pub struct Surroundings {
     pub mono: bool,
     /// Whether .NET Core is installed.
     pub dot_net: bool,
+}
+
+impl Surroundings {
+    /// What there is on a drive.
+    pub fn of(drive: &mut Drive) -> io::Result<Self> {
+        Ok(Self {
+            mono: drive.find(&["Windows", "mono", "mono-2.0"])?.is_some(),
+            dot_net: drive.find(&["Program Files", "dotnet", "host", "fxr"])?.is_some(),
+        })
+    }
 }
 
 /// Judges a program. Without answers, libraries are taken to be there.

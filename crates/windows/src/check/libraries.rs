@@ -7,7 +7,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use silo_pe::{ApiSets, Exports, Found, Pe, Symbol};
 
-use super::Drive;
+use super::{Drive, Surroundings};
 
 /// Most libraries that a function is followed through.
 const MAX_FORWARDS: usize = 8;
@@ -38,6 +38,20 @@ pub struct Answer {
     /// Functions that Wine only has a name for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stubs: Vec<String>,
+}
+
+/// What a base has of what is needed, as the engine tells its clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct LookedUp {
+    /// The version of Wine.
+    pub wine: String,
+    /// The base image that was looked at.
+    pub base: String,
+    /// An answer for each need.
+    pub answers: Vec<Answer>,
+    /// What there is beside libraries.
+    pub surroundings: Surroundings,
 }
 
 /// A library that was opened.
