@@ -52,6 +52,30 @@ pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {
 
 /// Reads a Dockerfile with checks that override those of its `check` directive.
 pub fn parse_checked(text: &[u8], checks: Option<&lint::Config>) -> Result<Dockerfile, ParseError> {
+    parse_collecting(text, checks).0
+}
+
+/// The same, with what the checks had found by then also where the file is wrong.
+pub fn parse_collecting(
+    text: &[u8],
+    checks: Option<&lint::Config>,
+) -> (Result<Dockerfile, ParseError>, Vec<lint::Warning>) {
+    let (tree, config) = match tree_of(text, checks) {
+        Ok(read) => read,
+        Err(error) => return (Err(error), Vec::new()),
+    };
+    let mut linter = lint::Linter::new(config);
+    let mut result = read::dockerfile(tree, &mut linter);
+    if let Ok(dockerfile) = &mut result {
+        dockerfile.warnings.clone_from(&linter.warnings);
+    }
+    (result, linter.warnings)
+}
+
+fn tree_of(
+    text: &[u8],
+    checks: Option<&lint::Config>,
+) -> Result<(syntax::Tree, lint::Config), ParseError> {
     if text.is_empty() {
         return Err(ParseError::new("the Dockerfile cannot be empty"));
     }
@@ -65,10 +89,7 @@ pub fn parse_checked(text: &[u8], checks: Option<&lint::Config>) -> Result<Docke
         Some(config) => config.clone(),
         None => config_of(&tree.directives)?,
     };
-    let mut linter = lint::Linter::new(config);
-    let mut dockerfile = read::dockerfile(tree, &mut linter)?;
-    dockerfile.warnings = linter.warnings;
-    Ok(dockerfile)
+    Ok((tree, config))
 }
 
 /// What a file's `check` directive asks for.

@@ -4,8 +4,10 @@
 //! become. `# check=skip=Rule,Rule;error=true` at the head of a file says which count; the same
 //! in a comment directly above an instruction says it for that one.
 
+mod check;
 mod rules;
 
+pub use check::{Base, Context, check};
 pub use rules::*;
 
 use crate::ast::{Span, Stage};
@@ -177,20 +179,15 @@ impl Linter {
         self.add(Warning { rule, message, span });
     }
 
-    /// Runs `inner` with what the comments above an instruction add.
-    pub(crate) fn with_comments<T>(
-        &mut self,
-        comments: &[String],
-        inner: impl FnOnce(&mut Self) -> T,
-    ) -> T {
-        if comments.is_empty() {
-            return inner(self);
-        }
+    /// Adds what the comments above an instruction say, until [`Linter::leave`].
+    pub(crate) fn enter(&mut self, comments: &[String]) -> Config {
         let merged = self.config.merged(comments);
-        let outer = std::mem::replace(&mut self.config, merged);
-        let result = inner(self);
+        std::mem::replace(&mut self.config, merged)
+    }
+
+    /// Back to what [`Linter::enter`] gave.
+    pub(crate) fn leave(&mut self, outer: Config) {
         self.config = outer;
-        result
     }
 }
 

@@ -57,7 +57,9 @@ pub(crate) fn dockerfile(tree: Tree, linter: &mut Linter) -> Result<Dockerfile, 
     let mut stages: Vec<Stage> = Vec::new();
     for node in &tree.nodes {
         let span = node.span();
-        let read = linter.with_comments(&node.comments, |linter| read(node, linter));
+        let outer = linter.enter(&node.comments);
+        let read = read(node, linter);
+        linter.leave(outer);
         let read = read.map_err(|mut error| {
             // docker wording
             error.message =

@@ -4,6 +4,9 @@
 //! (`cargo xtask conformance dockerfile DIR` sets it); without it the tests count as skipped.
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
+mod check;
+mod go;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,7 +16,7 @@ use silo_dockerfile::quote;
 use silo_dockerfile::syntax::{self, Node};
 
 /// `frontend/dockerfile` of the source, or nothing, with the test counted as skipped.
-fn source(test: &str) -> Option<PathBuf> {
+pub(crate) fn source(test: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os("SILO_BUILDKIT") {
         return Some(Path::new(&folder).join("frontend/dockerfile"));
     }
