@@ -3,6 +3,8 @@
 mod clients;
 mod conformance;
 mod demo;
+#[cfg(feature = "protos")]
+mod protos;
 mod rules;
 mod setup;
 mod test;
@@ -19,6 +21,7 @@ tasks:
   setup                     install the Debian packages that tests and benchmarks need
   demo                      build, start the engine, make an image, run it, fetch a page from it
   test                      formatting, lints, repository rules, and every test
+  protos                    generate the code of crates/buildkit/src/pb from its .proto files
   rules                     the repository rules alone
   bench [name ...]          benchmarks side by side with other engines
   conformance <suite> DIR   run a suite that lies in DIR: docker-py, contest
@@ -34,6 +37,12 @@ fn main() -> ExitCode {
         Some("setup") => setup::run(setup::Packages::All),
         Some("demo") => demo::run(),
         Some("test") => test::run(rest),
+        #[cfg(feature = "protos")]
+        Some("protos") => protos::run(),
+        #[cfg(not(feature = "protos"))]
+        Some("protos") => {
+            sh("cargo", &["run", "--quiet", "--package=xtask", "--features=protos", "--", "protos"])
+        }
         Some("rules") => rules::run(),
         Some("bench") => bench(rest),
         Some("conformance") => conformance::run(rest),

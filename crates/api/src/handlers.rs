@@ -3,6 +3,7 @@
 pub(crate) mod absent;
 pub(crate) mod archive;
 pub(crate) mod attach;
+pub(crate) mod buildkit;
 pub(crate) mod containers;
 pub(crate) mod exec;
 pub(crate) mod images;

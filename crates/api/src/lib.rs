@@ -20,4 +20,4 @@ mod route;
 mod server;
 mod websocket;
 
-pub use server::{Listener, serve};
+pub use server::{Backend, Listener, serve};

@@ -9,6 +9,8 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
+use silo_build::Builder;
+use silo_buildkit::BuildKit;
 use silo_docker::{AnyCase, ApiVersion};
 use silo_engine::Engine;
 use silo_types::Error;
@@ -22,6 +24,8 @@ const MAX_JSON: usize = 8 << 20;
 /// What handlers get.
 pub(crate) struct Request {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) buildkit: BuildKit,
     pub(crate) version: ApiVersion,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,

@@ -4,7 +4,7 @@ use hyper::Method;
 use silo_types::Error;
 
 use crate::handlers::{
-    absent, archive, attach, containers, exec, images, networks, system, volumes, windows,
+    absent, archive, attach, buildkit, containers, exec, images, networks, system, volumes, windows,
 };
 use crate::request::Request;
 use crate::respond::Answer;
@@ -107,7 +107,8 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["build"] => Err(absent::build()),
         ["build", "prune"] => absent::build_prune(&request),
         ["build", "cancel"] => Err(absent::build()),
-        ["session" | "grpc"] => Err(absent::session()),
+        ["session"] => buildkit::session(request),
+        ["grpc"] => buildkit::grpc(request),
         ["commit"] => images::commit(request).await,
 
         ["containers", "create"] => containers::create(request).await,

@@ -13,6 +13,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use silo_build::Builder;
+use silo_buildkit::BuildKit;
 use silo_docker::{API_VERSION, ApiVersion, MIN_API_VERSION};
 use silo_engine::Engine;
 use silo_types::Error;
@@ -64,12 +66,23 @@ impl Listener {
     }
 }
 
+/// What answers requests.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// Containers, images, volumes and networks.
+    pub engine: Arc<Engine>,
+    /// Images from Dockerfiles.
+    pub builder: Arc<Builder>,
+    /// The same for clients that speak BuildKit's protocol.
+    pub buildkit: BuildKit,
+}
+
 /// Serves the API on every listener until `stop` is ready; then no more connections are taken,
 /// and those that are open are dropped.
-pub async fn serve(engine: Arc<Engine>, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
+pub async fn serve(backend: Backend, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let engine = Arc::clone(&engine);
+        let backend = backend.clone();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
@@ -79,7 +92,7 @@ pub async fn serve(engine: Arc<Engine>, listeners: Vec<Listener>, stop: impl Fut
                 };
                 match accepted {
                     Ok(socket) => {
-                        connections.spawn(connection(Arc::clone(&engine), socket));
+                        connections.spawn(connection(backend.clone(), socket));
                     }
                     Err(error) => {
                         // Out of descriptors: connections that end will free some.
@@ -96,12 +109,12 @@ pub async fn serve(engine: Arc<Engine>, listeners: Vec<Listener>, stop: impl Fut
     accepting.shutdown().await;
 }
 
-async fn connection(engine: Arc<Engine>, socket: Socket) {
+async fn connection(backend: Backend, socket: Socket) {
     let state = Arc::new(ConnState::default());
     let io = TokioIo::new(Conn::new(socket, Arc::clone(&state)));
     let service = service_fn(move |request| {
-        let (engine, state) = (Arc::clone(&engine), Arc::clone(&state));
-        async move { Ok::<_, Infallible>(answer(engine, state, request).await) }
+        let (backend, state) = (backend.clone(), Arc::clone(&state));
+        async move { Ok::<_, Infallible>(answer(backend, state, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -116,7 +129,7 @@ async fn connection(engine: Arc<Engine>, socket: Socket) {
 
 /// Answers one request, whatever happens.
 async fn answer(
-    engine: Arc<Engine>,
+    backend: Backend,
     conn: Arc<ConnState>,
     request: hyper::Request<Incoming>,
 ) -> Response<Body> {
@@ -124,7 +137,7 @@ async fn answer(
         conn.hold();
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let result = dispatch(engine, Arc::clone(&conn), request).await;
+    let result = dispatch(backend, Arc::clone(&conn), request).await;
     let mut response = result.unwrap_or_else(|error| {
         let code = error.kind().http_status();
         if code == 500 {
@@ -155,7 +168,7 @@ async fn answer(
 }
 
 async fn dispatch(
-    engine: Arc<Engine>,
+    backend: Backend,
     conn: Arc<ConnState>,
     mut request: hyper::Request<Incoming>,
 ) -> Answer {
@@ -174,7 +187,10 @@ async fn dispatch(
         segments.remove(0);
     }
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-    let request = Request { engine, version, query, headers: parts.headers, conn, upgrade, body };
+    let Backend { engine, builder, buildkit } = backend;
+    let headers = parts.headers;
+    let request =
+        Request { engine, builder, buildkit, version, query, headers, conn, upgrade, body };
     route(&parts.method, &segments, request).await
 }
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use silo_api::Listener;
+use silo_api::{Backend, Listener};
+use silo_build::Builder;
+use silo_buildkit::BuildKit;
 use silo_engine::{Engine, EngineConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -174,6 +176,7 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
     for host in hosts {
         listeners.push(listen(host, &options.group).await?);
     }
+    let data_root = config.data_root.clone();
     let engine = Engine::open(config).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     for host in hosts {
         tracing::info!("API listen on {host}");
@@ -185,7 +188,11 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
         let null = fs_err::OpenOptions::new().write(true).open("/dev/null")?;
         rustix::stdio::dup2_stdout(&null).context("close standard output")?;
     }
-    silo_api::serve(Arc::clone(&engine), listeners, async {
+    let builder = Builder::open(&engine).map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let buildkit = BuildKit::open(Arc::clone(&builder), &data_root)
+        .map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let backend = Backend { engine: Arc::clone(&engine), builder, buildkit };
+    silo_api::serve(backend, listeners, async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -61,11 +61,6 @@ pub(crate) fn checkpoints() -> Error {
     )
 }
 
-/// BuildKit's transport. The error makes clients use the classic way.
-pub(crate) fn session() -> Error {
-    Error::not_found("page not found")
-}
-
 /// No builder.
 pub(crate) fn build() -> Error {
     Error::new(

@@ -66,6 +66,18 @@ fn take_over<F: Future<Output = ()> + Send + 'static>(
     upgrade: OnUpgrade,
     session: impl FnOnce(Reader, Writer) -> F + Send + 'static,
 ) {
+    take_connection(upgrade, |conn| async move {
+        head_is_read(conn.socket()).await;
+        let (reader, writer) = tokio::io::split(conn);
+        session(reader, writer).await;
+    });
+}
+
+/// Gives the connection to `session` once the head has been written.
+pub(super) fn take_connection<F: Future<Output = ()> + Send + 'static>(
+    upgrade: OnUpgrade,
+    session: impl FnOnce(Conn<Socket>) -> F + Send + 'static,
+) {
     tokio::spawn(async move {
         let parts = match upgrade.await {
             Ok(upgraded) => upgraded.downcast::<TokioIo<Conn<Socket>>>(),
@@ -77,9 +89,7 @@ fn take_over<F: Future<Output = ()> + Send + 'static>(
         let Ok(parts) = parts else { return };
         let mut conn = parts.io.into_inner();
         conn.unread(&parts.read_buf);
-        head_is_read(conn.socket()).await;
-        let (reader, writer) = tokio::io::split(conn);
-        session(reader, writer).await;
+        session(conn).await;
     });
 }
 

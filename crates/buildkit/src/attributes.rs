@@ -1,0 +1,376 @@
+//! What a client asks of the Dockerfile frontend: names and values as BuildKit has them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use silo_build::Limits;
+use silo_docker::host_config::Ulimit;
+use silo_oci::platform::Platform;
+use silo_types::Error;
+
+/// Attributes of a frontend.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attributes(pub(crate) HashMap<String, String>);
+
+/// Where a context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A directory of the client.
+    Local(String),
+    /// A git repository.
+    Git(String),
+    /// A file or an archive.
+    Http(String),
+    /// An archive that the client reads from its standard input.
+    Upload(String),
+    /// An image.
+    Image(String),
+    /// The result of another build of this client.
+    Input(String),
+    /// Nothing.
+    Empty,
+}
+
+impl Attributes {
+    /// A value; empty where there is none.
+    pub(crate) fn get(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// Values whose names begin with a prefix, without it.
+    pub(crate) fn prefixed(&self, prefix: &str) -> BTreeMap<String, String> {
+        self.0
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix(prefix)?.to_owned(), value.clone()))
+            })
+            .collect()
+    }
+
+    /// The Dockerfile's path.
+    pub(crate) fn filename(&self) -> &str {
+        match self.get("filename") {
+            "" => "Dockerfile",
+            name => name,
+        }
+    }
+
+    /// The name of the client's directory with the Dockerfile, and whether it is used even though
+    /// the context is elsewhere.
+    pub(crate) fn dockerfile(&self) -> (&str, bool) {
+        match self.get("dockerfilekey") {
+            "" => ("dockerfile", false),
+            name => (name, true),
+        }
+    }
+
+    /// The main context.
+    pub(crate) fn context(&self) -> Result<Place, Error> {
+        let key = match self.get("contextkey") {
+            "" => "context",
+            key => key,
+        };
+        match self.get(key) {
+            "" => Ok(Place::Local("context".to_owned())),
+            place => remote(place)
+                .ok_or_else(|| Error::invalid(format!("invalid build context {place:?}"))),
+        }
+    }
+
+    /// Contexts by name.
+    pub(crate) fn named_contexts(&self) -> Result<BTreeMap<String, Place>, Error> {
+        let mut contexts = BTreeMap::new();
+        for (name, value) in self.prefixed("context:") {
+            let (kind, rest) = value.split_once(':').ok_or_else(|| {
+                Error::invalid(format!("invalid context specifier {value} for {name}"))
+            })?;
+            let place = match kind {
+                "docker-image" => match rest.trim_start_matches('/') {
+                    "scratch" => Place::Empty,
+                    image => Place::Image(image.to_owned()),
+                },
+                "local" => Place::Local(rest.to_owned()),
+                "input" => Place::Input(rest.to_owned()),
+                _ => remote(&value).ok_or_else(|| {
+                    Error::invalid(format!("unsupported context source {kind} for {name}"))
+                })?,
+            };
+            contexts.insert(name, place);
+        }
+        Ok(contexts)
+    }
+
+    /// Platforms to build for; none for the default.
+    pub(crate) fn platforms(&self) -> Result<Vec<Platform>, Error> {
+        let list = self.get("platform").split(',').filter(|text| !text.is_empty());
+        list.map(|text| {
+            text.parse().map_err(|error| {
+                Error::invalid(format!("failed to parse target platform {text}: {error}"))
+            })
+        })
+        .collect()
+    }
+
+    /// Is the result to be a list of images even for one platform?
+    pub(crate) fn multi_platform(&self) -> Result<bool, Error> {
+        let wanted = match self.get("build-arg:BUILDKIT_MULTI_PLATFORM") {
+            "" => self.get("multi-platform"),
+            argument => argument,
+        };
+        boolean("multi-platform", wanted)
+    }
+
+    /// Whether the cache is not used, and the stages for which it is not.
+    pub(crate) fn no_cache(&self) -> (bool, Vec<String>) {
+        match self.0.get("no-cache").map(String::as_str) {
+            None => (false, Vec::new()),
+            Some("") => (true, Vec::new()),
+            Some(stages) => (false, stages.split(',').map(str::to_owned).collect()),
+        }
+    }
+
+    /// The network of `RUN`.
+    pub(crate) fn network(&self) -> Result<String, Error> {
+        match self.get("force-network-mode") {
+            "" | "sandbox" => Ok(String::new()),
+            mode @ ("none" | "host") => Ok(mode.to_owned()),
+            mode => Err(Error::invalid(format!("invalid netmode {mode}"))),
+        }
+    }
+
+    /// Lines for `/etc/hosts` as `name:address`.
+    pub(crate) fn extra_hosts(&self) -> Result<Vec<String>, Error> {
+        let mut hosts = Vec::new();
+        for field in fields(self.get("add-hosts"))? {
+            let lower = field.to_lowercase();
+            let (name, address) = lower
+                .split_once('=')
+                .ok_or_else(|| Error::invalid(format!("invalid key-value pair {field}")))?;
+            let address: IpAddr = address
+                .parse()
+                .map_err(|_| Error::invalid(format!("failed to parse IP {address}")))?;
+            hosts.push(format!("{name}:{address}"));
+        }
+        Ok(hosts)
+    }
+
+    /// Limits of the containers of `RUN`.
+    pub(crate) fn limits(&self) -> Result<Limits, Error> {
+        let number = |name: &str| -> Result<i64, Error> {
+            match self.get(name) {
+                "" => Ok(0),
+                text => text
+                    .parse()
+                    .map_err(|_| Error::invalid(format!("invalid {name} value: {text}"))),
+            }
+        };
+        let mut limits = Limits {
+            shm_size: number("shm-size")?,
+            memory: number("memory")?,
+            memory_swap: number("memswap")?,
+            cpu_shares: number("cpushares")?,
+            cpu_period: number("cpuperiod")?,
+            cpu_quota: number("cpuquota")?,
+            cpuset_cpus: self.get("cpusetcpus").to_owned(),
+            cpuset_mems: self.get("cpusetmems").to_owned(),
+            cgroup_parent: self.get("cgroup-parent").to_owned(),
+            ..Limits::default()
+        };
+        for field in fields(self.get("ulimit"))? {
+            limits.ulimits.push(ulimit(&field)?);
+        }
+        Ok(limits)
+    }
+
+    /// Images that serve as a cache.
+    pub(crate) fn cache_from(&self) -> Result<Vec<String>, Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Entry {
+            #[serde(default)]
+            r#type: String,
+            #[serde(default)]
+            attrs: HashMap<String, String>,
+        }
+        let mut images: Vec<String> = Vec::new();
+        let imports = self.get("cache-imports");
+        if !imports.is_empty() {
+            let entries: Vec<Entry> = serde_json::from_str(imports).map_err(|error| {
+                Error::invalid(format!("failed to unmarshal cache-imports: {error}"))
+            })?;
+            for mut entry in entries {
+                if entry.r#type == "registry"
+                    && let Some(reference) = entry.attrs.remove("ref")
+                {
+                    images.push(reference);
+                }
+            }
+        }
+        let old = self.get("cache-from").split(',').filter(|image| !image.is_empty());
+        images.extend(old.map(str::to_owned));
+        images.sort();
+        images.dedup();
+        Ok(images)
+    }
+
+    /// The time that stands in for now.
+    pub(crate) fn source_date_epoch(&self) -> Result<Option<i64>, Error> {
+        match self.get("build-arg:SOURCE_DATE_EPOCH") {
+            "" => Ok(None),
+            text => text
+                .parse()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text}"))),
+        }
+    }
+}
+
+/// A context that is not a directory of the client.
+fn remote(place: &str) -> Option<Place> {
+    let path = place.split(['#', '?']).next().unwrap_or_default();
+    if let Some(rest) = place.strip_prefix("http://buildkit-session/") {
+        return Some(Place::Upload(rest.to_owned()));
+    }
+    if place.starts_with("http://") || place.starts_with("https://") {
+        let is_git = path.ends_with(".git") || place.contains("?ref=") || place.contains("&ref=");
+        let place = place.to_owned();
+        return Some(if is_git { Place::Git(place) } else { Place::Http(place) });
+    }
+    let git = ["git://", "git@", "ssh://", "git+", "github.com/"];
+    git.iter().any(|prefix| place.starts_with(prefix)).then(|| Place::Git(place.to_owned()))
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it; empty for no.
+pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Error> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(Error::invalid(format!("invalid boolean value for {name}: {other}"))),
+    }
+}
+
+/// `name=soft[:hard]`.
+fn ulimit(text: &str) -> Result<Ulimit, Error> {
+    let bad = || Error::invalid(format!("invalid ulimit argument: {text}"));
+    let (name, values) = text.split_once('=').ok_or_else(bad)?;
+    let (soft, hard) = match values.split_once(':') {
+        Some((soft, hard)) => (soft, hard),
+        None => (values, values),
+    };
+    let soft: i64 = soft.parse().map_err(|_| bad())?;
+    let hard: i64 = hard.parse().map_err(|_| bad())?;
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
+}
+
+/// The fields of one line of comma-separated values; empty text has none.
+fn fields(line: &str) -> Result<Vec<String>, Error> {
+    if line.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut fields = vec![String::new()];
+    let mut characters = line.chars().peekable();
+    let mut quoted = false;
+    while let Some(character) = characters.next() {
+        let Some(field) = fields.last_mut() else { break };
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                field.push('"');
+                characters.next();
+            }
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    if quoted {
+        return Err(Error::invalid("extraneous or missing \" in quoted-field"));
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(pairs: &[(&str, &str)]) -> Attributes {
+        Attributes(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn contexts_are_told_apart() {
+        let named = attributes(&[
+            ("context:a", "local:_context"),
+            ("context:b", "docker-image://busybox"),
+            ("context:c", "https://host/x.git#v1:sub"),
+            ("context:d", "https://host/x.tar.gz"),
+            ("context:e", "docker-image://scratch"),
+            ("context:f", "input:f"),
+            ("context:g", "git@github.com:a/b.git"),
+        ])
+        .named_contexts()
+        .unwrap();
+        let places: Vec<_> = named.into_values().collect();
+        assert_eq!(
+            places,
+            [
+                Place::Local("_context".into()),
+                Place::Image("busybox".into()),
+                Place::Git("https://host/x.git#v1:sub".into()),
+                Place::Http("https://host/x.tar.gz".into()),
+                Place::Empty,
+                Place::Input("f".into()),
+                Place::Git("git@github.com:a/b.git".into()),
+            ]
+        );
+        let bad = attributes(&[("context:a", "nonsense")]);
+        assert!(bad.named_contexts().unwrap_err().message().contains("invalid context specifier"));
+        let bad = attributes(&[("context:a", "file:///etc")]);
+        assert!(bad.named_contexts().unwrap_err().message().contains("unsupported context source"));
+        let upload = attributes(&[("context", "http://buildkit-session/abc")]);
+        assert_eq!(upload.context().unwrap(), Place::Upload("abc".into()));
+        assert_eq!(attributes(&[]).context().unwrap(), Place::Local("context".into()));
+    }
+
+    #[test]
+    fn values_are_read_or_refused() {
+        let given = attributes(&[
+            ("add-hosts", "Db=10.0.0.1,\"v6=::1\""),
+            ("ulimit", "nofile=10:20,core=0"),
+            ("shm-size", "1048576"),
+            ("no-cache", "a,b"),
+            ("platform", "linux/amd64,linux/arm64"),
+            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"x/y"}},{"Type":"local"}]"#),
+        ]);
+        assert_eq!(given.extra_hosts().unwrap(), ["db:10.0.0.1", "v6:::1"]);
+        let limits = given.limits().unwrap();
+        assert_eq!((limits.shm_size, limits.ulimits.len()), (1_048_576, 2));
+        assert_eq!((limits.ulimits[0].soft, limits.ulimits[0].hard), (10, 20));
+        assert_eq!(given.no_cache(), (false, vec!["a".into(), "b".into()]));
+        assert_eq!(given.platforms().unwrap().len(), 2);
+        assert_eq!(given.cache_from().unwrap(), ["x/y"]);
+        for (name, value) in [
+            ("add-hosts", "a"),
+            ("add-hosts", "a=b"),
+            ("add-hosts", "\"a=1.2.3.4"),
+            ("ulimit", "nofile"),
+            ("ulimit", "nofile=x"),
+            ("shm-size", "much"),
+            ("memory", "1g"),
+            ("platform", "a/b/c/d"),
+            ("force-network-mode", "bridge"),
+            ("cache-imports", "{"),
+            ("build-arg:SOURCE_DATE_EPOCH", "now"),
+            ("multi-platform", "perhaps"),
+        ] {
+            let given = attributes(&[(name, value)]);
+            let refused = given.extra_hosts().is_err()
+                || given.limits().is_err()
+                || given.platforms().is_err()
+                || given.network().is_err()
+                || given.cache_from().is_err()
+                || given.source_date_epoch().is_err()
+                || given.multi_platform().is_err();
+            assert!(refused, "{name}={value}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Results that go to the client: one file's bytes, or a tree.
+
+use std::ffi::OsStr;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures_util::stream;
+use hyper::http::uri::PathAndQuery;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use tokio::sync::mpsc;
+use tonic::Request;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic_prost::ProstCodec;
+
+use super::{SyncError, mode};
+use crate::pb::fsutil::types::{Packet, Stat, packet::PacketType};
+use crate::pb::moby::filesync::v1::BytesMessage;
+use crate::pb::moby::filesync::v1::file_send_client::FileSendClient;
+use crate::session::{MAX_MESSAGE, Session};
+
+const METHOD: &str = "/moby.filesync.v1.FileSend/DiffCopy";
+const EXPORTER: &str = "buildkit-attachable-exporter-id";
+const MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
+/// Messages that wait for the client.
+const QUEUE: usize = 16;
+/// Bytes of a piece of a file.
+const PIECE: usize = 32 * 1024;
+/// Bytes of a piece of an archive.
+const CHUNK: usize = 256 * 1024;
+
+fn said(status: tonic::Status) -> SyncError {
+    SyncError::Client(status.message().to_owned())
+}
+
+/// Sends what `make` writes to the client's output `number`.
+pub(crate) async fn send_bytes<F>(
+    session: &Session,
+    number: usize,
+    make: F,
+) -> Result<(), SyncError>
+where
+    F: FnOnce(&mut dyn io::Write) -> Result<(), silo_types::Error> + Send + 'static,
+{
+    if !session.answers(METHOD) {
+        return Err(SyncError::Client(format!("method {METHOD} not supported by the client")));
+    }
+    let (queue, mut messages) = mpsc::channel(QUEUE);
+    let maker = tokio::task::spawn_blocking(move || {
+        let mut pipe = Pipe { queue, buffer: Vec::with_capacity(CHUNK) };
+        make(&mut pipe)?;
+        io::Write::flush(&mut pipe).map_err(|error| silo_types::Error::internal(error.to_string()))
+    });
+    let mut request = Request::new(stream::poll_fn(move |cx| messages.poll_recv(cx)));
+    exporter(&mut request, number)?;
+    let mut client = FileSendClient::with_origin(session.channel(), Session::origin())
+        .max_decoding_message_size(MAX_MESSAGE);
+    let answered = async {
+        let mut answers = client.diff_copy(request).await.map_err(said)?.into_inner();
+        while answers.message().await.map_err(said)?.is_some() {}
+        Ok(())
+    };
+    let answered: Result<(), SyncError> = tokio::select! {
+        answered = answered => answered,
+        () = session.closed() => Err(SyncError::Client("session closed".into())),
+    };
+    let made = maker.await.map_err(|error| SyncError::Client(error.to_string()))?;
+    answered?;
+    made.map_err(|error| SyncError::Client(error.chain()))
+}
+
+fn exporter<T>(request: &mut Request<T>, number: usize) -> Result<(), SyncError> {
+    let value: AsciiMetadataValue = number
+        .to_string()
+        .parse()
+        .map_err(|_| SyncError::protocol("the number of an output cannot be sent"))?;
+    request.metadata_mut().insert(AsciiMetadataKey::from_static(EXPORTER), value);
+    Ok(())
+}
+
+/// What an archive is written to: messages to the client.
+struct Pipe {
+    queue: mpsc::Sender<BytesMessage>,
+    buffer: Vec<u8>,
+}
+
+impl io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        if self.buffer.len() == CHUNK {
+            self.flush()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK)).into();
+        self.queue
+            .blocking_send(BytesMessage { data })
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone"))
+    }
+}
+
+/// Sends a tree to the client's output `number`.
+pub(crate) async fn send_tree(
+    session: &Session,
+    number: usize,
+    root: OwnedFd,
+) -> Result<(), SyncError> {
+    if !session.answers(METHOD) {
+        return Err(SyncError::Client(format!("method {METHOD} not supported by the client")));
+    }
+    let (queue, mut messages) = mpsc::channel(QUEUE);
+    let (asked, requests) = mpsc::unbounded_channel();
+    let reader = tokio::task::spawn_blocking(move || Sender { root, queue }.run(requests));
+    let mut request = Request::new(stream::poll_fn(move |cx| messages.poll_recv(cx)));
+    exporter(&mut request, number)?;
+    request.metadata_mut().insert(
+        AsciiMetadataKey::from_static(MULTI_PLATFORM),
+        AsciiMetadataValue::from_static("1"),
+    );
+    let mut grpc = tonic::client::Grpc::with_origin(session.channel(), Session::origin())
+        .max_decoding_message_size(MAX_MESSAGE);
+    let transfer = async {
+        grpc.ready().await.map_err(|error| SyncError::Client(error.to_string()))?;
+        let codec: ProstCodec<Packet, Packet> = ProstCodec::default();
+        let path = PathAndQuery::from_static(METHOD);
+        let mut answers = grpc.streaming(request, path, codec).await.map_err(said)?.into_inner();
+        while let Some(packet) = answers.message().await.map_err(said)? {
+            match packet.r#type() {
+                PacketType::PacketErr => {
+                    let words = String::from_utf8_lossy(&packet.data).into_owned();
+                    return Err(SyncError::Client(format!("error from receiver: {words}")));
+                }
+                kind @ (PacketType::PacketReq | PacketType::PacketFin) => {
+                    // The reader has ended when it failed, and says why.
+                    let _ended = asked.send((kind, packet.id));
+                }
+                _ => return Err(SyncError::protocol("an unexpected packet")),
+            }
+        }
+        Ok(())
+    };
+    let transferred = tokio::select! {
+        transferred = transfer => transferred,
+        () = session.closed() => Err(SyncError::Client("session closed".into())),
+    };
+    drop(asked);
+    let read = reader.await.map_err(|error| SyncError::Client(error.to_string()))?;
+    transferred?;
+    read
+}
+
+/// Reads a tree.
+struct Sender {
+    root: OwnedFd,
+    queue: mpsc::Sender<Packet>,
+}
+
+impl Sender {
+    fn run(
+        self,
+        mut requests: mpsc::UnboundedReceiver<(PacketType, u32)>,
+    ) -> Result<(), SyncError> {
+        let mut files = Vec::new();
+        self.walk(Path::new(""), &mut files)?;
+        self.put(Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
+        while let Some((kind, number)) = requests.blocking_recv() {
+            if kind == PacketType::PacketFin {
+                return self.put(Packet { r#type: kind.into(), ..Packet::default() });
+            }
+            let path = usize::try_from(number)
+                .ok()
+                .and_then(|number| files.get_mut(number))
+                .and_then(Option::take)
+                .ok_or_else(|| SyncError::protocol("invalid file id"))?;
+            self.content(number, &path)?;
+        }
+        Err(SyncError::Client("the client is gone".into()))
+    }
+
+    fn put(&self, packet: Packet) -> Result<(), SyncError> {
+        self.queue.blocking_send(packet).map_err(|_| SyncError::Client("the client is gone".into()))
+    }
+
+    /// Names what is in a directory, in order, and remembers the files that have content.
+    fn walk(&self, path: &Path, files: &mut Vec<Option<PathBuf>>) -> Result<(), SyncError> {
+        let fail = |error: rustix::io::Errno| SyncError::file("list", path, error.into());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
+            .map_err(|error| SyncError::file("open", path, error))?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd).map_err(fail)? {
+            let name = entry.map_err(fail)?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            let at = OsStr::from_bytes(&name);
+            let path = path.join(at);
+            // A message is text: a name that is not cannot travel.
+            let Some(text) = path.to_str().map(str::to_owned) else {
+                return Err(SyncError::Path { path: path.display().to_string() });
+            };
+            let here = rustix::fs::statat(&fd, at, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| SyncError::file("look at", &path, error.into()))?;
+            let kind = FileType::from_raw_mode(here.st_mode);
+            if matches!(kind, FileType::Socket) {
+                continue;
+            }
+            let mut stat = Stat {
+                path: text,
+                mode: mode::from_kernel(here.st_mode),
+                uid: here.st_uid,
+                gid: here.st_gid,
+                mod_time: here.st_mtime.saturating_mul(1_000_000_000)
+                    + i64::try_from(here.st_mtime_nsec).unwrap_or_default(),
+                ..Stat::default()
+            };
+            match kind {
+                FileType::RegularFile => stat.size = here.st_size,
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(&fd, at, Vec::new())
+                        .map_err(|error| SyncError::file("read", &path, error.into()))?;
+                    stat.linkname = target.to_string_lossy().into_owned();
+                }
+                FileType::BlockDevice | FileType::CharacterDevice => {
+                    stat.devmajor = i64::from(rustix::fs::major(here.st_rdev));
+                    stat.devminor = i64::from(rustix::fs::minor(here.st_rdev));
+                }
+                _ => {}
+            }
+            files.push((kind == FileType::RegularFile).then(|| path.clone()));
+            self.put(Packet {
+                r#type: PacketType::PacketStat.into(),
+                stat: Some(stat),
+                ..Packet::default()
+            })?;
+            if kind == FileType::Directory {
+                self.walk(&path, files)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn content(&self, id: u32, path: &Path) -> Result<(), SyncError> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
+            .map_err(|error| SyncError::file("open", path, error))?;
+        let mut file = std::fs::File::from(fd);
+        loop {
+            let mut piece = vec![0; PIECE];
+            let count =
+                file.read(&mut piece).map_err(|error| SyncError::file("read", path, error))?;
+            piece.truncate(count);
+            let data = Bytes::from(piece);
+            self.put(Packet { r#type: PacketType::PacketData.into(), id, data, stat: None })?;
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
