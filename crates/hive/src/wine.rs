@@ -29,7 +29,7 @@ mod parse;
 mod render;
 mod system;
 
-pub use parse::parse;
+pub use parse::{parse, parse_keys};
 pub use render::render;
 pub use system::{attach, detach};
 

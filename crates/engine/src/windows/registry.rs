@@ -22,8 +22,9 @@ const HIVE_LIMIT: u64 = 512 << 20;
 const TEXT_LIMIT: u64 = 128 << 20;
 /// The hive of the account that programs run as.
 pub(super) const ACCOUNT_HIVE: &str = "Users/ContainerAdministrator/NTUSER.DAT";
-/// Names of the key that the environment of processes needs.
+/// Keys of the environment that processes get: of `HKLM\System`, and of the account's hive.
 pub(super) const ENVIRONMENT: &str = "ControlSet001\\Control\\Session Manager\\Environment";
+const USER_ENVIRONMENT: &str = "Environment";
 
 /// What the engine needs of a registry for every process: the environment's keys.
 #[derive(Debug, Default)]
@@ -35,34 +36,21 @@ pub(crate) struct Variables {
 }
 
 impl Variables {
-    fn of(system: &Hive, user: &Hive) -> Self {
-        let only = |hive: &Hive, path: &str| {
-            let mut result = Hive::default();
-            if let Some(key) = hive.get(path)
-                && let Ok(copy) = result.root.create(path, key.last_write)
-            {
-                copy.set_values(key.values().to_vec());
-            }
-            result
-        };
-        Self { system: only(system, ENVIRONMENT), user: only(user, "Environment") }
-    }
-
     /// Those of a prefix's own files.
     pub(crate) fn read(prefix: &Path) -> io::Result<Self> {
         let root = silo_sys::path::open_root(prefix)?;
-        let read = |name: &str| -> io::Result<Hive> {
+        let read = |name: &str, key: &str| -> io::Result<Hive> {
             // The container's programs can put anything in its place.
             let text = silo_sys::path::read_regular_file_in_root(&root, name, TEXT_LIMIT)?
                 .ok_or_else(|| io::Error::other(format!("{name} is too large")))?;
-            Ok(silo_hive::wine::parse(&text).map_err(io::Error::other)?.hive)
+            Ok(silo_hive::wine::parse_keys(&text, &[key]).map_err(io::Error::other)?.hive)
         };
-        let machine = read(files::SYSTEM)?;
+        let machine = read(files::SYSTEM, &format!("System\\{ENVIRONMENT}"))?;
         let mut system = Hive::default();
         if let Some(root) = machine.get("System") {
             system.root = root.clone();
         }
-        Ok(Self::of(&system, &read(files::USER)?))
+        Ok(Self { system, user: read(files::USER, USER_ENVIRONMENT)? })
     }
 }
 

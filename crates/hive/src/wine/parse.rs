@@ -1,5 +1,7 @@
 //! Text to keys.
 
+use std::io::BufRead as _;
+
 use super::{Arch, Error, Registry};
 use crate::hive::Hive;
 use crate::key::KeyFlags;
@@ -14,6 +16,35 @@ const RELATIVE: &[u8] = b";; All keys relative to ";
 /// Reads a registry file of Wine's. Options of later versions that start with `#` are skipped;
 /// any other line that is not understood is an error.
 pub fn parse(text: &[u8]) -> Result<Registry, Error> {
+    read(text, |_| true, |_| true)
+}
+
+/// Reads some keys of a file, without those below them. Of the others no more is looked at than
+/// where they begin, which is many times faster. Names are compared without the case of ASCII.
+pub fn parse_keys(text: &[u8], keys: &[&str]) -> Result<Registry, Error> {
+    let same = |path: &[u16], key: &str| {
+        char::decode_utf16(path.iter().copied())
+            .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER).to_ascii_lowercase())
+            .eq(key.chars().map(|letter| letter.to_ascii_lowercase()))
+    };
+    // Up to the first backslash, whatever that stands for, no name needs to be unescaped.
+    let begins = |line: &[u8], key: &str| {
+        let plain = line.iter().take_while(|&&byte| byte != b'\\' && byte != b']');
+        plain.zip(key.bytes()).all(|(one, other)| one.eq_ignore_ascii_case(&other))
+    };
+    read(
+        text,
+        |line| keys.iter().any(|key| !key.is_ascii() || begins(line, key)),
+        |path| keys.iter().any(|key| same(path, key)),
+    )
+}
+
+/// Reads the keys that are wanted: first by the line after its bracket, then by the path.
+fn read(
+    text: &[u8],
+    wanted_line: impl Fn(&[u8]) -> bool,
+    wanted: impl Fn(&[u16]) -> bool,
+) -> Result<Registry, Error> {
     let mut cursor = Cursor { text, at: 0, line: 0 };
     if cursor.next_line() != Some(MAGIC) {
         return Err(Error::NotWine);
@@ -35,7 +66,15 @@ pub fn parse(text: &[u8]) -> Result<Registry, Error> {
                 }
             }
             Some(b'[') => {
+                if !wanted_line(&line[1..]) {
+                    cursor.skip_key();
+                    continue;
+                }
                 let (path, rest) = unescape(&line[1..], b']').map_err(error)?;
+                if !wanted(&path) {
+                    cursor.skip_key();
+                    continue;
+                }
                 let time = FileTime::from_unix(seconds(rest));
                 current = Some(builder.enter(&path, time).map_err(error)?);
             }
@@ -75,6 +114,18 @@ impl<'a> Cursor<'a> {
         self.at += line.len() + 1;
         self.line += 1;
         Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
+    /// Goes to the next line that begins a key. Lines are not counted on the way.
+    fn skip_key(&mut self) {
+        while let Some(mut rest) = self.text.get(self.at..).filter(|rest| !rest.is_empty()) {
+            // It compares many bytes at once, and of a slice it does not fail.
+            self.at += rest.skip_until(b'[').unwrap_or(rest.len());
+            if self.text[..self.at].ends_with(b"\n[") {
+                self.at -= 1;
+                return;
+            }
+        }
     }
 }
 

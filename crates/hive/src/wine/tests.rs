@@ -69,6 +69,25 @@ fn every_form_both_ways() {
 }
 
 #[test]
+fn some_keys_only() {
+    let whole = parse(TEXT).unwrap();
+    let some = parse_keys(TEXT, &["SYSTEM\\currentcontrolset", "Software\\None"]).unwrap();
+    assert_eq!((&some.base, some.arch), (&whole.base, whole.arch));
+    assert_eq!(some.hive.get("System"), whole.hive.get("System"));
+    assert_eq!(some.hive.root.subkeys().len(), 1);
+    let some = parse_keys(TEXT, &["Software\\Forms"]).unwrap();
+    assert_eq!(some.hive.get("Software\\Forms"), whole.hive.get("Software\\Forms"));
+    assert_eq!(some.hive.get("Software").unwrap().subkeys().len(), 1);
+    // What is skipped is not looked at, and brackets in it begin nothing.
+    let text = b"WINE REGISTRY Version 2\n[A] 1\nnonsense\n\"[b]\"=[\n[B] 2\n\"x\"=\"y\"\n[";
+    assert!(parse(text).is_err());
+    assert!(parse_keys(&text[..text.len() - 1], &["b"]).unwrap().hive.get("B").is_some());
+    assert!(parse_keys(text, &["b"]).is_err());
+    assert!(parse_keys(b"WINE REGISTRY Version 2\n[A] 1\nx[", &[]).unwrap().hive.root.subkeys().is_empty());
+    assert_eq!(parse_keys(b"", &["b"]), Err(Error::NotWine));
+}
+
+#[test]
 fn what_other_versions_wrote() {
     let text = b"WINE REGISTRY Version 2\r\n; comment\n#new=option\n\n\
         [A\\\\B]\n#future=1\n\"str\"=str:\"x\"\n \"space\" = dword:FF\n\"a\"=\"1\"\n\"A\"=\"2\"\n\
