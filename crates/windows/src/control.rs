@@ -11,6 +11,8 @@
 //! | `error` | the program | `step`, `code` (a Windows error), `message` |
 //! | `request` | process 1 | `event` (`ctrl-c`, `ctrl-break`), `terminal` |
 //!
+//! One more, `links/`, is for requests of programs (`links.rs`).
+//!
 //! What the container writes is a stranger's: numbers are checked and text is bounded.
 
 /// The directory of these directories, below the container's prefix.
@@ -101,7 +103,8 @@ pub struct Failure {
     pub message: String,
 }
 
-fn record<'a>(bytes: &'a [u8], key: &str) -> Option<std::borrow::Cow<'a, str>> {
+/// The value of a record of a file.
+pub(crate) fn record<'a>(bytes: &'a [u8], key: &str) -> Option<std::borrow::Cow<'a, str>> {
     bytes.split(|&byte| byte == 0).find_map(|record| {
         record.strip_prefix(key.as_bytes())?.strip_prefix(b"=").map(String::from_utf8_lossy)
     })

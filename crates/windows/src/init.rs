@@ -2,7 +2,7 @@
 //!
 //! It runs Wine's loader with the start program, which reads the rest from its directory (see
 //! [`crate::control`]), turns Linux signals into console events, and reaps what Wine leaves
-//! behind. When the program has ended, process 1 has the registry written before it ends and
+//! behind. Process 1 also makes links that programs ask for. When the program has ended, process 1 has the registry written before it ends and
 //! everything else with it.
 
 use std::ffi::CString;
@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use silo_sys::signal;
 
 use crate::control::{self, Request};
+use crate::links::Requests;
 
 /// Wine's loader in the runtime.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
@@ -22,6 +23,8 @@ pub const LOADER: &str = "/usr/lib/wine/wine64";
 pub const START_PROGRAM: &str = "C:\\windows\\system32\\silo-run.exe";
 /// Wine's prefix in a container.
 pub const PREFIX: &str = "/prefix";
+/// The drive C: in a container.
+const DRIVE: &str = "/c";
 
 /// Our own exit code when Wine or the start program does not work.
 const FAILED: u8 = 125;
@@ -52,7 +55,14 @@ fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
     let command = [word(LOADER)?, word(START_PROGRAM)?, word(name)?];
     // Blocked before the child exists, so that no signal of its life is missed.
     let mask = signal::block_all()?;
+    let first = rustix::process::getpid() == Pid::INIT;
+    // Without it programs are told that a link cannot be made.
+    let links = first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
     let child = signal::spawn_foreground(&command, &mask)?;
+    // The child was made while there was one thread.
+    if let Some(links) = links {
+        std::thread::Builder::new().spawn(move || links.serve())?;
+    }
     let ended = wait_for(child, |number| {
         let request = match number {
             number if number == Signal::TERM.as_raw() => Request::CtrlC,
@@ -64,7 +74,7 @@ fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
         // The program may be ending just now.
         ask(folder, request).ok();
     })?;
-    if rustix::process::getpid() == Pid::INIT {
+    if first {
         write_registry()?;
     }
     let bounded = |file: &str| {

@@ -26,6 +26,7 @@ pub mod debian;
 pub mod environment;
 pub mod image;
 pub mod init;
+mod links;
 pub mod path;
 pub mod registry;
 pub mod runtime;

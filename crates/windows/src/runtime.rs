@@ -4,7 +4,8 @@
 //!
 //! Debian's layout, so that Wine finds itself: `/usr/lib/wine/{wine64,wineserver64}`,
 //! `/usr/lib/x86_64-linux-gnu/wine/x86_64-{unix,windows}` and `i386-windows`,
-//! `/usr/share/wine`. Wine's own Windows files are stripped of debug information ([`pe`]).
+//! `/usr/share/wine`. Wine's own Windows files are stripped of debug information ([`pe`]), and
+//! variables that Wine adds to every process are hidden (`adjust`).
 //! Of the Linux libraries exactly those are there that something in the tree needs ([`elf`]);
 //! one that is missing fails the set-up. `libfreetype.so.6` is a stub unless fonts are wanted.
 //! `etc/ssl/certs/ca-certificates.crt` has the certificate authorities, and
@@ -14,6 +15,7 @@
 //! A second tree, of which only the set-up makes use, has what a stock prefix is made with: all
 //! 32-bit Windows files and Wine's own start program.
 
+mod adjust;
 pub mod elf;
 pub mod list;
 mod make;
@@ -107,7 +109,7 @@ impl Runtime {
 }
 
 /// Changes with everything in the making of images that their other ingredients do not show.
-const REVISION: &str = "2";
+const REVISION: &str = "3";
 
 /// The digest of what Silo itself puts into the images: programs, and the way they are made.
 pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {

@@ -28,6 +28,7 @@ static PROGRAMS: &[Program] = &[
     },
     Program { name: "forfiles.exe", sources: &["rt.c", "forfiles.c"], libraries: TOOL },
     Program { name: "icacls.exe", sources: &["rt.c", "icacls.c"], libraries: TOOL },
+    Program { name: "mklink.exe", sources: &["rt.c", "mklink.c"], libraries: TOOL },
     Program {
         name: "nslookup.exe",
         sources: &["rt.c", "nslookup.c"],

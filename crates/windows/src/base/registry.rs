@@ -89,13 +89,15 @@ fn normalise_system(root: &mut Key, time: FileTime) -> Result<(), Error> {
             key.set_value(Value::dword("Start", START_ON_DEMAND));
         }
     }
-    // The machine's processor is told to programs by their environment.
+    // The machine's processor is told to programs by their environment, and Windows has no
+    // `winsysdir`.
     if let Some(key) = root.get_mut("ControlSet001\\Control\\Session Manager\\Environment") {
         for name in [
             "NUMBER_OF_PROCESSORS",
             "PROCESSOR_IDENTIFIER",
             "PROCESSOR_LEVEL",
             "PROCESSOR_REVISION",
+            "winsysdir",
         ] {
             key.remove_value(&Name::from(name));
         }

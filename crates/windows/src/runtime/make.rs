@@ -8,7 +8,7 @@ use std::sync::Arc;
 use silo_archive::{Entry, EntryKind};
 
 use super::place::{Place, place};
-use super::{Error, LIBRARIES, Parts, Runtime, UNIX, WINDOWS_32, WINDOWS_64, elf, list, pe};
+use super::{Error, LIBRARIES, Parts, Runtime, UNIX, WINDOWS_32, WINDOWS_64, adjust, elf, list, pe};
 use crate::debian::Fetched;
 use crate::debian::archive::visit;
 use crate::spool::Spool;
@@ -172,20 +172,29 @@ fn take(part: &mut Part, wide: bool, entry: &Entry, data: &mut dyn Read) -> Resu
         })
     };
     // Of Wine's own files some are type libraries and plain data.
-    let stripped = |bytes: Vec<u8>| {
-        if bytes.starts_with(b"MZ") { windows(pe::strip(&bytes)) } else { Ok(bytes) }
+    let stripped = |name: &str, bytes: Vec<u8>| {
+        if !bytes.starts_with(b"MZ") {
+            return Ok(bytes);
+        }
+        let mut bytes = windows(pe::strip(&bytes))?;
+        adjust::windows(name, &mut bytes);
+        Ok(bytes)
     };
     match place {
         Place::Keep(path) => {
             let mode = if entry.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+            let unix = path.strip_prefix(UNIX).and_then(|rest| rest.strip_prefix('/'));
+            if let Some(name) = unix.and_then(|name| name.strip_suffix(".so")) {
+                adjust::linux(name, &mut bytes);
+            }
             let content = part.tree.spool().add(&bytes)?;
             part.tree.put(path, Node::File(mode, content), time);
         }
         Place::Windows64(name) => {
-            part.tree.put_file(&format!("{WINDOWS_64}/{name}"), &stripped(bytes)?, time)?;
+            part.tree.put_file(&format!("{WINDOWS_64}/{name}"), &stripped(&name, bytes)?, time)?;
         }
         Place::Windows32(name) => {
-            part.windows_32.put_file(&format!("{WINDOWS_32}/{name}"), &stripped(bytes)?, time)?;
+            part.windows_32.put_file(&format!("{WINDOWS_32}/{name}"), &stripped(&name, bytes)?, time)?;
         }
         Place::Zlib64 => {
             let marked = windows(pe::mark(&bytes))?;
