@@ -97,7 +97,10 @@ mod tests {
     #[test]
     fn texts_for_cmd() {
         for (words, expected) in [
-            (&["cmd", "/S", "/C", "reg add X /v \"a b\""][..], "cmd /S /C \"reg add X /v \"a b\"\""),
+            (
+                &["cmd", "/S", "/C", "reg add X /v \"a b\""][..],
+                "cmd /S /C \"reg add X /v \"a b\"\"",
+            ),
             (&["C:\\Windows\\CMD.EXE", "/k", "\"x\""], "C:\\Windows\\CMD.EXE /k \"\"x\"\""),
             (&["cmd", "/c", "dir \"C:\\a b\\\""], "cmd /c \"dir \"C:\\a b\\\"\""),
             (&["cmd", "/c", "dir C:\\a b\\"], "cmd /c \"dir C:\\a b\\\""),

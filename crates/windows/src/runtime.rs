@@ -13,7 +13,7 @@
 //! shipped. Nothing has setuid or setgid bits.
 //!
 //! A second tree, of which only the set-up makes use, has what a stock prefix is made with: all
-//! 32-bit Windows files and Wine's own start program.
+//! 32-bit Windows files, Wine's own start program, and all files that are changed as they were.
 
 mod adjust;
 pub mod elf;

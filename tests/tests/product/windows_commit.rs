@@ -13,6 +13,7 @@ const CORE: &str = "silo/servercore:ltsc2019";
 struct Entry {
     name: String,
     kind: u8,
+    link: String,
     mode: u32,
     pax: BTreeMap<String, String>,
     data: Vec<u8>,
@@ -43,7 +44,9 @@ fn entries(tar: &[u8]) -> Vec<Entry> {
         let pax = std::mem::take(&mut pax);
         let name = pax.get("path").cloned().unwrap_or(short);
         let mode = u32::try_from(octal(&head[100..108])).expect("a mode");
-        list.push(Entry { name, kind: head[156], mode, pax, data });
+        let short = String::from_utf8_lossy(&head[157..257]).trim_end_matches('\0').to_owned();
+        let link = pax.get("linkpath").cloned().unwrap_or(short);
+        list.push(Entry { name, kind: head[156], link, mode, pax, data });
     }
     list
 }
@@ -66,6 +69,7 @@ fn top_layer(engine: &Engine, image: &str) -> (PathBuf, Vec<Entry>) {
             b'5' => ("directory", 0o040_000),
             b'0' if is_whiteout => ("whiteout", 0),
             b'0' => ("file", 0o100_000),
+            b'2' => ("link", 0o120_000),
             other => panic!("{}: type {other}", entry.name),
         };
         assert_eq!(entry.mode, mode, "{} is a {kind}", entry.name);
@@ -143,6 +147,38 @@ fn idle_containers_have_changed_nothing() {
     for key in ["Os", "OsVersion", "Architecture"] {
         assert_eq!(own[key], base[key], "{key}");
     }
+}
+
+#[test]
+fn links_are_kept() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let (name, image) = (engine.name("links"), engine.name("links-image"));
+    idle(&engine, &name, CORE);
+    let batch = "mkdir C:\\app\\v1\\deep& echo one> C:\\app\\v1\\x.txt& \
+                 mklink /j C:\\app\\current C:\\app\\V1& mklink /d C:\\app\\current\\deep\\up ..& \
+                 mklink C:\\x.txt app\\current\\x.txt& mklink /d C:\\later C:\\not\\yet";
+    exec(&engine, &name, &["cmd", "/c", batch]);
+    engine.ok(&["commit", &name, &image]);
+    let (_, layer) = top_layer(&engine, &image);
+    let links: Vec<(&str, &str, &str)> = layer
+        .iter()
+        .filter(|entry| entry.kind == b'2')
+        .map(|entry| (&*entry.name, &*entry.link, &*entry.pax["MSWINDOWS.fileattr"]))
+        .collect();
+    assert_eq!(
+        links,
+        [
+            ("Files/app/current", "v1", "1040"),
+            ("Files/app/v1/deep/up", "..", "1040"),
+            ("Files/later", "not\\yet", "1024"),
+            ("Files/x.txt", "app\\current\\x.txt", "1024"),
+        ]
+    );
+    let look = "type C:\\x.txt& type C:\\app\\current\\deep\\up\\x.txt& rmdir C:\\app\\current& \
+                mkdir C:\\not\\yet& dir /b C:\\app C:\\later";
+    let seen = engine.docker(&["run", "--rm", &image, "cmd", "/c", look]).stdout;
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(words, ["one", "one", "current", "v1"], "{seen}");
 }
 
 #[test]

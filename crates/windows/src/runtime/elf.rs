@@ -82,6 +82,82 @@ pub fn links(file: &[u8]) -> Result<Links, Error> {
     Ok(links)
 }
 
+/// Functions that a program takes from libraries.
+#[derive(Debug)]
+pub struct Imports<'a> {
+    file: &'a mut [u8],
+    /// Where symbols, their versions and their names begin.
+    symbols: usize,
+    versions: usize,
+    names: usize,
+    count: usize,
+}
+
+impl<'a> Imports<'a> {
+    /// Finds them.
+    pub fn of(file: &'a mut [u8]) -> Result<Self, Error> {
+        const SYMBOLS: u32 = 11;
+        const VERSIONS: u32 = 0x6fff_ffff;
+        let table = usize_at(file, 40)?;
+        let (size, sections) = (usize::from(u16_at(file, 58)?), usize::from(u16_at(file, 60)?));
+        let section = |number: usize| table + number * size;
+        let find = |kind: u32| {
+            (0..sections)
+                .map(section)
+                .find(|&at| u32_at(file, at + 4) == Ok(kind))
+                .ok_or(Error("it takes nothing from libraries"))
+        };
+        let symbols = find(SYMBOLS)?;
+        let names = section(u32_at(file, symbols + 40)? as usize);
+        let (versions, names) =
+            (usize_at(file, find(VERSIONS)? + 24)?, usize_at(file, names + 24)?);
+        let count = usize_at(file, symbols + 32)? / 24;
+        let symbols = usize_at(file, symbols + 24)?;
+        Ok(Self { file, symbols, versions, names, count })
+    }
+
+    fn find(&self, name: &str) -> Result<usize, Error> {
+        let is = |&number: &usize| {
+            let at = u32_at(self.file, self.symbols + 24 * number).map(|at| at as usize);
+            at.and_then(|at| text(self.file, self.names + at)).is_ok_and(|text| text == name)
+        };
+        (1..self.count).find(is).ok_or(Error("it does not take a function that is looked for"))
+    }
+
+    /// Has it take `other`, which it takes anyhow, in place of `name`.
+    pub fn replace(&mut self, name: &str, other: &str) -> Result<(), Error> {
+        let (to, from) = (self.find(name)?, self.find(other)?);
+        self.copy(self.symbols + 24 * from, self.symbols + 24 * to, 4)?;
+        self.copy(self.versions + 2 * from, self.versions + 2 * to, 2)
+    }
+
+    /// Has it take `other` in place of `name`, by writing that over `unused`, the name of a
+    /// function that was replaced. The versions of `name` and `other` have to be the same.
+    pub fn rename(&mut self, name: &str, other: &str, unused: &str) -> Result<(), Error> {
+        let number = self.find(name)?;
+        let table = self.file.get(self.names..).ok_or(Error("a name lies outside"))?;
+        let at = memchr::memmem::find(table, format!("\0{unused}\0").as_bytes())
+            .filter(|_| other.len() <= unused.len())
+            .ok_or(Error("there is no room for a name"))?
+            + 1;
+        let place = self.names + at;
+        self.file[place..place + other.len()].copy_from_slice(other.as_bytes());
+        self.file[place + other.len()] = 0;
+        let at = u32::try_from(at).map_err(|_| Error("a name lies outside"))?;
+        let symbol = self.symbols + 24 * number;
+        self.file[symbol..symbol + 4].copy_from_slice(&at.to_le_bytes());
+        Ok(())
+    }
+
+    fn copy(&mut self, from: usize, to: usize, length: usize) -> Result<(), Error> {
+        if from.max(to) + length > self.file.len() {
+            return Err(Error("it is cut off"));
+        }
+        self.file.copy_within(from..from + length, to);
+        Ok(())
+    }
+}
+
 fn text(file: &[u8], at: usize) -> Result<String, Error> {
     let rest = file.get(at..).ok_or(Error("a name lies outside"))?;
     let end =

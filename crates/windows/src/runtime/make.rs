@@ -8,7 +8,9 @@ use std::sync::Arc;
 use silo_archive::{Entry, EntryKind};
 
 use super::place::{Place, place};
-use super::{Error, LIBRARIES, Parts, Runtime, UNIX, WINDOWS_32, WINDOWS_64, adjust, elf, list, pe};
+use super::{
+    Error, LIBRARIES, Parts, Runtime, SERVER, UNIX, WINDOWS_32, WINDOWS_64, adjust, elf, list, pe,
+};
 use crate::debian::Fetched;
 use crate::debian::archive::visit;
 use crate::spool::Spool;
@@ -30,6 +32,8 @@ struct Part {
     tree: Tree,
     windows_32: Tree,
     certificates: BTreeMap<String, Vec<u8>>,
+    /// What is changed for containers, as it is without that.
+    stock: Tree,
 }
 
 /// Makes the runtime from packages. Contents are spooled in `directory`.
@@ -53,11 +57,13 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
     });
     let mut tree = Tree::new(Arc::clone(&spool));
     let mut all_32 = Tree::new(Arc::clone(&spool));
+    let mut stock = Tree::new(Arc::clone(&spool));
     let mut certificates = BTreeMap::new();
     for part in read?.into_iter().flatten() {
         tree.merge(part.tree);
         all_32.merge(part.windows_32);
         certificates.extend(part.certificates);
+        stock.merge(part.stock);
     }
     let time = tree.newest();
     add_own(&mut tree, &certificates, parts, time)?;
@@ -73,8 +79,8 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
     }
     let boot = format!("{WINDOWS_64}/wineboot.exe");
     if let Some(program) = parts.boot {
-        let stock = tree.get(&boot).ok_or_else(|| Error::Absent(boot.clone()))?.clone();
-        setup.put(boot.as_str(), stock, time);
+        let own = tree.get(&boot).ok_or_else(|| Error::Absent(boot.clone()))?.clone();
+        setup.put(boot.as_str(), own, time);
         let marked = pe::mark(program).map_err(|source| Error::Windows {
             package: "silo".to_owned(),
             path: boot.clone(),
@@ -82,6 +88,7 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
         })?;
         tree.put_file(&boot, &marked, time)?;
     }
+    setup.merge(stock);
     for name in parts.replaced {
         tree.remove(&format!("{WINDOWS_64}/{name}"));
     }
@@ -124,6 +131,7 @@ fn read(fetched: &Fetched, spool: &Arc<Spool>) -> Result<Part, Error> {
         tree: Tree::new(Arc::clone(spool)),
         windows_32: Tree::new(Arc::clone(spool)),
         certificates: BTreeMap::new(),
+        stock: Tree::new(Arc::clone(spool)),
     };
     let wide = wide(fetched);
     let mut failed = None;
@@ -172,29 +180,43 @@ fn take(part: &mut Part, wide: bool, entry: &Entry, data: &mut dyn Read) -> Resu
         })
     };
     // Of Wine's own files some are type libraries and plain data.
-    let stripped = |name: &str, bytes: Vec<u8>| {
-        if !bytes.starts_with(b"MZ") {
-            return Ok(bytes);
-        }
-        let mut bytes = windows(pe::strip(&bytes))?;
-        adjust::windows(name, &mut bytes);
-        Ok(bytes)
+    let stripped = |bytes: Vec<u8>| {
+        if bytes.starts_with(b"MZ") { windows(pe::strip(&bytes)) } else { Ok(bytes) }
     };
     match place {
         Place::Keep(path) => {
             let mode = if entry.mode & 0o111 == 0 { 0o644 } else { 0o755 };
             let unix = path.strip_prefix(UNIX).and_then(|rest| rest.strip_prefix('/'));
             if let Some(name) = unix.and_then(|name| name.strip_suffix(".so")) {
-                adjust::linux(name, &mut bytes);
+                let stock = bytes.clone();
+                if adjust::linux(name, &mut bytes) {
+                    part.stock.put_file(&path, &stock, time)?;
+                }
+            }
+            if path == SERVER.trim_start_matches('/') {
+                adjust::server(&mut bytes)
+                    .map_err(|source| Error::Linux { path: path.clone(), source })?;
             }
             let content = part.tree.spool().add(&bytes)?;
             part.tree.put(path, Node::File(mode, content), time);
         }
         Place::Windows64(name) => {
-            part.tree.put_file(&format!("{WINDOWS_64}/{name}"), &stripped(&name, bytes)?, time)?;
+            let stock = stripped(bytes)?;
+            let path = format!("{WINDOWS_64}/{name}");
+            let mut bytes = stock.clone();
+            if adjust::windows(&name, &mut bytes) {
+                part.stock.put_file(&path, &stock, time)?;
+            }
+            part.tree.put_file(&path, &bytes, time)?;
         }
         Place::Windows32(name) => {
-            part.windows_32.put_file(&format!("{WINDOWS_32}/{name}"), &stripped(&name, bytes)?, time)?;
+            let stock = stripped(bytes)?;
+            let path = format!("{WINDOWS_32}/{name}");
+            let mut bytes = stock.clone();
+            if adjust::windows(&name, &mut bytes) {
+                part.stock.put_file(&path, &stock, time)?;
+            }
+            part.windows_32.put_file(&path, &bytes, time)?;
         }
         Place::Zlib64 => {
             let marked = windows(pe::mark(&bytes))?;
