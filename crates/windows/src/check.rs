@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 pub use assess::{Assessment, assess, glance};
 pub use command::{Command, search_directories};
 pub use drive::Drive;
-pub use end::explain as explain_end;
+pub use end::{explain as explain_end, means_not_loaded};
 pub use facts::{Facts, Kind};
 pub use judge::{Surroundings, judge};
 pub use libraries::{Answer, LookedUp, Need, answers};

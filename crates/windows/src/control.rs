@@ -92,6 +92,31 @@ impl Start {
     }
 }
 
+/// What of a start is needed to find the program again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// The whole command line.
+    pub command: String,
+    /// The working directory.
+    pub directory: String,
+    /// The variable `PATH`.
+    pub path: String,
+}
+
+/// Reads the file `start`.
+pub fn parse_start(bytes: &[u8]) -> Option<Told> {
+    let path = bytes.split(|&byte| byte == 0).find_map(|record| {
+        let variable = record.strip_prefix(b"environment=")?;
+        let (name, value) = variable.split_at_checked(5)?;
+        name.eq_ignore_ascii_case(b"path=").then(|| String::from_utf8_lossy(value).into_owned())
+    });
+    Some(Told {
+        command: record(bytes, "command")?.into_owned(),
+        directory: record(bytes, "directory").unwrap_or_default().into_owned(),
+        path: path.unwrap_or_default(),
+    })
+}
+
 /// Why a process was not started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -166,6 +191,10 @@ mod tests {
             String::from_utf8(start.to_bytes().unwrap()).unwrap(),
             "version=1\0command=cmd /c \"echo x\"\0directory=C:\\\0user=user\0environment=A=1\0environment=Path=C:\\Windows\0terminal=80x24\0"
         );
+        let told = parse_start(&start.to_bytes().unwrap()).unwrap();
+        assert_eq!((told.command.as_str(), told.path.as_str()), (&*start.command, "C:\\Windows"));
+        assert_eq!(told.directory, "C:\\");
+        assert_eq!(parse_start(b"directory=x\0"), None);
         let bad = Start { command: "a\0b".into(), ..Start::default() };
         assert_eq!(bad.to_bytes(), Err(ZeroByte("command")));
     }

@@ -6,7 +6,7 @@
 //! everything else with it.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use silo_sys::signal;
 
+use crate::check;
 use crate::control::{self, Request};
 use crate::links::Requests;
 
@@ -25,6 +26,8 @@ pub const START_PROGRAM: &str = "C:\\windows\\system32\\silo-run.exe";
 pub const PREFIX: &str = "/prefix";
 /// The drive C: in a container.
 const DRIVE: &str = "/c";
+/// Most bytes of the file `start`: environments may be large.
+const START_LIMIT: u64 = 1 << 20;
 
 /// Our own exit code when Wine or the start program does not work.
 const FAILED: u8 = 125;
@@ -44,7 +47,6 @@ pub fn main(name: &str) -> ExitCode {
 }
 
 fn fail(message: &str) -> ExitCode {
-    use std::io::Write;
     // Nothing can be done when that fails.
     writeln!(io::stderr().lock(), "silo-init: {message}").ok();
     ExitCode::from(FAILED)
@@ -77,20 +79,41 @@ fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
     if first {
         write_registry()?;
     }
-    let bounded = |file: &str| {
+    let bounded = |file: &str, limit: u64| {
         fs_err::File::open(folder.join(file)).and_then(|opened| {
             let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut io::Read::take(opened, control::LIMIT), &mut bytes)?;
+            io::Read::read_to_end(&mut io::Read::take(opened, limit), &mut bytes)?;
             Ok(bytes)
         })
     };
-    if let Some(code) = bounded("exit").ok().and_then(|bytes| control::parse_exit(&bytes)) {
+    let exit = bounded("exit", control::LIMIT);
+    if let Some(code) = exit.ok().and_then(|bytes| control::parse_exit(&bytes)) {
+        if let Some(why) = check::means_not_loaded(code)
+            .then(|| bounded("start", START_LIMIT).ok().and_then(|start| explain(&start, code)))
+            .flatten()
+        {
+            // Nothing can be done when that fails.
+            writeln!(io::stderr().lock(), "silo: {why}").ok();
+        }
         return Ok(low_byte(code));
     }
-    if bounded("error").is_ok() {
+    if bounded("error", control::LIMIT).is_ok() {
         return Ok(CANNOT_EXECUTE);
     }
     Ok(u8::try_from(ended).ok().filter(|&code| code != 0).unwrap_or(FAILED))
+}
+
+/// Why a program ended before it began; nobody else says which library was missing.
+fn explain(start: &[u8], code: u32) -> Option<String> {
+    let told = control::parse_start(start)?;
+    let mut drive = check::Drive::new(silo_sys::path::open_root(DRIVE).ok()?);
+    let command = check::Command {
+        words: std::slice::from_ref(&told.command),
+        escaped: true,
+        path: &told.path,
+        directory: &told.directory,
+    };
+    check::explain_end(&mut drive, &command, code)
 }
 
 /// Waits for the end of a child, and hands on every other signal.

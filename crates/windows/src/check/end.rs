@@ -15,14 +15,25 @@ mod status {
     pub(super) const WINE_STUB: u32 = 0x8000_0100;
 }
 
+/// Whether an exit code is one that [`explain`] knows.
+pub fn means_not_loaded(code: u32) -> bool {
+    matches!(
+        code,
+        status::DLL_NOT_FOUND
+            | status::INVALID_IMAGE_FORMAT
+            | status::ORDINAL_NOT_FOUND
+            | status::ENTRYPOINT_NOT_FOUND
+            | status::WINE_STUB
+    )
+}
+
 /// What is to be said of an exit code that means that a program could not be loaded, or called
 /// what Wine lacks; `None` for all others.
 pub fn explain(drive: &mut Drive, command: &Command<'_>, code: u32) -> Option<String> {
-    let loading = match code {
-        status::DLL_NOT_FOUND | status::INVALID_IMAGE_FORMAT => true,
-        status::ORDINAL_NOT_FOUND | status::ENTRYPOINT_NOT_FOUND | status::WINE_STUB => false,
-        _ => return None,
-    };
+    if !means_not_loaded(code) {
+        return None;
+    }
+    let loading = matches!(code, status::DLL_NOT_FOUND | status::INVALID_IMAGE_FORMAT);
     let found = if loading { load_failure(drive, command) } else { function(drive, command) };
     // A drive that cannot be read leaves what the number says.
     Some(found.ok().flatten().unwrap_or_else(|| {

@@ -51,7 +51,7 @@ pub fn judge(
     if let Some(answers) = answers
         && reasons.iter().all(|reason| reason.grade < Grade::No)
     {
-        library_reasons(program, needs, answers, &mut reasons);
+        library_reasons(program, needs, answers, around, &mut reasons);
     }
     reasons.sort_by_key(|reason| std::cmp::Reverse(reason.grade));
     Verdict {
@@ -160,6 +160,7 @@ fn library_reasons(
     program: &Program,
     needs: &[Need],
     answers: &[Answer],
+    around: &Surroundings,
     reasons: &mut Vec<Reason>,
 ) {
     let (mut lost, mut late) = (BTreeMap::new(), BTreeMap::new());
@@ -174,7 +175,8 @@ fn library_reasons(
             missing.entry(library).or_insert_with(|| one.by.clone());
             continue;
         }
-        if let Some(reason) = known::library(library)
+        let is_there = around.mono && library == "mscoree.dll";
+        if let Some(reason) = known::library(library).filter(|_| !is_there)
             && !reasons.contains(&reason)
         {
             reasons.push(reason);

@@ -84,6 +84,12 @@ const PLACEHOLDERS: &[Known] = &[
 /// Libraries that Wine has in part, or that say what a program is about.
 const LIBRARIES: &[Known] = &[
     Known {
+        name: "mscoree.dll",
+        grade: Grade::Unlikely,
+        text: "it starts .NET Framework, which Wine does not have",
+        advice: "use .NET 8 or later",
+    },
+    Known {
         name: "fltlib.dll",
         grade: Grade::Unlikely,
         text: "file system filters need drivers of the Windows kernel",
@@ -116,8 +122,8 @@ const LIBRARIES: &[Known] = &[
     Known {
         name: "httpapi.dll",
         grade: Grade::Likely,
-        text: "HTTP.sys is there in part: Wine's has no TLS and no kernel cache",
-        advice: "",
+        text: "HTTP.sys is there in part: no TLS, and requests have to name the port that the container has",
+        advice: "publish the port under its own number: -p 8080:8080",
     },
 ];
 

@@ -62,7 +62,7 @@ struct Library {
 }
 
 /// The system's libraries on a drive C:.
-pub struct System {
+pub(super) struct System {
     sets: ApiSets,
     libraries: HashMap<(bool, String), Option<Library>>,
 }
@@ -75,14 +75,14 @@ impl std::fmt::Debug for System {
 
 impl System {
     /// The system of a drive. One without Windows' files has nothing.
-    pub fn new(drive: &mut Drive) -> io::Result<Self> {
+    pub(super) fn new(drive: &mut Drive) -> io::Result<Self> {
         let schema = drive.open_names(&["Windows", "System32", "apisetschema.dll"])?;
         let sets = schema.and_then(|file| Pe::open(&file).ok()?.api_sets().ok());
         Ok(Self { sets: sets.unwrap_or_default(), libraries: HashMap::new() })
     }
 
     /// Looks for a library and its functions.
-    pub fn look_up(&mut self, drive: &mut Drive, need: &Need) -> io::Result<Answer> {
+    pub(super) fn look_up(&mut self, drive: &mut Drive, need: &Need) -> io::Result<Answer> {
         let mut answer = Answer::default();
         let Some(library) = self.behind(&need.library) else { return Ok(answer) };
         if self.library(drive, need.narrow, &library)?.is_none() {
@@ -104,7 +104,7 @@ impl System {
     }
 
     /// Whether a library is there.
-    pub fn has(&mut self, drive: &mut Drive, narrow: bool, library: &str) -> io::Result<bool> {
+    pub(super) fn has(&mut self, drive: &mut Drive, narrow: bool, library: &str) -> io::Result<bool> {
         match self.behind(library) {
             Some(library) => Ok(place(drive, narrow, &library)?.is_some()),
             None => Ok(false),
