@@ -26,11 +26,11 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn good(what: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn good(what: &'static str, found: impl Into<String>) -> Self {
         Self { what, verdict: Verdict::Good, found: found.into(), advice: "" }
     }
 
-    fn bad(
+    pub(crate) fn bad(
         verdict: Verdict,
         what: &'static str,
         found: impl Into<String>,
@@ -46,7 +46,7 @@ impl Finding {
 }
 
 /// Findings as lines for people.
-pub(crate) fn report(findings: &[Finding]) -> String {
+pub(crate) fn lines(findings: &[Finding]) -> String {
     let mut out = String::new();
     for finding in findings {
         let mark = match finding.verdict {
@@ -59,6 +59,12 @@ pub(crate) fn report(findings: &[Finding]) -> String {
             out.push_str(&format!("      {:<18} -> {}\n", "", finding.advice));
         }
     }
+    out
+}
+
+/// Findings with what follows from them.
+pub(crate) fn report(findings: &[Finding]) -> String {
+    let mut out = lines(findings);
     let count = |verdict| findings.iter().filter(|f| f.verdict == verdict).count();
     out.push_str(&match (count(Verdict::Failure), count(Verdict::Warning)) {
         (0, 0) => "This host is fit for containers.\n".to_owned(),
@@ -70,6 +76,13 @@ pub(crate) fn report(findings: &[Finding]) -> String {
 
 /// Looks at everything.
 pub(crate) fn examine() -> Vec<Finding> {
+    let mut findings = for_every_container();
+    findings.extend([nftables(), forward_policy(), ip_forwarding(), disk(), memory()]);
+    findings
+}
+
+/// Looks at what no container can do without.
+pub(crate) fn for_every_container() -> Vec<Finding> {
     vec![
         kernel(&rustix::system::uname().release().to_string_lossy()),
         user(),
@@ -79,11 +92,6 @@ pub(crate) fn examine() -> Vec<Finding> {
         mount_api(),
         namespaces(),
         seccomp(),
-        nftables(),
-        forward_policy(),
-        ip_forwarding(),
-        disk(),
-        memory(),
     ]
 }
 
@@ -303,7 +311,7 @@ fn ip_forwarding() -> Finding {
     }
 }
 
-fn disk() -> Finding {
+pub(crate) fn disk() -> Finding {
     let roots = crate::connect::Roots::of("", "");
     let place = roots.data.ancestors().find(|path| fs_err::metadata(path).is_ok());
     let place = place.unwrap_or_else(|| Path::new("/"));
@@ -321,13 +329,18 @@ fn disk() -> Finding {
     }
 }
 
-fn memory() -> Finding {
-    let kib = read("/proc/meminfo")
+/// Memory that programs can have, in KiB.
+pub(crate) fn available_memory() -> u64 {
+    read("/proc/meminfo")
         .and_then(|text| {
             let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?.to_owned();
             line.split_whitespace().nth(1)?.parse::<u64>().ok()
         })
-        .unwrap_or(0);
+        .unwrap_or(0)
+}
+
+fn memory() -> Finding {
+    let kib = available_memory();
     #[expect(clippy::cast_precision_loss, reason = "a size for people")]
     let found = format!("{} available", silo_types::size::binary(kib as f64 * 1024.0));
     if kib < 128 << 10 {

@@ -24,6 +24,9 @@ pub(crate) const XDG_DATA_HOME: &str = "XDG_DATA_HOME";
 pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 /// The Debian mirror that Windows containers are set up from.
 pub(crate) const SILO_DEBIAN_MIRROR: &str = "SILO_DEBIAN_MIRROR";
+/// Whether `run` and `create` set Windows containers up when they have to: `auto`, `never`, or
+/// `ask`, which is the default.
+pub(crate) const SILO_WINDOWS_SETUP: &str = "SILO_WINDOWS_SETUP";
 /// The user's home.
 pub(crate) const HOME: &str = "HOME";
 

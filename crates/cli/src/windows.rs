@@ -10,6 +10,7 @@
 
 pub(crate) mod check;
 mod engine;
+pub(crate) mod host;
 mod setup;
 mod show;
 

@@ -8,7 +8,7 @@ use silo_client::{Client, ClientError};
 use silo_oci::reference::{Reference, is_identifier};
 
 use crate::command::Invocation;
-use crate::commands::registry;
+use crate::commands::{registry, windows};
 use crate::context::{Cli, warn};
 use crate::create::{Attach, request};
 use crate::env;
@@ -141,7 +141,14 @@ async fn create_container(
         }
         post.query_some("platform", platform.as_deref()).json(body).receive::<Value>()
     };
-    let created = match post().await {
+    let answer = match post().await {
+        Err(error) if windows::lacks_setup(&error) => {
+            windows::offer_setup(client, error).await?;
+            post().await
+        }
+        other => other,
+    };
+    let created = match answer {
         Err(ClientError::Engine { status: 404, .. })
             if reference.is_some() && pull == "missing" =>
         {

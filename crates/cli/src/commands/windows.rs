@@ -1,5 +1,6 @@
 //! `windows setup`, `info`, `check`, `export` and `import`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +12,14 @@ use silo_windows::{base, runtime};
 use super::container::NoFlags;
 use super::image_stream;
 use crate::command::Invocation;
+use crate::context::warn;
+use crate::doctor::{Finding, lines};
 use crate::env;
 use crate::failure::{Failure, Outcome};
 use crate::flags::flags;
+use crate::terminal;
 use crate::value::Value;
-use crate::windows::{Engine, Request, SETUP, check, kinds_and_builds, name, remove, setup};
+use crate::windows::{Engine, Request, SETUP, check, host, kinds_and_builds, name, remove, setup};
 
 /// The mirror that finds one nearby.
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -80,18 +84,67 @@ pub(crate) async fn check_windows(invocation: Invocation) -> Outcome {
 /// `windows setup`
 pub(crate) async fn setup_windows(invocation: Invocation) -> Outcome {
     let (flags, _) = invocation.parse::<SetupFlags>()?;
+    let request = request(flags);
+    let client = invocation.cli.client().await?;
+    let line = run(client, request).await?;
+    invocation.cli.line(&line)
+}
+
+fn request(flags: SetupFlags) -> Request {
     let or = |flag: String, variable| Some(flag).filter(|v| !v.is_empty()).or(env::get(variable));
-    let request = Request {
+    Request {
         mirror: or(flags.mirror, env::SILO_DEBIAN_MIRROR).unwrap_or_else(|| MIRROR.to_owned()),
         cache: Some(flags.cache).filter(|v| !v.is_empty()).map_or_else(cache, PathBuf::from),
         fonts: flags.fonts,
         update: flags.update,
         force: flags.force,
         quiet: flags.quiet,
+    }
+}
+
+/// Whether an error of the engine says that Windows containers are not set up.
+pub(crate) fn lacks_setup(error: &ClientError) -> bool {
+    matches!(error, ClientError::Engine { status: 503, message } if message.contains(runtime::HOW_TO_SET_UP))
+}
+
+/// Sets Windows containers up if the user wants it, before a container is made that needs it:
+/// as `SILO_WINDOWS_SETUP` says, else by asking on the terminal.
+pub(crate) async fn offer_setup(client: &Client, error: ClientError) -> Outcome {
+    let wanted = env::get(env::SILO_WINDOWS_SETUP);
+    let wanted = match wanted.as_deref() {
+        Some("auto") => true,
+        Some("never") => false,
+        None | Some("ask") if terminal::stdin_is_terminal() && terminal::stderr_is_terminal() => {
+            ask()?
+        }
+        None | Some("ask") => false,
+        Some(other) => {
+            return Err(Failure::new(format!(
+                "{} is auto, ask or never, not {other:?}",
+                env::SILO_WINDOWS_SETUP
+            )));
+        }
     };
-    let client = invocation.cli.client().await?;
-    let line = run(client, request).await?;
-    invocation.cli.line(&line)
+    if !wanted {
+        let failure = Failure::from(error);
+        let way = "with SILO_WINDOWS_SETUP=auto, 'silo run' does it by itself";
+        return Err(Failure { message: format!("{}\n({way})", failure.message), ..failure });
+    }
+    let done = run(client.clone(), request(SetupFlags::default())).await?;
+    warn(&done);
+    Ok(())
+}
+
+fn ask() -> Outcome<bool> {
+    let question = "Windows containers are not set up. 'silo windows setup' makes the Wine runtime and \
+        the base images once, in about a minute, from some 200 MB of Debian's packages.\n\
+        Set up now and go on? [y/N] ";
+    let failed = |error: std::io::Error| Failure::io("the terminal", &error);
+    let mut out = std::io::stderr().lock();
+    out.write_all(question.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// How long an interrupted set-up may take to notice.
@@ -155,7 +208,11 @@ async fn inspect(client: &Client, name: &str) -> Outcome<Option<Value>> {
 pub(crate) async fn info(invocation: Invocation) -> Outcome {
     let (_, _) = invocation.parse::<NoFlags>()?;
     let client = invocation.cli.client().await?;
+    let host = host::examine();
+    let is_fit = !host.iter().any(Finding::is_failure);
+    let host = format!("Host:\n{}", lines(&host));
     let Some(wine) = inspect(&client, runtime::CURRENT).await? else {
+        invocation.cli.print(&host)?;
         return Err(Failure::new(
             "Windows containers are not set up.\nRun 'silo windows setup' to make the Wine \
              runtime and the base images.",
@@ -187,10 +244,11 @@ pub(crate) async fn info(invocation: Invocation) -> Outcome {
         fit = false;
         text.push_str(&format!(" {name:<26} {state}\n"));
     }
-    text.push_str(if fit {
-        "Fit:      yes\n"
-    } else {
-        "Fit:      not completely: run 'silo windows setup'\n"
+    text.push_str(&host);
+    text.push_str(match (is_fit, fit) {
+        (false, _) => "Fit:      no: see what fails above\n",
+        (true, true) => "Fit:      yes\n",
+        (true, false) => "Fit:      not completely: run 'silo windows setup'\n",
     });
     invocation.cli.print(&text)
 }

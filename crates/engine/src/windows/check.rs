@@ -70,7 +70,9 @@ impl Engine {
         let (entry, name, notice) = match self.image(name) {
             Ok(entry) => (entry, name.to_owned(), None),
             Err(error) => {
-                let (stand_in, notice) = self.windows_substitute(name).ok_or(error)?;
+                let found = self.windows_substitute(name);
+                let missing = || self.windows_base_is_missing(name).unwrap_or(error);
+                let (stand_in, notice) = found.ok_or_else(missing)?;
                 (self.image(&stand_in)?, stand_in, Some(notice))
             }
         };
