@@ -42,6 +42,11 @@ pub(super) fn windows(name: &str, bytes: &mut [u8]) -> bool {
     let mut changed = replace(bytes, &utf16(BEGIN), &utf16("="), |rest| {
         variables.iter().any(|name| rest.starts_with(name))
     });
+    changed |= replace(bytes, BEGIN.as_bytes(), b"=", |rest| {
+        VARIABLES.iter().any(|name| {
+            rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        })
+    });
     if name == SHELL {
         // In the table of commands, which ends each with zeros; it is also in texts.
         changed |= replace(bytes, &utf16(&format!("{COMMAND}\0\0")), &utf16("\u{1}"), |_| true);
@@ -131,6 +136,9 @@ mod tests {
         let mut half = utf16("a\0WINEDLLDIR%u\0WINEUNIXCP\0");
         assert!(windows("ntdll.dll", &mut half));
         assert_eq!(half, utf16("a\0=INEDLLDIR%u\0=INEUNIXCP\0"));
+        let mut half = b"WINEUSERNAME\0WINEUSERNAME=x\0WINEPREFIX\0".to_vec();
+        assert!(windows("advapi32.dll", &mut half));
+        assert_eq!(half, b"=INEUSERNAME\0WINEUSERNAME=x\0WINEPREFIX\0");
         let text = "CHOICE\0\0\0\0MKLINK\0\0\0\0MKLINK makes links";
         let mut shell = utf16(text);
         assert!(!windows("other.exe", &mut shell));
