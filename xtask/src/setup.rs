@@ -23,11 +23,12 @@ const DEMO: [(&str, &str); 4] = [
     ("busybox-static", "/bin/busybox"),
 ];
 
-const TEST: [(&str, &str); 22] = [
+const TEST: [(&str, &str); 23] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
     ("gpgv", "/usr/bin/gpgv"),
     ("bzip2", "/bin/bzip2"),
     ("xz-utils", "/usr/bin/xz"),
+    ("zstd", "/usr/bin/zstd"),
     ("docker.io", "/usr/sbin/dockerd"),
     ("runc", "/usr/sbin/runc"),
     ("crun", "/usr/bin/crun"),

@@ -88,6 +88,20 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A layer of a Windows image that cannot be a part of drive C:.
+    #[error(
+        "layer {number} of {count} of the image is damaged or was not made for Windows; pull or \
+         build the image again"
+    )]
+    WindowsLayer {
+        /// Which, from 1, the lowest.
+        number: usize,
+        /// Of how many.
+        count: usize,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
     /// The host refused to make an entry of a tar.
     #[error("cannot extract {path:?}: {operation}")]
     Extract {
@@ -155,6 +169,7 @@ impl Kind for Error {
             | Self::InvalidArchive(_)
             | Self::Entry { .. } => ErrorKind::InvalidParameter,
             Self::Archive { source, .. } => source.kind(),
+            Self::WindowsLayer { source, .. } => source.kind(),
             Self::Io { .. }
             | Self::Json { .. }
             | Self::Extract { .. }

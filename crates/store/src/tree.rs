@@ -12,8 +12,8 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use silo_archive::pipe;
 pub use silo_archive::EntryKind;
+use silo_archive::pipe;
 use silo_archive::{Compression, Entry, Reader, Time, Writer, compress, whiteout};
 
 use crate::Error;
@@ -130,9 +130,9 @@ pub(crate) fn pack_layer_with<W: Write>(
     packer.children(&directory, b"", 0)?;
     let (entries, bytes) = (packer.entries, packer.bytes);
     let output = packer.writer.finish().map_err(archive)?;
-    let output = output.into_inner().map_err(|error| {
-        Error::Stream("cannot write the archive", error.into_error())
-    })?;
+    let output = output
+        .into_inner()
+        .map_err(|error| Error::Stream("cannot write the archive", error.into_error()))?;
     Ok((output, entries, bytes))
 }
 
@@ -420,9 +420,8 @@ pub(crate) fn is_opaque(directory: &OwnedFd) -> bool {
 
 /// Sets all times in a tree that are later than `latest` to it.
 pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
-    let failed = |path: &OsStr, error: io::Error| {
-        pack_error(path.as_bytes(), "set the time of", error)
-    };
+    let failed =
+        |path: &OsStr, error: io::Error| pack_error(path.as_bytes(), "set the time of", error);
     let root = silo_sys::path::open_root(root).map_err(|error| failed(OsStr::new("/"), error))?;
     let time = rustix::fs::Timespec { tv_sec: latest, tv_nsec: 0 };
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
@@ -431,8 +430,8 @@ pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = silo_sys::path::open_in_root_no_links(&root, &path, flags, Mode::empty())
             .map_err(|error| failed(&path, error))?;
-        let mut entries = rustix::fs::Dir::read_from(&directory)
-            .map_err(|error| failed(&path, error.into()))?;
+        let mut entries =
+            rustix::fs::Dir::read_from(&directory).map_err(|error| failed(&path, error.into()))?;
         while let Some(entry) = entries.read() {
             let entry = entry.map_err(|error| failed(&path, error.into()))?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());

@@ -78,14 +78,22 @@ impl Store {
         let missing = layers.iter().rposition(|layer| !exists(&view(layer)));
         let mut beneath = Tree::default();
         let mut drives: Vec<PathBuf> = Vec::new();
-        for layer in layers.iter().take(missing.map_or(0, |last| last + 1)) {
+        let count = layers.len();
+        for (at, layer) in layers.iter().enumerate().take(missing.map_or(0, |last| last + 1)) {
             let path = view(layer);
-            let tree = if exists(&path) {
-                known(&path, &beneath)?
-            } else {
-                self.make_view(layer, &path, &beneath, &drives)?
+            let damaged = |error| match error {
+                Error::Entry { .. } | Error::Archive { .. } => {
+                    Error::WindowsLayer { number: at + 1, count, source: Box::new(error) }
+                }
+                other => other,
             };
-            beneath.overlay(&tree).map_err(|error| refused("", &error))?;
+            let tree = if exists(&path) {
+                known(&path, &beneath)
+            } else {
+                self.make_view(layer, &path, &beneath, &drives)
+            };
+            let tree = tree.map_err(damaged)?;
+            beneath.overlay(&tree).map_err(|error| damaged(refused("", &error)))?;
             drives.push(path);
         }
         Ok(layers
@@ -150,7 +158,10 @@ fn exists(path: &Path) -> bool {
 }
 
 /// An entry, or the layer as a whole, that is refused.
-fn refused(entry: &str, error: &dyn std::error::Error) -> Error {
+fn refused(entry: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    if let Some(silo_winlayer::Error::Refused { entry, reason }) = error.downcast_ref() {
+        return Error::Entry { path: entry.clone(), reason: reason.to_string() };
+    }
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

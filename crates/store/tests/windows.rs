@@ -133,7 +133,7 @@ fn what_is_refused_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
         let (_loaded, top) = load(&store, &[layer]).unwrap();
-        assert!(matches!(store.windows_layers(&top), Err(Error::Entry { .. })));
+        assert!(matches!(store.windows_layers(&top), Err(Error::WindowsLayer { .. })));
         assert_eq!(names(directory.path().join("layers")), [top.hex()]);
         assert!(!directory.path().join("layers").join(top.hex()).join("windows").exists());
     }

@@ -3,8 +3,11 @@
 
 mod commands;
 mod copy;
+mod damaged;
 mod errors;
+mod image;
 mod isolation;
+mod layers;
 mod lifecycle;
 mod programs;
 mod resources;

@@ -271,14 +271,8 @@ pub(crate) fn overlay_options(
 }
 
 /// The same for layers of an image.
-pub(crate) fn options_of(
-    is_windows: bool,
-) -> &'static [(&'static str, Option<&'static str>)] {
-    if is_windows {
-        crate::windows::OVERLAY_OPTIONS
-    } else {
-        &[("index", Some("off"))]
-    }
+pub(crate) fn options_of(is_windows: bool) -> &'static [(&'static str, Option<&'static str>)] {
+    if is_windows { crate::windows::OVERLAY_OPTIONS } else { &[("index", Some("off"))] }
 }
 
 /// The root of a container that does not run with what is mounted in it.

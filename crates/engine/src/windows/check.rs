@@ -182,12 +182,10 @@ impl Engine {
         let result = blocking(move || Ok(engine.first_program(&record, chain))).await;
         let verdict = result.ok().flatten()?;
         let reason = verdict.reasons.into_iter().find(|reason| reason.grade.is_bad())?;
-        let what = if verdict.grade == Grade::No { "will not run" } else { "is not likely to work" };
-        let advice = if reason.advice.is_empty() {
-            String::new()
-        } else {
-            format!("; {}", reason.advice)
-        };
+        let what =
+            if verdict.grade == Grade::No { "will not run" } else { "is not likely to work" };
+        let advice =
+            if reason.advice.is_empty() { String::new() } else { format!("; {}", reason.advice) };
         Some(format!("{} {what}: {}{advice}", verdict.path, reason.text))
     }
 
@@ -311,9 +309,8 @@ impl Engine {
                 Path::new(""),
                 &mut |path| !(skip && path.as_os_str().eq_ignore_ascii_case("windows")),
                 &mut |path| {
-                    let program = path
-                        .extension()
-                        .is_some_and(|ending| ending.eq_ignore_ascii_case("exe"));
+                    let program =
+                        path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("exe"));
                     if program && found.len() <= MAX_PROGRAMS {
                         found.insert(path.to_owned());
                     }

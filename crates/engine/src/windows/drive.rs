@@ -100,8 +100,7 @@ impl Names {
                     names.pop().ok_or("it is outside of the root")?;
                 }
                 part => {
-                    check_name(part)
-                        .map_err(|problem| format!("{part:?} is {problem}"))?;
+                    check_name(part).map_err(|problem| format!("{part:?} is {problem}"))?;
                     names.push(part.to_owned());
                 }
             }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
-use silo_hive::Hive;
+use silo_hive::{Hive, Recovery};
 use silo_types::{Digest, Error};
 use silo_windows::registry::{HiveName, Registry, WineFiles, files};
 
@@ -110,7 +110,16 @@ impl Engine {
         let layers = self.windows_layers(&chain)?;
         let mut registry = Registry::default();
         let (mut has_base, mut user) = (false, None);
-        for layer in layers.iter().rev() {
+        for (at, layer) in layers.iter().rev().enumerate() {
+            let layer_number = format!("layer {} of {}", at + 1, layers.len());
+            let read_hive = |root: &OwnedFd, path: &str| {
+                read_hive(root, path).map_err(|cause| {
+                    Error::invalid(format!(
+                        "registry hive {path} in {layer_number} of the image is damaged; pull or \
+                         build the image again, or mend the hive with `silo hive`: {cause}"
+                    ))
+                })
+            };
             let opened = |path: &Path| {
                 silo_sys::path::open_root(path).map_err(|error| {
                     Error::internal(format!("open layer {}: {error}", path.display()))
@@ -132,7 +141,7 @@ impl Engine {
         }
         if !has_base {
             return Err(Error::invalid(
-                "the image has no registry hives in Windows\\System32\\config: it is not built on a Windows base",
+                "the image has no registry hives in Windows\\System32\\config: build it from a Windows base, such as silo/servercore:ltsc2022",
             ));
         }
         registry.user = user.unwrap_or_default();
@@ -140,11 +149,26 @@ impl Engine {
     }
 }
 
-/// Reads a hive of a layer, if the layer has it. An empty file stands for an empty hive.
-fn read_hive(root: &OwnedFd, path: &str) -> Result<Option<Hive>, Error> {
-    let broken = |cause: &dyn std::fmt::Display| {
-        Error::invalid(format!("registry hive {path} of the image: {cause}"))
+/// Reads a hive of a layer, if the layer has it. An empty file stands for an empty hive; one
+/// that was in use when the layer was made is completed from the logs beside it.
+fn read_hive(root: &OwnedFd, path: &str) -> Result<Option<Hive>, String> {
+    let Some(bytes) = read_file(root, path)?.filter(|bytes| !bytes.is_empty()) else {
+        return Ok(None);
     };
+    let read = silo_hive::read(&bytes);
+    if matches!(&read, Ok(hive) if hive.recovery == Recovery::Clean) {
+        return Ok(read.ok());
+    }
+    let mut logs = Vec::new();
+    for end in [".LOG1", ".LOG2", ".LOG"] {
+        logs.extend(read_file(root, &format!("{path}{end}"))?);
+    }
+    let logs: Vec<&[u8]> = logs.iter().map(Vec::as_slice).collect();
+    silo_hive::read_with_logs(&bytes, &logs).map(Some).map_err(|error| error.to_string())
+}
+
+/// Reads a file of a layer, if the layer has it.
+fn read_file(root: &OwnedFd, path: &str) -> Result<Option<Vec<u8>>, String> {
     let opened = silo_sys::path::open_in_root_no_links(
         root.as_fd(),
         Path::new(path),
@@ -158,22 +182,19 @@ fn read_hive(root: &OwnedFd, path: &str) -> Result<Option<Hive>, Error> {
         {
             return Ok(None);
         }
-        Err(error) => return Err(broken(&error)),
+        Err(error) => return Err(error.to_string()),
     };
-    let stat = rustix::fs::fstat(&file).map_err(|error| broken(&error))?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| error.to_string())?;
     if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
-        return Err(broken(&"not a regular file"));
+        return Err("not a regular file".to_owned());
     }
     let mut bytes = Vec::new();
     let mut limited = io::Read::take(fs_err::File::from_parts(file.into(), path), HIVE_LIMIT + 1);
-    io::Read::read_to_end(&mut limited, &mut bytes).map_err(|error| broken(&error))?;
+    io::Read::read_to_end(&mut limited, &mut bytes).map_err(|error| error.to_string())?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > HIVE_LIMIT) {
-        return Err(broken(&"larger than 512 MiB"));
+        return Err("larger than 512 MiB".to_owned());
     }
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    silo_hive::read(&bytes).map(Some).map_err(|error| broken(&error))
+    Ok(Some(bytes))
 }
 
 fn store(directory: &Path, made: &WineFiles) -> io::Result<()> {

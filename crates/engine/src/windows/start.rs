@@ -206,7 +206,10 @@ impl Engine {
             return Ok(destination.to_owned());
         };
         let names: Vec<String> = below.split('/').map(str::to_owned).collect();
-        Ok(Path::new(super::DRIVE).join(drive::spelled(drive, &names)?).to_string_lossy().into_owned())
+        Ok(Path::new(super::DRIVE)
+            .join(drive::spelled(drive, &names)?)
+            .to_string_lossy()
+            .into_owned())
     }
 
     /// What starts a further program in a container, and the name under which it is followed.

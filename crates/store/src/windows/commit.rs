@@ -8,13 +8,13 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use silo_archive::Compression;
 use silo_oci::image::ImageConfig;
+use silo_types::Digest;
 use silo_winlayer::hives::Hive;
 use silo_winlayer::record::Trailer;
 use silo_winlayer::scan::{self, Beneath, Found, HiveDelta, Made, Node, Source};
 use silo_winlayer::{
     Entry, EntryKind, FileAttributes, FileTime, LayerPath, Part, Record, SideReader, Tree,
 };
-use silo_types::Digest;
 
 use super::find::{self, Changes};
 use super::{SIDE, VIEW, known, refused};

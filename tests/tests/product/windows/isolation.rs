@@ -1,11 +1,11 @@
 //! What separates containers from each other and from the host.
 
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
 use silo_tests::WindowsEngine;
 
+use super::image::archive;
 use super::{CORE, fetch, program};
 
 const LONG: [&str; 4] = ["ping", "-n", "1000", "127.0.0.1"];
@@ -243,7 +243,11 @@ fn links_of_a_layer_stay_inside() {
     ] {
         symlink(target, layer.join("Files/links").join(name)).expect("a link");
     }
-    let image = with_layer(&engine, &scratch, &layer);
+    let tar = scratch.join("hostile.tar");
+    let mut command = Command::new("tar");
+    let status = command.arg("-C").arg(&layer).arg("-cf").arg(&tar).arg("Files").status();
+    assert!(status.expect("run tar").success());
+    let image = archive(&engine, Some(CORE), "hostile:latest", &[tar]).display().to_string();
     let loaded = engine.docker(&["load", "-i", &image]);
     if loaded.code != 0 {
         // Refusing is as good.
@@ -269,44 +273,4 @@ fn links_of_a_layer_stay_inside() {
     engine.docker(&["run", "--rm", "-w", "C:\\links\\absolute\\made", "hostile:latest", "cmd"]);
     let left: Vec<_> = fs_err::read_dir(&outside).expect("the folder").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
-}
-
-/// An archive of `hostile:latest`: the base image with one more layer.
-fn with_layer(engine: &WindowsEngine, scratch: &Path, layer: &Path) -> String {
-    let tar = |arguments: &[&str], folder: &Path| {
-        let status = Command::new("tar").arg("-C").arg(folder).args(arguments).status();
-        assert!(status.expect("run tar").success());
-    };
-    let path = |name: &str| scratch.join(name).display().to_string();
-    engine.ok(&["save", "-o", &path("base.tar"), CORE]);
-    let tree = scratch.join("image");
-    fs_err::create_dir_all(&tree).expect("a folder");
-    tar(&["-xf", &path("base.tar")], &tree);
-    tar(&["-cf", &tree.join("hostile.tar").display().to_string(), "Files"], layer);
-    let sum = Command::new("sha256sum").arg(tree.join("hostile.tar")).output().expect("sha256sum");
-    let sum = String::from_utf8_lossy(&sum.stdout).into_owned();
-    let digest = format!("sha256:{}", sum.split(' ').next().expect("a sum"));
-    let read = |name: &str| -> serde_json::Value {
-        let text = fs_err::read(tree.join(name)).expect("a file of the archive");
-        serde_json::from_slice(&text).expect("JSON")
-    };
-    let mut manifest = read("manifest.json");
-    let mut config = read(manifest[0]["Config"].as_str().expect("a config"));
-    config["rootfs"]["diff_ids"].as_array_mut().expect("layers").push(digest.into());
-    let history = serde_json::json!({ "created_by": "links" });
-    if let Some(all) = config["history"].as_array_mut() {
-        all.push(history);
-    }
-    fs_err::write(tree.join("hostile.json"), config.to_string()).expect("a file");
-    manifest[0]["Config"] = "hostile.json".into();
-    manifest[0]["RepoTags"] = serde_json::json!(["hostile:latest"]);
-    manifest[0]["Layers"].as_array_mut().expect("layers").push("hostile.tar".into());
-    fs_err::write(tree.join("manifest.json"), manifest.to_string()).expect("a file");
-    for name in ["index.json", "oci-layout", "repositories"] {
-        if tree.join(name).exists() {
-            fs_err::remove_file(tree.join(name)).expect("remove");
-        }
-    }
-    tar(&["-cf", &path("hostile-image.tar"), "."], &tree);
-    path("hostile-image.tar")
 }
