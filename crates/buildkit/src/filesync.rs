@@ -9,6 +9,8 @@ mod mode;
 mod receive;
 mod send;
 mod slots;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use std::io;

@@ -71,6 +71,15 @@ impl Bridge {
         }
     }
 
+    /// Forgets all: what builds hold on to is free.
+    pub(crate) fn clear(&self) {
+        let requests = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut state.requests)
+        };
+        drop(requests);
+    }
+
     /// Remembers a build by a reference.
     pub(crate) fn add(&self, request: BuildRequest) -> Result<String, Error> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -218,6 +218,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.job.end();
+        self.job.bridge.clear();
         let mut state = self.jobs.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running.remove(&self.job.reference);
         state.ended.push_back(Arc::clone(&self.job));

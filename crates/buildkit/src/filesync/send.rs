@@ -118,7 +118,7 @@ pub(crate) async fn send_tree(
     }
     let (queue, mut messages) = mpsc::channel(QUEUE);
     let (asked, requests) = mpsc::unbounded_channel();
-    let reader = tokio::task::spawn_blocking(move || Sender { root, queue }.run(requests));
+    let reader = tokio::task::spawn_blocking(move || Sender::new(root, queue).run(requests));
     let mut request = Request::new(stream::poll_fn(move |cx| messages.poll_recv(cx)));
     exporter(&mut request, number)?;
     request.metadata_mut().insert(
@@ -158,13 +158,18 @@ pub(crate) async fn send_tree(
 }
 
 /// Reads a tree.
-struct Sender {
+pub(super) struct Sender {
     root: OwnedFd,
     queue: mpsc::Sender<Packet>,
 }
 
 impl Sender {
-    fn run(
+    pub(super) fn new(root: OwnedFd, queue: mpsc::Sender<Packet>) -> Self {
+        Self { root, queue }
+    }
+
+    /// Names all files, and sends those that are asked for until it is told to end.
+    pub(super) fn run(
         self,
         mut requests: mpsc::UnboundedReceiver<(PacketType, u32)>,
     ) -> Result<(), SyncError> {

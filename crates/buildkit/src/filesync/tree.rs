@@ -364,7 +364,7 @@ fn same_file(here: &rustix::fs::Stat, stat: &Stat) -> bool {
         && nanoseconds == i128::from(stat.mod_time)
 }
 
-fn version(stat: &rustix::fs::Stat) -> Version {
+pub(super) fn version(stat: &rustix::fs::Stat) -> Version {
     Version {
         device: stat.st_dev,
         inode: stat.st_ino,
