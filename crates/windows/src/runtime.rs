@@ -109,7 +109,7 @@ impl Runtime {
 }
 
 /// Changes with everything in the making of images that their other ingredients do not show.
-const REVISION: &str = "4";
+const REVISION: &str = "5";
 
 /// The digest of what Silo itself puts into the images: programs, and the way they are made.
 pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {

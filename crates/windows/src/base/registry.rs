@@ -1,7 +1,7 @@
 //! From a prefix's registry to hives: normalised, and set for containers.
 
 use silo_hive::wine::{self, Registry};
-use silo_hive::{FileTime, Hive, Key, Name, Value, WriteOptions};
+use silo_hive::{FileTime, Hive, Key, KeyFlags, Name, Value, WriteOptions};
 
 use super::{Error, SETUP_HOST, SETUP_USER};
 
@@ -80,6 +80,30 @@ fn normalise_software(root: &mut Key) {
         }
         // Serial ports of the host, made anew at each start.
         root.remove(&format!("{view}Wine\\Ports"));
+    }
+    share_interfaces(root);
+}
+
+/// Interfaces, as 64-bit programs see them and as 32-bit ones do.
+const INTERFACE: &str = "Interface";
+const INTERFACES: &str = "Classes\\Interface";
+const NARROW_CLASSES: &str = "Classes\\Wow6432Node";
+
+/// Makes one list of interfaces of the two that say the same, a fifth of the whole registry that
+/// each container keeps: an interface is whatever its programs are, and the classes that handle
+/// it are looked up among those for the program.
+fn share_interfaces(root: &mut Key) {
+    let narrow = format!("{NARROW_CLASSES}\\{INTERFACE}");
+    let (Some(wide), Some(narrow)) = (root.get(INTERFACES), root.get(&narrow)) else { return };
+    let time = wide.last_write;
+    if narrow.subkeys().iter().all(|key| wide.subkey(key.name()).is_some())
+        && let Some(classes) = root.get_mut(NARROW_CLASSES)
+    {
+        let mut link = Key::new(INTERFACE);
+        link.last_write = time;
+        link.flags = KeyFlags::SYMLINK;
+        link.set_value(Value::link(&format!("\\Registry\\Machine\\Software\\{INTERFACES}")));
+        classes.insert_subkey(link);
     }
 }
 
@@ -171,6 +195,12 @@ mod tests {
 
 #arch=win64
 
+[Software\\Classes\\Interface\\{a}] 1795324864
+@="IOne"
+
+[Software\\Classes\\Wow6432Node\\Interface\\{A}] 1795324864
+@="IOne"
+
 [Software\\Microsoft\\Cryptography] 1795324864
 #time=1dd7a414550f912
 "MachineGuid"="934433a6-c2ea-4c24-91a2-3a50bc8172f5"
@@ -232,6 +262,20 @@ mod tests {
         assert_eq!(control.get("Session Manager\\Environment").unwrap().values().len(), 1);
         assert_eq!(hives.system.get("CurrentControlSet"), None);
         assert_eq!(hives.software.root.last_write.unix(), 1_700_000_000);
+    }
+
+    #[test]
+    fn interfaces_are_listed_once() {
+        let hives = sample();
+        let narrow = hives.software.get("Classes\\Wow6432Node\\Interface").unwrap();
+        assert!(narrow.flags.contains(KeyFlags::SYMLINK) && narrow.subkeys().is_empty());
+        assert!(hives.software.get("Classes\\Interface\\{a}").is_some());
+        // One that only 32-bit programs have.
+        let mut root = hives.software.root;
+        root.remove("Classes\\Wow6432Node\\Interface");
+        root.create("Classes\\Wow6432Node\\Interface\\{b}", FileTime(1)).unwrap();
+        share_interfaces(&mut root);
+        assert!(root.get("Classes\\Wow6432Node\\Interface\\{b}").is_some());
     }
 
     #[test]

@@ -80,3 +80,28 @@ fn limits_of_memory_are_seen() {
     let line = info.lines().find(|line| line.starts_with("Total Physical")).expect(&info);
     assert!(line.ends_with(" 512 MB"), "{line}");
 }
+
+#[test]
+fn an_idle_container_takes_little_room() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let name = engine.name("idle");
+    engine.ok(&["run", "-d", "--name", &name, CORE, "ping", "-n", "1000", "127.0.0.1"]);
+    let id = engine.inspect(&name)["Id"].as_str().expect("an id").to_owned();
+    let data = engine.data_root();
+    let folders = [
+        data.join("containers").join(&id),
+        data.join("snapshots").join(&id),
+        data.join("snapshots").join(format!("{id}.wine")),
+    ];
+    let du = std::process::Command::new("du").arg("-skc").args(&folders).output().expect("du");
+    let text = String::from_utf8_lossy(&du.stdout).into_owned();
+    let total = text.lines().last().and_then(|line| line.split('\t').next()).expect(&text);
+    let total: u64 = total.parse().expect(&text);
+    assert!(total < 2000, "{total} KiB: {text}");
+    // Both kinds of programs see one list of interfaces, which is the most of what it keeps.
+    let interface = "HKLM\\Software\\Classes\\Interface\\{00000000-0000-0000-c000-000000000046}";
+    for program in ["reg", "C:\\Windows\\SysWOW64\\reg.exe"] {
+        let text = engine.ok(&["exec", &name, program, "query", interface, "/ve"]);
+        assert!(text.contains("IUnknown"), "{program}: {text}");
+    }
+}
