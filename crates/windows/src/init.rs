@@ -7,6 +7,7 @@
 
 use std::ffi::CString;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,6 +18,7 @@ use silo_sys::signal;
 use crate::check;
 use crate::control::{self, Request};
 use crate::links::Requests;
+use crate::path::{Speller, WindowsPath};
 
 /// Wine's loader in the runtime.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
@@ -53,13 +55,17 @@ fn fail(message: &str) -> ExitCode {
 }
 
 fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
+    let is_first = rustix::process::getpid() == Pid::INIT;
+    if is_first {
+        // Where that fails, the start program tells of it.
+        make_directory(folder).ok();
+    }
     let word = |text: &str| CString::new(text).map_err(io::Error::from);
     let command = [word(LOADER)?, word(START_PROGRAM)?, word(name)?];
     // Blocked before the child exists, so that no signal of its life is missed.
     let mask = signal::block_all()?;
-    let first = rustix::process::getpid() == Pid::INIT;
     // Without it programs are told that a link cannot be made.
-    let links = first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
+    let links = is_first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
     let child = signal::spawn_foreground(&command, &mask)?;
     // The child was made while there was one thread.
     if let Some(links) = links {
@@ -76,7 +82,7 @@ fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
         // The program may be ending just now.
         ask(folder, request).ok();
     })?;
-    if first {
+    if is_first {
         write_registry()?;
     }
     let bounded = |file: &str, limit: u64| {
@@ -114,6 +120,25 @@ fn explain(start: &[u8], code: u32) -> Option<String> {
         directory: &told.directory,
     };
     check::explain_end(&mut drive, &command, code)
+}
+
+/// Makes the working directory of a container's own program, as Windows does where it is missing.
+fn make_directory(folder: &Path) -> io::Result<()> {
+    let start = fs_err::read(folder.join("start"))?;
+    let Some(start) = control::parse_start(&start) else { return Ok(()) };
+    let path = WindowsPath::parse(&start.directory).map_err(io::Error::other)?;
+    let drive = match path.drive {
+        'C' => DRIVE.to_owned(),
+        letter => format!("/drives/{}", letter.to_ascii_lowercase()),
+    };
+    make_on_drive(silo_sys::path::open_root(drive)?, &path.names)
+}
+
+fn make_on_drive(root: OwnedFd, names: &[String]) -> io::Result<()> {
+    let mut speller = Speller::new(root);
+    let spelled = speller.spell(names)?;
+    let mode = rustix::fs::Mode::from_raw_mode(0o755);
+    silo_sys::path::mkdir_all_in_root(speller.root(), spelled, mode).map(drop)
 }
 
 /// Waits for the end of a child, and hands on every other signal.
@@ -188,6 +213,23 @@ mod tests {
         for (code, low) in [(0, 0), (1, 1), (256, 255), (0xC000_013A, 0x3A), (0xFFFF_FFFF, 255)] {
             assert_eq!(low_byte(code), low, "{code:#x}");
         }
+    }
+
+    #[test]
+    fn directories_are_made_as_windows_spells_them() {
+        let drive = tempfile::tempdir().unwrap();
+        fs_err::create_dir(drive.path().join("Program Files")).unwrap();
+        fs_err::write(drive.path().join("file"), "").unwrap();
+        let make = |path: &str| {
+            let names = WindowsPath::parse(path).unwrap().names;
+            make_on_drive(silo_sys::path::open_root(drive.path()).unwrap(), &names)
+        };
+        make("C:\\PROGRAM FILES\\App\\bin").unwrap();
+        make("C:\\").unwrap();
+        make("C:\\program files\\app").unwrap();
+        make("C:\\File\\x").unwrap_err();
+        assert!(drive.path().join("Program Files/App/bin").is_dir());
+        assert_eq!(fs_err::read_dir(drive.path().join("Program Files")).unwrap().count(), 1);
     }
 
     #[test]

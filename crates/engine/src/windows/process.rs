@@ -27,6 +27,23 @@ mod error {
     pub(super) const BAD_EXE_FORMAT: u32 = 193;
     pub(super) const EXE_MACHINE_TYPE_MISMATCH: u32 = 216;
     pub(super) const DIRECTORY: u32 = 267;
+
+    pub(super) const INVALID_DIRECTORY: &str = "The directory name is invalid.";
+
+    /// What Windows says of an error, where clients may look for its words; Wine has others.
+    pub(super) fn words(code: u32) -> Option<&'static str> {
+        Some(match code {
+            FILE_NOT_FOUND => "The system cannot find the file specified.",
+            PATH_NOT_FOUND => "The system cannot find the path specified.",
+            ACCESS_DENIED => "Access is denied.",
+            BAD_EXE_FORMAT => "It is not a valid Win32 application.",
+            EXE_MACHINE_TYPE_MISMATCH => {
+                "It is not compatible with the version of Windows that runs."
+            }
+            DIRECTORY => INVALID_DIRECTORY,
+            _ => return None,
+        })
+    }
 }
 
 /// Where the files of a process are, in its container's prefix. Programs of the container can
@@ -193,10 +210,15 @@ pub(super) fn explain(failure: Option<&Failure>, program: &str, directory: &str)
             128,
         );
     };
-    let cause = format!("{} ({:#x})", failure.message, failure.code);
-    match (failure.step.as_str(), failure.code) {
+    let code = failure.code;
+    let message = error::words(code).unwrap_or(&failure.message);
+    let cause = format!("{message} ({code:#x})");
+    match (failure.step.as_str(), code) {
         ("directory", _) | (_, error::DIRECTORY) => {
-            (invalid(format!("the working directory {directory:?} is not there: {cause}")), 126)
+            let (message, code) = (error::INVALID_DIRECTORY, error::DIRECTORY);
+            let text = format!("the working directory {directory:?} is not there: {message}");
+            // As dockerd on Windows.
+            (Error::internal(format!("{text} ({code:#x})")), 128)
         }
         // Clients tell by these words what happened.
         ("program", error::FILE_NOT_FOUND | error::PATH_NOT_FOUND) => (

@@ -11,11 +11,17 @@ fn what_cannot_run_is_told() {
     fs_err::write(&text, "no program\n").expect("a file");
     let text = format!("{}:C:\\text.exe", text.display());
     for (code, options, command, words) in [
-        (127, &[][..], "nosuch.exe", &["\"nosuch.exe\"", "executable file not found"][..]),
+        (
+            127,
+            &[][..],
+            "nosuch.exe",
+            &["\"nosuch.exe\"", "executable file not found", "system cannot find the file"][..],
+        ),
         (127, &[], "C:\\no\\such.exe", &["such.exe", "executable file not found"]),
         (126, &[], "C:\\Windows\\win.ini", &["win.ini", "not a program for Windows"]),
         (126, &["-v", &text], "C:\\text.exe", &["text.exe", "not a program for Windows"]),
-        (125, &["-w", "C:\\none"], "cmd", &["working directory", "C:\\\\none"]),
+        (125, &["-w", "C:\\Windows\\win.ini"], "cmd", &["win.ini", "directory name is invalid"]),
+        (125, &["-w", "X:\\none"], "cmd", &["X:\\\\none", "directory name is invalid"]),
         (125, &["-w", "nowhere"], "cmd", &["working directory", "nowhere"]),
         (125, &["-u", "bob"], "cmd", &["unable to find user bob", "ContainerUser"]),
         (125, &["-u", "0"], "cmd", &["unable to find user 0"]),
@@ -49,7 +55,10 @@ fn what_cannot_run_in_a_running_container_is_told() {
     for (code, options, command, words) in [
         (127, &[][..], "nosuch.exe", "executable file not found"),
         (126, &[], "C:\\Windows\\win.ini", "not a program for Windows"),
-        (126, &["-w", "C:\\none"], "cmd", "working directory"),
+        (128, &["-w", "C:\\none"], "cmd", "The directory name is invalid. (0x10b)"),
+        (128, &["-w", "none"], "cmd", "The directory name is invalid. (0x10b)"),
+        (128, &["-w", "C:\\Windows\\win.ini"], "cmd", "The directory name is invalid. (0x10b)"),
+        (126, &["-w", "C:\\a|b"], "cmd", "does not allow"),
         (1, &["-u", "bob"], "cmd", "unable to find user bob"),
     ] {
         let outcome = engine.docker(&[&["exec"], options, &[&name, command, "/c", "cd"]].concat());
@@ -57,4 +66,26 @@ fn what_cannot_run_in_a_running_container_is_told() {
         let said = outcome.stdout + &outcome.stderr;
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn the_working_directory_is_made() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    // As on Windows, for the container's own program only.
+    for (path, shown) in [
+        ("C:\\made\\Below", "C:\\made\\Below"),
+        ("c:/WINDOWS/Made", "C:\\Windows\\Made"),
+        ("\\Users\\PUBLIC", "C:\\Users\\Public"),
+    ] {
+        let run = ["run", "--rm", "-w", path, CORE, "cmd", "/c", "echo x> file& cd& dir /b"];
+        let text = engine.ok(&run);
+        let mut lines = text.lines();
+        assert!(lines.next().is_some_and(|line| line.eq_ignore_ascii_case(shown)), "{text}");
+        assert!(lines.any(|line| line == "file"), "{text}");
+    }
+    let name = engine.name("twice");
+    engine.ok(&["run", "--name", &name, "-w", "C:\\Windows\\NEW", CORE, "cmd", "/c", "cd"]);
+    engine.ok(&["start", "-a", &name]);
+    let changes = engine.ok(&["diff", &name]);
+    assert!(changes.lines().any(|line| line == "A C:\\Windows\\NEW"), "{changes}");
 }
