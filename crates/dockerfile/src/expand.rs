@@ -501,3 +501,6 @@ fn is_digit(character: char) -> bool {
 fn invalid(shape: &str, cause: &str) -> ExpandError {
     ExpandError::new(format!("invalid pattern ({shape}) in substitution: {cause}"))
 }
+
+#[cfg(test)]
+mod tests;

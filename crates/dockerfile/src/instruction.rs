@@ -119,3 +119,6 @@ fn inline(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

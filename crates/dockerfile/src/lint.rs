@@ -48,15 +48,10 @@ impl Warning {
 
     /// As `docker build --check` prints it, with the lines of `text`.
     pub fn render(&self, name: &str, text: &[u8]) -> String {
-        let Rule { name: rule, description, url, .. } = self.rule;
-        let mut out = format!("WARNING: {rule}");
-        if !url.is_empty() {
-            out.push_str(&format!(" - {url}"));
-        }
+        let Rule { name: rule, url, .. } = self.rule;
+        let link = if url.is_empty() { String::new() } else { format!(" - {url}") };
         let excerpt = crate::excerpt::render(name, text, &[self.span], None);
-        out.push_str(&format!("\n{}\n\n{excerpt}", self.message.as_str()));
-        debug_assert!(!description.is_empty());
-        out
+        format!("WARNING: {rule}{link}\n{}\n{excerpt}", self.message)
     }
 }
 
@@ -281,3 +276,6 @@ pub(crate) fn casing(stages: &[Stage], linter: &mut Linter) {
         linter.warn(&CONSISTENT_INSTRUCTION_CASING, span, message);
     }
 }
+
+#[cfg(test)]
+mod tests;

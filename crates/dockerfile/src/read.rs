@@ -540,3 +540,6 @@ fn retries(flags: &Flags) -> Result<u32, ParseError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -288,3 +288,6 @@ fn maybe_json(rest: &str) -> Result<(Vec<String>, bool), ParseError> {
         None => (vec![rest.to_owned()], false),
     })
 }
+
+#[cfg(test)]
+mod tests;

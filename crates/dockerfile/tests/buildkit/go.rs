@@ -99,6 +99,13 @@ impl Reader<'_> {
             Token::Sign('&') => self.value(),
             Token::Sign('{') => self.block(),
             Token::Sign('[') => {
+                if let [Token::Sign(']'), Token::Word(_), Token::Sign('('), Token::Text(text), ..] =
+                    self.tokens
+                {
+                    let text = text.clone();
+                    self.tokens = &self.tokens[5..];
+                    return Value::Text(text);
+                }
                 while self.next().unwrap() != Token::Sign('{') {}
                 self.block()
             }
