@@ -19,7 +19,9 @@ usage: cargo xtask <task>
 
 tasks:
   setup                     install the Debian packages that tests and benchmarks need
-  demo                      build, start the engine, make an image, run it, fetch a page from it
+  demo                      build, make the base images for Windows containers, run node.exe in
+                            one of them, fetch its page
+  demo linux                the same with busybox in a Linux container
   test                      formatting, lints, repository rules, and every test
   protos                    generate the code of crates/buildkit/src/pb from its .proto files
   rules                     the repository rules alone
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     let rest = arguments.get(1..).unwrap_or_default();
     let result = match task {
         Some("setup") => setup::run(setup::Packages::All),
-        Some("demo") => demo::run(),
+        Some("demo") => demo::run(rest),
         Some("test") => test::run(rest),
         #[cfg(feature = "protos")]
         Some("protos") => protos::run(),

@@ -8,8 +8,10 @@ use anyhow::{Context, Result, bail};
 /// Which packages to install.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Packages {
-    /// What the demo needs.
+    /// What the build and the demo with Windows programs need.
     Demo,
+    /// What the demo with Linux programs needs as well.
+    LinuxDemo,
     /// What the tests and benchmarks need as well: other engines to compare with, and tools
     /// that look at the kernel from outside.
     All,
@@ -20,8 +22,10 @@ const DEMO: [(&str, &str); 4] = [
     ("gcc-mingw-w64-x86-64-win32", "/usr/bin/x86_64-w64-mingw32-gcc"),
     ("gcc", "/usr/bin/gcc"),
     ("libc6-dev", "/usr/include/stdio.h"),
-    ("busybox-static", "/bin/busybox"),
+    ("python3-pip", "/usr/bin/pip3"),
 ];
+
+const LINUX: [(&str, &str); 1] = [("busybox-static", "/bin/busybox")];
 
 const TEST: [(&str, &str); 23] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
@@ -52,7 +56,12 @@ const TEST: [(&str, &str); 23] = [
 
 /// Installs the packages whose file is missing; does nothing when all are there.
 pub fn run(packages: Packages) -> Result<()> {
-    let wanted = DEMO.iter().chain(if packages == Packages::All { &TEST[..] } else { &[] });
+    let more: &[&[(&str, &str)]] = match packages {
+        Packages::Demo => &[],
+        Packages::LinuxDemo => &[&LINUX],
+        Packages::All => &[&LINUX, &TEST],
+    };
+    let wanted = DEMO.iter().chain(more.iter().copied().flatten());
     let missing: Vec<&str> =
         wanted.filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if missing.is_empty() {
