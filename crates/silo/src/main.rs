@@ -21,10 +21,11 @@ fn main() -> ExitCode {
     }
     let args: Vec<OsString> = args.collect();
     if name == "docker-init" {
-        if let [role, process] = &args[..]
+        if let [role, process, options @ ..] = &args[..]
             && role == "--windows"
         {
-            return silo_windows::init::main(&process.to_string_lossy());
+            let volatile = options.iter().any(|option| option == "--volatile");
+            return silo_windows::init::main(&process.to_string_lossy(), volatile);
         }
         return init::main(args);
     }

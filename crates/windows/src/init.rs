@@ -36,13 +36,14 @@ const FAILED: u8 = 125;
 /// Exit code of a program that could not be started; the engine knows more from `error`.
 const CANNOT_EXECUTE: u8 = 126;
 
-/// Runs the process whose directory is named by the first argument.
-pub fn main(name: &str) -> ExitCode {
+/// Runs the process whose directory is named by the first argument. The registry of a container
+/// that is `volatile` is not written at the end: it goes with the container.
+pub fn main(name: &str, volatile: bool) -> ExitCode {
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return fail("its one argument is the name of a process");
     }
     let folder = Path::new(PREFIX).join(control::FOLDER).join(name);
-    match supervise(name, &folder) {
+    match supervise(name, &folder, volatile) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error.to_string()),
     }
@@ -54,7 +55,7 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
+fn supervise(name: &str, folder: &Path, volatile: bool) -> io::Result<u8> {
     let is_first = rustix::process::getpid() == Pid::INIT;
     if is_first {
         // Where that fails, the start program tells of it.
@@ -82,7 +83,7 @@ fn supervise(name: &str, folder: &Path) -> io::Result<u8> {
         // The program may be ending just now.
         ask(folder, request).ok();
     })?;
-    if is_first {
+    if is_first && !volatile {
         write_registry()?;
     }
     let bounded = |file: &str, limit: u64| {

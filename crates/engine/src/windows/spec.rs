@@ -10,6 +10,8 @@ use silo_windows::control;
 pub(super) const INIT: &str = "/sbin/docker-init";
 /// What makes it the one of Windows containers.
 pub(super) const ROLE: &str = "--windows";
+/// What tells it that nobody will read the registry when the container has ended.
+pub(super) const VOLATILE: &str = "--volatile";
 /// Capabilities of Wine's processes: those that its files need, and raw sockets for `ping`.
 const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
@@ -104,6 +106,9 @@ pub(super) fn adapt(
 ) {
     if let Some(own) = &mut spec.process {
         process(own, control::INIT, account);
+        if volatile {
+            own.args.push(VOLATILE.to_owned());
+        }
     }
     if let Some(root) = &mut spec.root {
         root.readonly = true;
@@ -155,6 +160,9 @@ mod tests {
         assert_eq!(spec.mounts[5].options[0], "lowerdir=/l/a\\:b/Files:/l/c/Files");
         let process = spec.process.unwrap();
         assert_eq!(process.args, [INIT, ROLE, "0"]);
+        let mut volatile = Spec { process: Some(process.clone()), ..Spec::default() };
+        adapt(&mut volatile, &snapshot, true, Path::new("/containers/x/prefix"), "");
+        assert_eq!(volatile.process.unwrap().args, [INIT, ROLE, "0", VOLATILE]);
         assert!(process.env.contains(&"USER=ContainerUser".to_owned()));
         assert!(process.no_new_privileges);
     }
