@@ -15,45 +15,19 @@ import shlex
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 from pathlib import Path
 
-SILO = os.environ.get("SILO", "target/release/silo")
+import windows
+from common import RUNS, SILO, WORK, attempt, median_ms, pss_kb, report, sh
+
 ENGINES = os.environ.get("ENGINES", "silo,docker,podman,containerd").split(",")
-RUNS = int(os.environ.get("RUNS", "15"))
-WORK = Path(tempfile.mkdtemp(prefix="silo-bench-"))
 ROOT = WORK / "rootfs"
 ARCHIVE = WORK / "busybox.tar"
 # crun of Debian 12 refuses hybrid cgroups: it gets a mount namespace that does not show them.
 HIDE_UNIFIED = ["unshare", "-m", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh"]
-
-
-def sh(*command, env=None, **keywords):
-    """Runs a command that must succeed; returns its output."""
-    result = subprocess.run(
-        command, env={**os.environ, **(env or {})}, stdin=keywords.pop("stdin", subprocess.DEVNULL),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, **keywords)
-    if result.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {result.stderr.decode()[-500:]}")
-    return result.stdout.decode(errors="replace").strip()
-
-
-def median_ms(action, runs=RUNS, before=None, warm=2):
-    """The median time of `action` in milliseconds, after some runs to warm up."""
-    times = []
-    for number in range(runs + warm):
-        if before:
-            before()
-        start = time.perf_counter()
-        action()
-        if number >= warm:
-            times.append((time.perf_counter() - start) * 1000)
-    return statistics.median(times)
 
 
 class Engine:
@@ -221,27 +195,6 @@ def import_busybox(engine):
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if not ARCHIVE.exists():
         engine("save", "-o", ARCHIVE, "busybox:latest")
-
-
-def report(title, rows, unit="ms", better="lower"):
-    """Prints one table; `rows` are (name, figure or None, note)."""
-    print(f"\n## {title}\n")
-    base = next((value for name, value in rows if name.startswith("silo")), None)
-    for name, value in rows:
-        if value is None:
-            print(f"  {name:<28} not measured")
-            continue
-        ratio = (value / base if better == "lower" else base / value) if base and value else 0
-        print(f"  {name:<28} {value:>12.2f} {unit:<6} x{ratio:.2f}")
-    sys.stdout.flush()
-
-
-def attempt(action):
-    try:
-        return action()
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-        print(f"  ({error})", file=sys.stderr)
-        return None
 
 
 def with_docker_words(engines):
@@ -412,11 +365,6 @@ def bench_port(engines):
     report("published port, one connection", rows, unit="MB/s", better="higher")
 
 
-def resident_kb(pid):
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
-    return int(fields["Rss"].split()[0]), int(fields["Pss"].split()[0])
-
-
 def pss_of(names):
     """The sum of the proportional set sizes of processes by command name."""
     total = 0
@@ -425,7 +373,7 @@ def pss_of(names):
             try:
                 command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 if any(name in command for name in names):
-                    total += resident_kb(folder.name)[1]
+                    total += pss_kb(folder.name)[1]
             except OSError:
                 continue
     return total
@@ -439,14 +387,18 @@ def bench_memory(engines):
                  "containerd (ctr)": [f"{WORK}/containerd"]}[engine.name]
         print(f"\n## memory of {engine.name}\n")
         if engine.pid:
-            print(f"  daemon resident, idle          {resident_kb(engine.pid)[0]:>8} kB")
+            print(f"  daemon resident, idle          {pss_kb(engine.pid)[0]:>8} kB")
         before = pss_of(names)
         for number in range(50):
             engine("run", "-d", "--name", f"bench-mem{number}", "busybox", "sleep", "1000")
         if engine.pid:
-            print(f"  daemon resident, 50 containers {resident_kb(engine.pid)[0]:>8} kB")
+            print(f"  daemon resident, 50 containers {pss_kb(engine.pid)[0]:>8} kB")
         print(f"  engine per idle container      {(pss_of(names) - before) / 50:>8.0f} kB (proportional)")
         engine("rm", "-f", *[f"bench-mem{number}" for number in range(50)])
+
+
+def bench_windows(engines):
+    windows.bench(engines[0])
 
 
 BENCHES = {name[6:]: value for name, value in list(globals().items()) if name.startswith("bench_")}
@@ -458,6 +410,9 @@ def main():
     if unknown:
         sys.exit(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHES)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    if chosen == ["windows"]:
+        # Its peer is Wine.
+        ENGINES[:] = ["silo"]
     make_root()
     bridges = [name for name in ["docker0", "cni-podman0"] if not Path("/sys/class/net", name).exists()]
     engines = []

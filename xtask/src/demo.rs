@@ -23,13 +23,13 @@ const NAME: &str = "silo-demo";
 const GUARD: &str = r#"
 trap '' INT TERM HUP
 if [ "$engine" ]; then
-    "$silo" daemon --log-level warn --ready-on-stdout & engine=$!
+    env --default-signal "$silo" daemon --log-level warn --ready-on-stdout & engine=$!
 fi
 exec >/dev/null
 cat
 "$silo" rm --force --volumes "$name" 2>/dev/null
 if [ "$engine" ]; then
-    kill "$engine"; wait "$engine"
+    kill "$engine" 2>/dev/null; wait "$engine"
     "$silo" daemon --remove-network
 fi
 "#;
