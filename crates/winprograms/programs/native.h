@@ -27,6 +27,10 @@ NTSTATUS NTAPI NtPowerInformation(int, void *, ULONG, void *, ULONG);
 NTSTATUS NTAPI RtlGetVersion(RTL_OSVERSIONINFOW *);
 
 enum { NotificationEvent = 0 };
+/* Wine's own: makes a process one that a session does not wait for; the handle says when it ends. */
+enum { ProcessWineMakeProcessSystem = 1000 };
+/* Set by silo-boot when the drivers are there. */
+#define DRIVERS_EVENT L"\\KernelObjects\\silo_drivers"
 
 /* An object's attributes with a name; both structures have to live as long as the use. */
 static inline void object(OBJECT_ATTRIBUTES *attributes, UNICODE_STRING *name, const WCHAR *text,

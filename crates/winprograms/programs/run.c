@@ -450,40 +450,28 @@ static HANDLE restricted_token(void)
     return token;
 }
 
-static BOOL driver_runs(const WCHAR *device)
-{
-    HANDLE file;
-    IO_STATUS_BLOCK io;
-    OBJECT_ATTRIBUTES attributes;
-    UNICODE_STRING name;
-    object(&attributes, &name, device, 0);
-    if (NtOpenFile(&file, SYNCHRONIZE, &attributes, &io, FILE_SHARE_READ | FILE_SHARE_WRITE, 0) < 0)
-        return FALSE;
-    NtClose(file);
-    return TRUE;
-}
-
 /*
- * Holds the session, and waits until its drivers run: volumes and networks are asked through them.
- * Wine has an event for all services, which comes some 50 ms later, and none for a driver.
+ * Holds the session, and waits until its drivers run, through which volumes and networks are asked,
+ * and the services can be spoken to.
  */
 static void join_session(const struct start *start)
 {
-    HANDLE session;
+    HANDLE session, events[2];
     OBJECT_ATTRIBUTES attributes;
     UNICODE_STRING name;
     object(&attributes, &name, L"\\KernelObjects\\__wineboot_event", 0);
     NtOpenEvent(&session, SYNCHRONIZE, &attributes);
     if (start->skip_services)
         return;
-    HANDLE services = CreateEventW(NULL, TRUE, FALSE, L"__wine_SvcctlStarted");
-    if (services) {
-        for (unsigned i = 0; i < SERVICES_WAIT && !(driver_runs(L"\\Device\\MountPointManager")
-                                                    && driver_runs(L"\\Device\\Nsi")); i++)
-            if (WaitForSingleObject(services, 1) == WAIT_OBJECT_0)
-                break;
-        CloseHandle(services);
-    }
+    /* Whoever comes first makes them. */
+    object(&attributes, &name, DRIVERS_EVENT, OBJ_OPENIF);
+    if (NtCreateEvent(&events[0], EVENT_ALL_ACCESS, &attributes, NotificationEvent, FALSE) < 0)
+        return;
+    events[1] = CreateEventW(NULL, TRUE, FALSE, L"__wine_SvcctlStarted");
+    WaitForMultipleObjects(events[1] ? 2 : 1, events, TRUE, SERVICES_WAIT);
+    for (unsigned i = 0; i < 2; i++)
+        if (events[i])
+            CloseHandle(events[i]);
 }
 
 static void start_program(const struct start *start, STARTUPINFOW *startup)

@@ -11,6 +11,8 @@ const PROFILE: &str = "C:\\users\\ContainerAdministrator";
 pub const PROFILES: [&str; 3] = ["ContainerAdministrator", "ContainerUser", "Default"];
 /// Services that would start with every container and serve nothing there.
 const ON_DEMAND: [&str; 2] = ["Eventlog", "PlugPlay"];
+/// Drivers that our `wineboot.exe` loads, faster than Wine's services would.
+const BOOTED: [&str; 3] = ["MountMgr", "NDIS", "nsiproxy"];
 const SERVICES: &str = "ControlSet001\\Services";
 /// What `Start` says of a service that starts when it is asked for.
 const START_ON_DEMAND: u32 = 3;
@@ -108,7 +110,7 @@ fn share_interfaces(root: &mut Key) {
 }
 
 fn normalise_system(root: &mut Key, time: FileTime) -> Result<(), Error> {
-    for service in ON_DEMAND {
+    for service in ON_DEMAND.into_iter().chain(BOOTED) {
         if let Some(key) = root.get_mut(&format!("{SERVICES}\\{service}")) {
             key.set_value(Value::dword("Start", START_ON_DEMAND));
         }
