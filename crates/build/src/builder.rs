@@ -1,15 +1,36 @@
 //! The builder: one for an engine, with its cache and the builds that run.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use silo_dockerfile::ast::{Dockerfile, Instruction};
+use silo_dockerfile::{MAX_FILE, Span, ignore};
 use silo_engine::Engine;
-use silo_types::Error;
+use silo_types::{Error, ErrorKind};
+use tokio::sync::{Notify, RwLock};
+use tokio::task::JoinSet;
+
+use crate::cache::Cache;
+use crate::context::{Context, Filter, Transfer, Tree};
+use crate::job::{Job, Work, blocking, lost, nonce};
+use crate::outcome::{BuildError, Outcome};
+use crate::plan::Plan;
+use crate::progress::{Location, NoteKind, Progress};
+use crate::request::{BuildRequest, DockerfileSource};
 
 /// Builds images on an engine.
 #[derive(Debug)]
 pub struct Builder {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) cache: Cache,
+    /// The builder's own state.
+    pub(crate) directory: PathBuf,
+    /// The cache mounts that are in use, by the names of their directories.
+    pub(crate) mounts: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    /// Builds that can be cancelled.
+    running: Mutex<HashMap<String, Arc<Notify>>>,
 }
 
 /// What the cache holds of one step, or a cache mount.
@@ -63,11 +84,268 @@ pub struct Pruned {
 impl Builder {
     /// The builder of an engine, with the cache in the engine's data root.
     pub fn open(engine: &Arc<Engine>) -> Result<Arc<Self>, Error> {
-        Ok(Arc::new(Self { engine: Arc::clone(engine) }))
+        let directory = engine.build_directory();
+        crate::scratch::remove(&directory.join("scratch"));
+        let cache = Cache::open(&directory, Arc::clone(engine.store()))?;
+        Ok(Arc::new(Self {
+            engine: Arc::clone(engine),
+            cache,
+            directory,
+            mounts: Mutex::default(),
+            running: Mutex::default(),
+        }))
     }
 
     /// The engine.
     pub fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
+
+    /// Ends a build; false if there is none of this id.
+    pub fn cancel(&self, id: &str) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.get(id).inspect(|build| build.notify_one()).is_some()
+    }
+
+    /// Builds an image. Dropping the future ends the build, of which only finished steps stay, in
+    /// the cache.
+    pub async fn build(
+        self: &Arc<Self>,
+        request: BuildRequest,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Outcome, BuildError> {
+        let id = request.id.clone();
+        if id.is_empty() {
+            return self.run(request, progress).await;
+        }
+        let stop = Arc::new(Notify::new());
+        let registered = Registered { builder: self, id: id.clone() };
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(id, Arc::clone(&stop));
+        drop(running);
+        let outcome = tokio::select! {
+            outcome = self.run(request, progress) => outcome,
+            () = stop.notified() => {
+                Err(BuildError::new(ErrorKind::Cancelled, "build cancelled"))
+            }
+        };
+        drop(registered);
+        outcome
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        request: BuildRequest,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Outcome, BuildError> {
+        let nonce = nonce();
+        let main = self.files_of(&request.context).await?;
+        let (name, text) = self.load(&request, &main, &progress, nonce).await?;
+        let text: Arc<[u8]> = text.into();
+        let located = |span: Option<Span>, mut error: BuildError| {
+            error.location = span.map(|span| Location {
+                file: name.clone(),
+                source: Arc::clone(&text),
+                start_line: span.start_line,
+                end_line: span.end_line,
+            });
+            error
+        };
+        let dockerfile = silo_dockerfile::parse(&text).map_err(|error| {
+            let message = match error.span {
+                Some(span) if !error.message.contains("parse error") => {
+                    // buildkit wording
+                    format!("dockerfile parse error on line {}: {}", span.start_line, error.message)
+                }
+                _ => error.message.clone(),
+            };
+            located(error.span, BuildError::new(ErrorKind::InvalidParameter, message))
+        })?;
+        let plan = Plan::new(&dockerfile, &request)
+            .map_err(|error| located(error.span, error.into()))?;
+        let exclude = self.ignored(&request, &main, &progress, nonce).await?;
+        let filter = Filter { follow: wanted(&dockerfile, &plan), exclude };
+        let check = request.check;
+        let job = Arc::new(Job::new(
+            self,
+            Arc::new(request),
+            progress,
+            plan,
+            (name.clone(), Arc::clone(&text)),
+            (main, filter),
+            nonce,
+        ));
+        let warnings = job.warnings(&dockerfile);
+        if check {
+            return job.nothing(warnings);
+        }
+        // Stages are built side by side; the first that fails ends all.
+        let mut tasks = JoinSet::new();
+        for index in job.plan.needed.clone() {
+            let job = Arc::clone(&job);
+            tasks.spawn(async move { job.stage(index).await.map(drop) });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.map_err(lost)??;
+        }
+        let state = job.stage(job.plan.target).await?;
+        let unused = job.unused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut outcome = job.finish(state).await?;
+        if !unused.is_empty() {
+            let work = job.work("", None);
+            // docker wording
+            let text = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+            work.note(NoteKind::Warning(text));
+            work.end(Ok(()))?;
+        }
+        outcome.warnings = warnings;
+        Ok(outcome)
+    }
+
+    /// Name and text of the Dockerfile.
+    async fn load(
+        &self,
+        request: &BuildRequest,
+        main: &Arc<dyn Context>,
+        progress: &Arc<dyn Progress>,
+        nonce: u64,
+    ) -> Result<(String, Vec<u8>), BuildError> {
+        let (context, path) = match &request.dockerfile {
+            DockerfileSource::Text { name, text } => return Ok((name.clone(), text.clone())),
+            DockerfileSource::InContext { context, path } => (context.as_ref().unwrap_or(main), path),
+        };
+        let path = if path.is_empty() { "Dockerfile" } else { path };
+        let title = format!("[internal] load build definition from {path}");
+        let work = Work::begin(Arc::clone(progress), &title, nonce, None);
+        let filter = Filter {
+            follow: vec![path.to_owned(), format!("{path}.dockerignore"), path.to_lowercase()],
+            exclude: Vec::new(),
+        };
+        let transfer = Transfer { progress: &**progress, vertex: work.vertex.digest };
+        let loaded = match context.tree(&filter, &transfer).await {
+            Ok(tree) => {
+                let path = path.to_owned();
+                blocking(move || {
+                    let text = read(&tree, &path)?;
+                    let lower = path.to_lowercase();
+                    // As BuildKit: a file of another spelling will do.
+                    let text = match text {
+                        None if lower != path => read(&tree, &lower)?,
+                        text => text,
+                    };
+                    text.map(|text| (path.clone(), text)).ok_or_else(|| {
+                        // buildkit wording
+                        let mut error = BuildError::new(
+                            ErrorKind::NotFound,
+                            format!("failed to read dockerfile: open {path}: no such file or directory"),
+                        );
+                        // docker wording
+                        error.classic = Some(format!("Cannot locate specified Dockerfile: {path}"));
+                        error
+                    })
+                })
+                .await
+            }
+            Err(error) => Err(error.into()),
+        };
+        work.end(loaded)
+    }
+
+    /// The patterns of what of the main context is left out.
+    async fn ignored(
+        &self,
+        request: &BuildRequest,
+        main: &Arc<dyn Context>,
+        progress: &Arc<dyn Progress>,
+        nonce: u64,
+    ) -> Result<Vec<String>, BuildError> {
+        let work = Work::begin(Arc::clone(progress), "[internal] load .dockerignore", nonce, None);
+        let (context, path) = match &request.dockerfile {
+            DockerfileSource::Text { name, .. } => (main, name.clone()),
+            DockerfileSource::InContext { context, path } => {
+                let path = if path.is_empty() { "Dockerfile" } else { path };
+                (context.as_ref().unwrap_or(main), path.to_owned())
+            }
+        };
+        let own = format!("{path}.dockerignore");
+        let mut found = None;
+        for (context, path) in [(context, own.as_str()), (main, ".dockerignore")] {
+            let filter = Filter { follow: vec![path.to_owned()], exclude: Vec::new() };
+            let transfer = Transfer { progress: &**progress, vertex: work.vertex.digest };
+            let tree = match context.tree(&filter, &transfer).await {
+                Ok(tree) => tree,
+                Err(error) => return work.end(Err(error.into())),
+            };
+            let path = path.to_owned();
+            match blocking(move || read(&tree, &path)).await {
+                Ok(Some(text)) => {
+                    found = Some(text);
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => return work.end(Err(error)),
+            }
+        }
+        let lines = ignore::lines(&found.unwrap_or_default()).map_err(|error| {
+            BuildError::new(ErrorKind::InvalidParameter, format!("error reading .dockerignore: {error}"))
+        });
+        work.end(lines)
+    }
+}
+
+/// A build that can be cancelled.
+struct Registered<'a> {
+    builder: &'a Builder,
+    id: String,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let mut running = self.builder.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.id);
+    }
+}
+
+/// Reads a small file of a context; `None` if it is not there.
+fn read(tree: &Tree, path: &str) -> Result<Option<Vec<u8>>, BuildError> {
+    let read = silo_sys::path::read_regular_file_in_root(tree.root(), path, MAX_FILE as u64);
+    match read {
+        Ok(Some(bytes)) => Ok(Some(bytes)),
+        Ok(None) => {
+            let text = format!("{path} is larger than {MAX_FILE} bytes");
+            Err(BuildError::new(ErrorKind::InvalidParameter, text))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let text = format!("failed to read {path}: {error}");
+            Err(BuildError::new(ErrorKind::InvalidParameter, text))
+        }
+    }
+}
+
+/// The paths of the main context that a build can want; none for everything.
+fn wanted(dockerfile: &Dockerfile, plan: &Plan) -> Vec<String> {
+    let mut paths = Vec::new();
+    for index in &plan.needed {
+        for line in &dockerfile.stages[*index].instructions {
+            let sources = match &line.node {
+                Instruction::Copy(copy) if copy.from.is_none() => &copy.sources.paths,
+                Instruction::Add(add) => &add.sources.paths,
+                Instruction::Run(run) if run.mount_flags.is_empty() => continue,
+                Instruction::Run(_) => return Vec::new(),
+                _ => continue,
+            };
+            for path in sources {
+                let clean = silo_sys::path::clean(path).display().to_string();
+                if clean.is_empty() || path.contains(['$', '\\', '`', '"', '\'']) {
+                    return Vec::new();
+                }
+                paths.push(clean);
+            }
+        }
+    }
+    // Triggers of base images are not known yet.
+    paths.sort();
+    paths.dedup();
+    paths
 }

@@ -5,11 +5,24 @@
 #![warn(missing_docs)]
 
 mod builder;
+mod cache;
 pub mod context;
+mod copy;
+mod fetch;
+mod files;
+mod image;
+mod job;
+mod mounts;
 mod outcome;
+mod plan;
 pub mod progress;
 mod request;
+mod run;
+mod scratch;
 pub mod secret;
+mod stage;
+mod state;
+mod tarball;
 
 use std::pin::Pin;
 
@@ -17,6 +30,7 @@ pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};
 pub use progress::{Event, Progress};
+pub use tarball::TarContext;
 pub use request::{BuildRequest, DockerfileSource, Limits};
 
 /// A future of a trait's method.

@@ -5,11 +5,14 @@
 //! at the next start: directories because no record tells of them, containers because their record
 //! says that they are a build's.
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use silo_docker::containers::Config;
 use silo_docker::host_config::HostConfig;
 use silo_oci::image::ImageConfig;
@@ -177,10 +180,25 @@ impl StepContainer {
         Ok(ended.exit_code)
     }
 
-    /// The files that it changed, and only they, as a mount; before [`Self::commit`], after the end.
-    pub async fn root(&self) -> Result<OwnedFd, Error> {
+    /// Removes the places of mounts, which the engine made where the root had none. It has ended.
+    pub async fn forget_places(&self, places: &[String]) -> Result<(), Error> {
         self.container.wait_released().await;
-        self.engine.mount_snapshot(&self.container)
+        let snapshot = self.engine.whole_snapshot(&self.container)?;
+        let is_windows = windows::is(&self.container.record());
+        let mut places: Vec<PathBuf> = places
+            .iter()
+            .map(|place| {
+                let below = if is_windows { place.strip_prefix(windows::DRIVE) } else { None };
+                silo_sys::path::clean(below.unwrap_or(place))
+            })
+            .collect();
+        places.sort_by_key(|place| std::cmp::Reverse(place.components().count()));
+        blocking(move || {
+            places.iter().try_for_each(|place| forget_place(&snapshot, place)).map_err(|error| {
+                Error::internal(format!("clean up after the mounts of a build: {error}"))
+            })
+        })
+        .await
     }
 
     /// Makes a layer of what it changed; `None` if that is nothing. It has ended. Times later than
@@ -258,14 +276,16 @@ impl Engine {
         Ok(lowers)
     }
 
-    /// A root on top of layers that is written to.
+    /// A root on top of layers that is written to. A `blank` one shows nothing of them: what is
+    /// written does not depend on what they have.
     pub fn workspace(
         self: &Arc<Self>,
         chain: Option<Digest>,
         is_windows: bool,
+        blank: bool,
     ) -> Result<Workspace, Error> {
         let name = format!("build-{}", silo_types::id::random_hex(16));
-        let lowers = self.directories_of(chain, is_windows)?;
+        let lowers = self.directories_of(if blank { None } else { chain }, is_windows)?;
         let mut snapshot = self.store.snapshot_create(&name, chain).map_err(Error::from_kind)?;
         snapshot.lowers = lowers;
         Ok(Workspace { engine: Arc::clone(self), snapshot, is_windows })
@@ -366,6 +386,61 @@ impl Engine {
         }
         Ok((image, lease))
     }
+}
+
+/// Removes what is empty at a path of a snapshot, and not beneath it, then the directories above
+/// that only were copied up for it.
+fn forget_place(snapshot: &Snapshot, place: &Path) -> io::Result<()> {
+    let upper = silo_sys::path::open_root(&snapshot.upper)?;
+    for path in place.ancestors().filter(|path| path.file_name().is_some()) {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let open = silo_sys::path::open_in_root_no_links(&upper, path, flags, Mode::empty());
+        let Ok(own) = open else { continue };
+        let (parent, name) = silo_sys::path::parent_in_root(&upper, path)?;
+        let own = rustix::fs::fstat(&own)?;
+        let is_directory = FileType::from_raw_mode(own.st_mode) == FileType::Directory;
+        let below = snapshot.lowers.iter().find_map(|lower| {
+            let lower = silo_sys::path::open_root(lower).ok()?;
+            let found = silo_sys::path::open_in_root_no_links(lower, path, flags, Mode::empty());
+            rustix::fs::fstat(found.ok()?).ok()
+        });
+        match below {
+            None if is_directory => {
+                // What has something in it is the step's own.
+                match rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
+                    Ok(()) => {}
+                    Err(Errno::NOTEMPTY) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            None if own.st_size == 0 => rustix::fs::unlinkat(&parent, &name, AtFlags::empty())?,
+            None => return Ok(()),
+            Some(below) => {
+                let route = format!("/proc/self/fd/{}/{}", parent.as_raw_fd(), name.display());
+                let mut value = [0_u8; 1];
+                let hides = rustix::fs::getxattr(route, "trusted.overlay.opaque", &mut value[..]);
+                let same = is_directory
+                    && hides.is_err()
+                    && (below.st_mode, below.st_uid, below.st_gid)
+                        == (own.st_mode, own.st_uid, own.st_gid);
+                if !same {
+                    return Ok(());
+                }
+                match rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR) {
+                    Ok(()) => {}
+                    // Something else was changed in it.
+                    Err(Errno::NOTEMPTY) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails for a word that is no signal.
+pub fn check_signal(signal: &str) -> Result<(), Error> {
+    crate::signal::parse(signal).map(drop)
 }
 
 /// What was made for a step, to be taken back unless it is finished.

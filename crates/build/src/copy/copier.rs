@@ -1,0 +1,553 @@
+//! Copying trees, with the rules of BuildKit:
+//!
+//! - A file goes into a directory that is there, under the source's name; otherwise it gets the
+//!   destination's name. Of a directory, the content is copied.
+//! - Directories are merged. What is there keeps its owner and mode at the top, and gets those of
+//!   the source below. A file replaces anything but a directory; a directory replaces nothing.
+//! - Directories that are made on the way belong to the new owner and have mode 0755.
+//! - Owners, modes, times, extended attributes and hard links are kept, but for what `--chown` and
+//!   `--chmod` say.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::CopyError;
+use super::chmod::Chmod;
+use super::resolve::{self, Names, is_directory};
+use super::select::{Filter, Found};
+
+/// The deepest tree that is copied.
+const MAX_DEPTH: usize = 1000;
+/// The largest extended attribute.
+const MAX_XATTR: usize = 64 << 10;
+
+/// How files are copied.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Everything belongs to these.
+    pub(crate) owner: Option<(u32, u32)>,
+    /// Everything gets this mode.
+    pub(crate) chmod: Option<Chmod>,
+    /// How names are compared at the destination.
+    pub(crate) names: Names,
+}
+
+/// Copies into one root.
+pub(crate) struct Copier<'a> {
+    root: BorrowedFd<'a>,
+    options: Options,
+    /// Where a file with several names was written first.
+    links: HashMap<(u64, u64), PathBuf>,
+    buffer: Vec<u8>,
+}
+
+/// A directory on the way down.
+struct Level {
+    source: OwnedFd,
+    stat: Stat,
+    /// Its name at the destination.
+    name: OsString,
+    /// It, once it is certain that something goes into it.
+    target: Option<OwnedFd>,
+    /// It was not there before.
+    made: bool,
+}
+
+impl<'a> Copier<'a> {
+    /// A copier into `root`.
+    pub(crate) fn new(root: BorrowedFd<'a>, options: Options) -> Self {
+        Self { root, options, links: HashMap::new(), buffer: Vec::new() }
+    }
+
+    /// Copies what a source names to `destination`, whose last slash counts. Of directories, only
+    /// what the filter wants.
+    pub(crate) fn copy(
+        &mut self,
+        from: BorrowedFd<'_>,
+        found: &Found,
+        filter: &Filter,
+        destination: &str,
+    ) -> Result<(), CopyError> {
+        let is_folder = destination.ends_with('/') || destination.ends_with("/.");
+        let clean = silo_sys::path::clean(destination);
+        if is_folder {
+            self.make_directories(&clean)?;
+        } else if let Some(parent) = clean.parent() {
+            self.make_directories(parent)?;
+        }
+        let failed = || CopyError::io("resolve", &clean);
+        let mut target =
+            resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
+        let there = resolve::stat(self.root, &target).map_err(failed())?;
+        let (from_directory, into) =
+            (is_directory(&found.stat), there.as_ref().is_some_and(is_directory));
+        if !from_directory && into {
+            target.push(&found.name);
+        } else if from_directory && there.is_none() {
+            self.make_directories(&target)?;
+        } else if let Some(parent) = target.parent() {
+            self.make_directories(parent)?;
+        }
+        let opened = |path: &Path| {
+            resolve::directory(self.root, path).map_err(CopyError::io("open", path))
+        };
+        if from_directory {
+            if !into && there.is_some() {
+                // buildkit wording
+                let text = format!("cannot copy to non-directory: /{}", target.display());
+                return Err(CopyError::Refused(text));
+            }
+            let source = resolve::directory(from, &found.path)
+                .map_err(CopyError::io("open", &found.path))?;
+            let top = Level {
+                source,
+                stat: found.stat,
+                name: OsString::new(),
+                target: Some(opened(&target)?),
+                made: false,
+            };
+            let mut levels = vec![top];
+            self.children(&mut levels, "", filter, &target)?;
+            let directory = levels.pop().and_then(|level| level.target);
+            if let Some(directory) = directory {
+                times(directory.as_fd(), OsStr::new(""), &found.stat, AtFlags::EMPTY_PATH)
+                    .map_err(CopyError::io("set the time of", &target))?;
+            }
+            return Ok(());
+        }
+        let (parent, name) = split(&target)?;
+        let directory = opened(parent)?;
+        let (holder, source_name) = split(&found.path)?;
+        let holder = resolve::directory(from, holder).map_err(CopyError::io("open", holder))?;
+        let name = self.spelled(&directory, name)?;
+        self.node(holder.as_fd(), source_name, directory.as_fd(), &name, &target, &found.stat)
+    }
+
+    /// Writes a file of these bytes as a source that is copied.
+    pub(crate) fn inline(
+        &mut self,
+        name: &str,
+        data: &[u8],
+        destination: &str,
+        time: i64,
+    ) -> Result<(), CopyError> {
+        let clean = silo_sys::path::clean(destination);
+        if destination.ends_with('/') {
+            self.make_directories(&clean)?;
+        } else if let Some(parent) = clean.parent() {
+            self.make_directories(parent)?;
+        }
+        let failed = || CopyError::io("resolve", &clean);
+        let mut target =
+            resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
+        let there = resolve::stat(self.root, &target).map_err(failed())?;
+        if there.as_ref().is_some_and(is_directory) {
+            target.push(name);
+        }
+        let (parent, name) = split(&target)?;
+        let directory =
+            resolve::directory(self.root, parent).map_err(CopyError::io("open", parent))?;
+        let name = self.spelled(&directory, name)?;
+        let file = create(directory.as_fd(), &name, &target)?;
+        let write = || -> io::Result<()> {
+            let mut left = data;
+            while !left.is_empty() {
+                left = &left[rustix::io::write(&file, left)?..];
+            }
+            let (uid, gid) = self.options.owner.unwrap_or((0, 0));
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            let mode = self.mode(0o644, false);
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+            let time = Timespec { tv_sec: time, tv_nsec: 0 };
+            let times = Timestamps { last_access: time, last_modification: time };
+            Ok(rustix::fs::futimens(&file, &times)?)
+        };
+        write().map_err(CopyError::io("write", &target))
+    }
+
+    fn mode(&self, mode: u32, is_directory: bool) -> u32 {
+        match &self.options.chmod {
+            Some(chmod) => chmod.apply(mode & 0o7777, is_directory),
+            None => mode & 0o7777,
+        }
+    }
+
+    fn spelled(&self, directory: &OwnedFd, name: &OsStr) -> Result<OsString, CopyError> {
+        resolve::spelled(directory.as_fd(), name, self.options.names)
+            .map_err(CopyError::io("list", name))
+    }
+
+    /// Makes the directories of a path that are missing.
+    pub(crate) fn make_directories(&self, path: &Path) -> Result<(), CopyError> {
+        let path = resolve::resolve(self.root, path, self.options.names)
+            .map_err(CopyError::io("resolve", path))?;
+        let mut done = PathBuf::new();
+        for name in &path {
+            let above = done.clone();
+            done.push(name);
+            match resolve::stat(self.root, &done).map_err(CopyError::io("look at", &done))? {
+                Some(stat) if is_directory(&stat) => continue,
+                Some(_) => {
+                    let error = io::Error::from(Errno::NOTDIR);
+                    return Err(CopyError::io("make directory", &done)(error));
+                }
+                None => {}
+            }
+            let make = || -> io::Result<()> {
+                let parent = resolve::directory(self.root, &above)?;
+                let mode =
+                    self.options.chmod.as_ref().map_or(0o755, Chmod::of_new_directories);
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
+                let (uid, gid) = self.options.owner.unwrap_or((0, 0));
+                let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+                rustix::fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+                let made = resolve::directory(self.root, &done)?;
+                Ok(rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?)
+            };
+            make().map_err(CopyError::io("make directory", &done))?;
+        }
+        Ok(())
+    }
+
+    /// Copies what is in the last of `levels`; `path` is its path relative to the source, `shown`
+    /// that at the destination.
+    fn children(
+        &mut self,
+        levels: &mut Vec<Level>,
+        path: &str,
+        filter: &Filter,
+        shown: &Path,
+    ) -> Result<(), CopyError> {
+        if levels.len() > MAX_DEPTH {
+            return Err(CopyError::io("list", shown)(io::Error::from(Errno::LOOP)));
+        }
+        let Some(level) = levels.last() else { return Ok(()) };
+        let mut names = Vec::new();
+        let failed = || CopyError::io::<Errno>("list", shown);
+        let mut entries = rustix::fs::Dir::read_from(&level.source).map_err(failed())?;
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(failed())?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                names.push(name.to_owned());
+            }
+        }
+        drop(entries);
+        for name in names {
+            let Some(level) = levels.last() else { return Ok(()) };
+            let text = name.to_string_lossy();
+            let below = if path.is_empty() { text.into_owned() } else { format!("{path}/{text}") };
+            let verdict = filter.verdict(&below);
+            if !verdict.included && !verdict.descend {
+                continue;
+            }
+            let there = shown.join(&name);
+            let stat = rustix::fs::statat(&level.source, &name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(CopyError::io("look at", &there))?;
+            if !is_directory(&stat) {
+                if verdict.included {
+                    self.ensure(levels, shown)?;
+                    let (source, target) = match levels.last() {
+                        Some(Level { source, target: Some(target), .. }) => (source, target),
+                        _ => continue,
+                    };
+                    let spelled = self.spelled(target, &name)?;
+                    let (source, target) = (source.as_fd(), target.as_fd());
+                    self.node(source, &name, target, &spelled, &there, &stat)?;
+                }
+                continue;
+            }
+            let flags =
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let source = rustix::fs::openat(&level.source, &name, flags, Mode::empty())
+                .map_err(CopyError::io("open", &there))?;
+            levels.push(Level { source, stat, name, target: None, made: false });
+            if verdict.included {
+                self.ensure(levels, &there)?;
+            }
+            if verdict.descend {
+                self.children(levels, &below, filter, &there)?;
+            }
+            // Last of all, as what was put in changed its time.
+            if let Some(Level { target: Some(target), stat, .. }) = levels.pop() {
+                times(target.as_fd(), OsStr::new(""), &stat, AtFlags::EMPTY_PATH)
+                    .map_err(CopyError::io("set the time of", &there))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories of all levels be there.
+    fn ensure(&mut self, levels: &mut [Level], shown: &Path) -> Result<(), CopyError> {
+        for at in 1..levels.len() {
+            if levels[at].target.is_some() {
+                continue;
+            }
+            let (above, below) = levels.split_at_mut(at);
+            let (Some(Level { target: Some(parent), .. }), Some(level)) =
+                (above.last(), below.first_mut())
+            else {
+                continue;
+            };
+            let name = self.spelled(parent, &level.name)?;
+            match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
+                Ok(()) => level.made = true,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(CopyError::io("make directory", shown)(error)),
+            }
+            let flags =
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let target = match rustix::fs::openat(parent, &name, flags, Mode::empty()) {
+                Ok(target) => target,
+                Err(Errno::NOTDIR | Errno::LOOP) => {
+                    // buildkit wording
+                    let text = format!("cannot copy to non-directory: /{}", shown.display());
+                    return Err(CopyError::Refused(text));
+                }
+                Err(error) => return Err(CopyError::io("open", shown)(error)),
+            };
+            let finish = || -> io::Result<()> {
+                self.chown(target.as_fd(), &level.stat)?;
+                let mode = Mode::from_raw_mode(self.mode(level.stat.st_mode, true));
+                rustix::fs::fchmod(&target, mode)?;
+                Ok(copy_xattrs(level.source.as_fd(), target.as_fd())?)
+            };
+            finish().map_err(CopyError::io("set the mode of", shown))?;
+            level.target = Some(target);
+        }
+        Ok(())
+    }
+
+    fn owner(&self, stat: &Stat) -> (Option<Uid>, Option<Gid>) {
+        let (uid, gid) = self.options.owner.unwrap_or((stat.st_uid, stat.st_gid));
+        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    }
+
+    fn chown(&self, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
+        let (uid, gid) = self.owner(stat);
+        Ok(rustix::fs::fchown(file, uid, gid)?)
+    }
+
+    /// Copies anything but a directory.
+    fn node(
+        &mut self,
+        holder: BorrowedFd<'_>,
+        source: &OsStr,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        shown: &Path,
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::RegularFile {
+            return self.file(holder, source, directory, name, shown, stat);
+        }
+        clear(directory, name, shown)?;
+        let make = || -> io::Result<()> {
+            if kind == FileType::Symlink {
+                let target = rustix::fs::readlinkat(holder, source, Vec::new())?;
+                rustix::fs::symlinkat(target, directory, name)?;
+            } else {
+                // As BuildKit: a socket becomes a FIFO's like, an empty node.
+                let kind = if kind == FileType::Socket { FileType::Fifo } else { kind };
+                let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+                if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+                    return Err(io::Error::other("a device 0:0, which overlay takes for a whiteout"));
+                }
+                rustix::fs::mknodat(directory, name, kind, mode, stat.st_rdev)?;
+            }
+            let (uid, gid) = self.owner(stat);
+            rustix::fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            if kind != FileType::Symlink {
+                let mode = Mode::from_raw_mode(self.mode(stat.st_mode, false));
+                rustix::fs::chmodat(directory, name, mode, AtFlags::empty())?;
+            }
+            Ok(times(directory, name, stat, AtFlags::SYMLINK_NOFOLLOW)?)
+        };
+        make().map_err(CopyError::io("create", shown))
+    }
+
+    fn file(
+        &mut self,
+        holder: BorrowedFd<'_>,
+        source: &OsStr,
+        directory: BorrowedFd<'_>,
+        name: &OsStr,
+        shown: &Path,
+        stat: &Stat,
+    ) -> Result<(), CopyError> {
+        if stat.st_nlink > 1 {
+            let key = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&key) {
+                clear(directory, name, shown)?;
+                let (above, last) = split(first)?;
+                let linked = resolve::directory(self.root, above).and_then(|above| {
+                    Ok(rustix::fs::linkat(above, last, directory, name, AtFlags::empty())?)
+                });
+                return linked.map_err(CopyError::io("link", shown));
+            }
+            self.links.insert(key, shown.to_owned());
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let from = rustix::fs::openat(holder, source, flags, Mode::empty())
+            .map_err(CopyError::io("open", shown))?;
+        let to = create(directory, name, shown)?;
+        let mut finish = || -> io::Result<()> {
+            copy_content(&from, &to, stat, &mut self.buffer)?;
+            let (uid, gid) = self.options.owner.unwrap_or((stat.st_uid, stat.st_gid));
+            rustix::fs::fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            let mode = match &self.options.chmod {
+                Some(chmod) => chmod.apply(stat.st_mode & 0o7777, false),
+                None => stat.st_mode & 0o7777,
+            };
+            rustix::fs::fchmod(&to, Mode::from_raw_mode(mode))?;
+            copy_xattrs(from.as_fd(), to.as_fd())?;
+            Ok(rustix::fs::futimens(&to, &stamps(stat))?)
+        };
+        finish().map_err(CopyError::io("copy", shown))
+    }
+}
+
+fn split(path: &Path) -> Result<(&Path, &OsStr), CopyError> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, name)),
+        _ => Err(CopyError::Refused("cannot replace to directory / with file".into())),
+    }
+}
+
+/// Makes a file of that name; what has it is removed unless it is a directory.
+fn create(directory: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<OwnedFd, CopyError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600));
+    let made = match open() {
+        Err(Errno::EXIST) => {
+            clear(directory, name, shown)?;
+            open()
+        }
+        made => made,
+    };
+    made.map_err(CopyError::io("create", shown))
+}
+
+/// Removes what has a name, unless it is a directory.
+fn clear(directory: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<(), CopyError> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // buildkit wording
+        Err(Errno::ISDIR | Errno::PERM) => Err(CopyError::Refused(format!(
+            "cannot replace to directory /{} with file",
+            shown.display()
+        ))),
+        Err(error) => Err(CopyError::io("remove", shown)(error)),
+    }
+}
+
+fn stamps(stat: &Stat) -> Timestamps {
+    let nanos = |nanos: u64| i64::try_from(nanos).unwrap_or(0);
+    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: nanos(stat.st_mtime_nsec) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn times(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
+    flags: AtFlags,
+) -> Result<(), Errno> {
+    if flags == AtFlags::EMPTY_PATH {
+        return rustix::fs::futimens(directory, &stamps(stat));
+    }
+    rustix::fs::utimensat(directory, name, &stamps(stat), flags)
+}
+
+/// Copies the bytes, by the kernel where it can.
+fn copy_content(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    stat: &Stat,
+    buffer: &mut Vec<u8>,
+) -> io::Result<()> {
+    const PIECE: usize = 256 << 10;
+    let mut left = u64::try_from(stat.st_size).unwrap_or(0);
+    let mut by_kernel = left > 64 << 10;
+    while left > 0 {
+        if by_kernel {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
+            match rustix::fs::copy_file_range(from, None, to, None, wanted) {
+                Ok(0) => by_kernel = false,
+                Ok(count) => left -= count as u64,
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
+                    by_kernel = false;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            continue;
+        }
+        buffer.resize(PIECE, 0);
+        let count = match rustix::io::read(from, &mut buffer[..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let mut pending = &buffer[..count];
+        while !pending.is_empty() {
+            pending = &pending[rustix::io::write(to, pending)?..];
+        }
+        left = left.saturating_sub(count as u64);
+    }
+    Ok(())
+}
+
+/// Copies the attributes that belong into an image.
+fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    for (name, value) in xattrs(from)? {
+        match rustix::fs::fsetxattr(to, &name[..], &value, XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Names and values of extended attributes.
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The attributes of a file that belong into an image, sorted.
+pub(crate) fn xattrs(file: BorrowedFd<'_>) -> Result<Attributes, Errno> {
+    // By its descriptor's name, as one of `O_PATH` has no other way.
+    let route = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let mut list = [0_u8; 4096];
+    let length = match rustix::fs::listxattr(&*route, &mut list[..]) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP | Errno::RANGE) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let wanted = name == b"security.capability"
+            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
+        if !wanted {
+            continue;
+        }
+        let mut value = vec![0; MAX_XATTR];
+        match rustix::fs::getxattr(&*route, name, &mut value[..]) {
+            Ok(length) => {
+                value.truncate(length);
+                found.push((name.to_vec(), value));
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort();
+    Ok(found)
+}

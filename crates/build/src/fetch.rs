@@ -1,0 +1,389 @@
+//! What the builder fetches itself: files and archives by HTTP, and git repositories.
+//!
+//! Servers are not trusted: what they send is written below a private directory only. `git` runs
+//! without hooks and configuration of anybody, and only with the protocols that go over a network.
+//! References and directories that begin with `-` or leave the repository are refused
+//! (CVE-2019-13139).
+
+use std::io::{BufReader, Read, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
+use silo_archive::{Reader, compress};
+use silo_types::{Error, ErrorKind};
+
+use crate::builder::Builder;
+use crate::context::{Context, ContextRef, Digests, Filter, Transfer, Tree};
+use crate::job::{Work, blocking};
+use crate::outcome::BuildError;
+use crate::progress::Stream;
+use crate::scratch::Scratch;
+use crate::Boxed;
+
+/// The name of a file whose URL has none.
+const UNNAMED: &str = "__unnamed__";
+
+/// A remote source.
+#[derive(Debug, Clone)]
+pub(crate) enum Remote {
+    /// A file at a URL.
+    Http(String),
+    /// A repository; with its `.git`.
+    Git(GitRef, bool),
+}
+
+/// A part of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GitRef {
+    /// What `git fetch` is told.
+    pub(crate) remote: String,
+    /// Branch, tag or commit; empty for the repository's own choice.
+    pub(crate) reference: String,
+    /// A directory in it; empty for all.
+    pub(crate) directory: String,
+}
+
+/// Whether a source is a URL of a file.
+pub(crate) fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+impl GitRef {
+    /// Reads a repository's URL with `#reference:directory`; `None` for what is none.
+    pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
+        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let is_git = ["git://", "ssh://", "git@"].iter().any(|start| remote.starts_with(start))
+            || (is_url(remote) && remote.ends_with(".git"));
+        let is_short = remote.starts_with("github.com/");
+        if !is_git && !is_short {
+            return Ok(None);
+        }
+        let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let refused = |what: &str| Err(format!("invalid git source {text:?}: {what}"));
+        let is_odd = |part: &str| {
+            part.starts_with('-') || part.chars().any(|c| c.is_control() || c.is_whitespace())
+        };
+        if is_odd(remote) || remote.contains("::") {
+            return refused("the repository cannot be named so");
+        }
+        if is_odd(reference) || reference.contains("..") || reference.contains(['~', '^', ':', '\\']) {
+            return refused("the reference cannot be named so");
+        }
+        let leaves = directory.split('/').any(|part| part == "..");
+        if directory.starts_with('-') || leaves || directory.contains('\0') {
+            return refused("the directory must be one of the repository");
+        }
+        let remote = if is_short { format!("https://{remote}") } else { remote.to_owned() };
+        let directory = directory.trim_matches('/').to_owned();
+        Ok(Some(Self { remote, reference: reference.to_owned(), directory }))
+    }
+}
+
+/// Whether a file is an archive that `ADD` unpacks.
+pub(crate) fn is_archive(file: std::fs::File) -> bool {
+    let Ok((compression, input)) = compress::detect(file) else { return false };
+    let Ok(input) = compress::decoder(compression, BufReader::new(input)) else { return false };
+    Reader::new(BufReader::new(input)).next_entry().is_ok_and(|entry| entry.is_some())
+}
+
+/// A context whose files are all here.
+#[derive(Debug)]
+pub(crate) struct Fixed(pub(crate) Arc<Tree>);
+
+impl Context for Fixed {
+    fn tree<'a>(
+        &'a self,
+        _filter: &'a Filter,
+        _transfer: &'a Transfer<'a>,
+    ) -> Boxed<'a, Result<Arc<Tree>, Error>> {
+        Box::pin(async { Ok(Arc::clone(&self.0)) })
+    }
+}
+
+impl Builder {
+    /// A new private directory.
+    pub(crate) fn scratch(&self) -> Result<Scratch, Error> {
+        Scratch::new(&self.directory.join("scratch"))
+    }
+
+    /// The files of a context.
+    pub(crate) async fn files_of(
+        &self,
+        context: &ContextRef,
+    ) -> Result<Arc<dyn Context>, BuildError> {
+        let invalid = |text| BuildError::new(ErrorKind::InvalidParameter, text);
+        match context {
+            ContextRef::Files(files) => Ok(Arc::clone(files)),
+            ContextRef::Git(url) => {
+                let reference = GitRef::parse(url).map_err(invalid)?;
+                let reference =
+                    reference.ok_or_else(|| invalid(format!("{url:?} is not a git repository")))?;
+                let tree = self.fetch(&Remote::Git(reference, false), None, None).await?;
+                Ok(Arc::new(Fixed(tree)))
+            }
+            ContextRef::Http(url) => {
+                let tree = self.fetch(&Remote::Http(url.clone()), None, None).await?;
+                self.unpacked(tree).await
+            }
+            ContextRef::Empty => {
+                let scratch = self.scratch()?;
+                let path = scratch.path().to_owned();
+                let tree = Tree::open(&path, Arc::default(), Some(Box::new(scratch)))?;
+                Ok(Arc::new(Fixed(Arc::new(tree))))
+            }
+            ContextRef::Image(name) => Err(invalid(format!("image {name} is not a context"))),
+        }
+    }
+
+    /// A context of an archive that was fetched; anything else is its Dockerfile.
+    async fn unpacked(&self, tree: Arc<Tree>) -> Result<Arc<dyn Context>, BuildError> {
+        let scratch = self.scratch()?;
+        blocking(move || {
+            let failed = |error: std::io::Error| Error::internal(format!("read context: {error}"));
+            let open = || -> std::io::Result<std::fs::File> {
+                let directory = silo_sys::path::reopen(tree.root(), OFlags::RDONLY)?;
+                let mut entries = rustix::fs::Dir::read_from(&directory)?;
+                while let Some(entry) = entries.read() {
+                    let entry = entry?;
+                    let name = entry.file_name();
+                    if name != c"." && name != c".." {
+                        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+                        let file = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
+                        return Ok(file.into());
+                    }
+                }
+                Err(std::io::ErrorKind::NotFound.into())
+            };
+            if is_archive(open().map_err(failed)?) {
+                let tree = unpack(scratch, open().map_err(failed)?)?;
+                return Ok(Arc::new(Fixed(Arc::new(tree))) as Arc<dyn Context>);
+            }
+            let path = scratch.path().to_owned();
+            let mut text = Vec::new();
+            let limit = silo_dockerfile::MAX_FILE as u64 + 1;
+            open().and_then(|file| file.take(limit).read_to_end(&mut text)).map_err(failed)?;
+            fs_err::write(path.join("Dockerfile"), text).map_err(failed)?;
+            let tree = Tree::open(&path, Arc::default(), Some(Box::new(scratch)))?;
+            Ok(Arc::new(Fixed(Arc::new(tree))) as Arc<dyn Context>)
+        })
+        .await
+    }
+
+    /// Fetches a remote source into a tree: a file alone, or a repository's files.
+    pub(crate) async fn fetch(
+        &self,
+        remote: &Remote,
+        checksum: Option<&str>,
+        work: Option<&Work>,
+    ) -> Result<Arc<Tree>, BuildError> {
+        let scratch = self.scratch()?;
+        match remote {
+            Remote::Http(url) => self.fetch_file(scratch, url, checksum).await,
+            Remote::Git(reference, keep) => {
+                let tree = git(scratch, reference.clone(), *keep, checksum, work).await?;
+                Ok(Arc::new(tree))
+            }
+        }
+    }
+
+    async fn fetch_file(
+        &self,
+        scratch: Scratch,
+        url: &str,
+        checksum: Option<&str>,
+    ) -> Result<Arc<Tree>, BuildError> {
+        let parsed = silo_http::parse_url(url).map_err(Error::from_kind)?;
+        let download = self.engine.http().get(&parsed).await.map_err(Error::from_kind)?;
+        let name = file_name(parsed.path());
+        let modified = download
+            .headers()
+            .get("last-modified")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| jiff::fmt::rfc2822::parse(text).ok())
+            .map_or(0, |time| time.timestamp().as_second());
+        let (url, checksum) = (url.to_owned(), checksum.map(str::to_owned));
+        blocking(move || {
+            let path = scratch.path().join(&name);
+            let mut input = download.into_reader();
+            let mut write = || -> std::io::Result<[u8; 32]> {
+                use std::os::unix::fs::OpenOptionsExt as _;
+                let mut options = fs_err::OpenOptions::new();
+                options.options_mut().mode(0o600);
+                let mut file = options.write(true).create_new(true).open(&path)?;
+                let mut hash = Sha256::new();
+                let mut buffer = vec![0; 256 << 10];
+                loop {
+                    let count = input.read(&mut buffer)?;
+                    if count == 0 {
+                        break;
+                    }
+                    hash.update(&buffer[..count]);
+                    file.write_all(&buffer[..count])?;
+                }
+                let time = rustix::fs::Timespec { tv_sec: modified, tv_nsec: 0 };
+                let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+                rustix::fs::futimens(file.file(), &times)?;
+                Ok(hash.finalize().into())
+            };
+            let digest = write()
+                .map_err(|error| Error::internal(format!("failed to load {url}: {error}")))?;
+            let actual = format!("sha256:{}", silo_types::digest::hex(&digest));
+            if let Some(wanted) = checksum.filter(|wanted| *wanted != actual) {
+                // buildkit wording
+                let text = format!("digest mismatch {actual}: {wanted}");
+                return Err(BuildError::new(ErrorKind::InvalidParameter, text));
+            }
+            let directory = scratch.path().to_owned();
+            let tree = Tree::open(&directory, Arc::default(), Some(Box::new(scratch)))?;
+            Ok(Arc::new(tree))
+        })
+        .await
+    }
+}
+
+/// The last part of a URL's path.
+fn file_name(path: &str) -> String {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    match name {
+        "" | "." | ".." => UNNAMED.to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Unpacks a context, compressed or not, into a private directory. Its files belong to root.
+pub(crate) fn unpack(scratch: Scratch, input: impl Read + Send) -> Result<Tree, Error> {
+    let path = scratch.directory("files")?;
+    let root = silo_sys::path::open_root(&path)
+        .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
+    let options = silo_store::tree::UnpackOptions {
+        owner: Some((0, 0)),
+        ..silo_store::tree::UnpackOptions::default()
+    };
+    silo_store::tree::unpack_into(&root, Path::new(""), input, options)
+        .map_err(Error::from_kind)?;
+    Tree::open(&path, Arc::<Digests>::default(), Some(Box::new(scratch)))
+}
+
+/// Fetches one commit of a repository.
+async fn git(
+    scratch: Scratch,
+    source: GitRef,
+    keep: bool,
+    checksum: Option<&str>,
+    work: Option<&Work>,
+) -> Result<Tree, BuildError> {
+    let checkout = scratch.directory("files")?;
+    let home = scratch.directory("home")?;
+    let run = async |arguments: &[&str]| -> Result<String, BuildError> {
+        let mut command = tokio::process::Command::new("git");
+        command
+            .args(["-c", "protocol.allow=never"])
+            .args(["http", "https", "git", "ssh"].iter().flat_map(|name| {
+                ["-c".to_owned(), format!("protocol.{name}.allow=always")]
+            }))
+            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"])
+            .args(["-c", "init.templateDir=", "-c", "init.defaultBranch=main"])
+            .args(arguments)
+            .current_dir(&checkout)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", &home)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true);
+        let failed = |text: String| BuildError::new(ErrorKind::Internal, text);
+        let output = command.output().await;
+        let output = output.map_err(|error| failed(format!("cannot run git: {error}")))?;
+        if let Some(work) = work {
+            work.log(Stream::Stderr, output.stderr.clone().into());
+        }
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            return Err(failed(format!("failed to fetch {}: {}", source.remote, text.trim())));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    run(&["init", "--quiet"]).await?;
+    let reference = if source.reference.is_empty() { "HEAD" } else { &source.reference };
+    let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &source.remote, reference];
+    if run(&fetch).await.is_err() {
+        // Servers need not give out a commit that no name leads to.
+        run(&["fetch", "--quiet", "--tags", "--", &source.remote]).await?;
+        run(&["checkout", "--quiet", "--detach", reference]).await?;
+    } else {
+        run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
+    }
+    if let Some(wanted) = checksum {
+        let commit = run(&["rev-parse", "HEAD"]).await?;
+        if !commit.starts_with(wanted) {
+            // buildkit wording
+            let text = format!("expected checksum to match {wanted}, got {commit}");
+            return Err(BuildError::new(ErrorKind::InvalidParameter, text));
+        }
+    }
+    run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+    blocking(move || {
+        let failed = |error: std::io::Error| {
+            // docker wording
+            let text = format!("error setting git checkout directory: {error}");
+            BuildError::new(ErrorKind::InvalidParameter, text)
+        };
+        if !keep {
+            crate::scratch::remove(&checkout.join(".git"));
+        }
+        let root = silo_sys::path::open_root(&checkout).map_err(failed)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let directory = Path::new(&source.directory);
+        let root = silo_sys::path::open_in_root(&root, directory, flags, Mode::empty())
+            .map_err(failed)?;
+        Ok(Tree::of(root, Arc::default(), Some(Box::new(scratch))))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories() {
+        let reference = |remote: &str, reference: &str, directory: &str| GitRef {
+            remote: remote.into(),
+            reference: reference.into(),
+            directory: directory.into(),
+        };
+        for (text, expected) in [
+            ("https://h/a.git", Some(reference("https://h/a.git", "", ""))),
+            ("https://h/a.git#v1:sub/dir", Some(reference("https://h/a.git", "v1", "sub/dir"))),
+            ("git@h:a/b.git#main", Some(reference("git@h:a/b.git", "main", ""))),
+            ("github.com/a/b", Some(reference("https://github.com/a/b", "", ""))),
+            ("https://h/a.tar.gz", None),
+            ("a.git", None),
+            ("file:///etc/a.git", None),
+        ] {
+            assert_eq!(GitRef::parse(text).unwrap(), expected, "{text}");
+        }
+        for bad in [
+            "https://h/a.git#--upload-pack=touch x",
+            "https://h/a.git#-x",
+            "https://h/a.git#main:../..",
+            "https://h/a.git#main:a/../../b",
+            "git@-oProxyCommand=x:a.git# b",
+            "https://h/a.git#a..b",
+            "git://ext::sh -c x/a.git",
+        ] {
+            assert!(GitRef::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_files() {
+        for (path, name) in [("/a/b.txt", "b.txt"), ("/", UNNAMED), ("/a/..", UNNAMED)] {
+            assert_eq!(file_name(path), name);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! From a stage's state to an image.
+
+use std::sync::Arc;
+
+use silo_dockerfile::Dockerfile;
+use silo_oci::image::{ImageConfig, RootFs};
+use silo_types::Digest;
+
+use crate::job::{Job, blocking};
+use crate::outcome::{BuildError, Outcome};
+use crate::progress::{Event, Status, Warning};
+use crate::state::{State, rfc3339};
+
+impl Job {
+    /// The configuration of an image of this state, but for its layers.
+    pub(crate) fn image_of(&self, state: &State) -> ImageConfig {
+        let mut config = state.finished();
+        if let Some(seconds) = self.request.source_date_epoch {
+            let time = rfc3339(seconds.saturating_mul(1_000_000_000));
+            config.created.clone_from(&time);
+            for history in config.history.iter_mut().filter(|history| history.created.is_none()) {
+                history.created.clone_from(&time);
+            }
+        }
+        config
+    }
+
+    /// The id that an image of this state would have.
+    pub(crate) fn image_id(&self, state: &State) -> Digest {
+        let mut config = self.image_of(state);
+        let store = self.builder.engine.store();
+        let mut diff_ids = Vec::new();
+        let mut next = state.chain;
+        while let Some(layer) = next.and_then(|chain| store.layer(&chain).ok()) {
+            diff_ids.push(layer.diff_id);
+            next = layer.parent;
+        }
+        diff_ids.reverse();
+        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+        silo_oci::image::digest(&config.to_bytes())
+    }
+
+    /// Makes the image of the target and, if that is asked for, puts it into the store.
+    pub(crate) async fn finish(self: &Arc<Self>, state: Arc<State>) -> Result<Outcome, BuildError> {
+        let mut config = self.image_of(&state);
+        let labels = self.request.labels.iter();
+        config.config.labels.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+        let work = self.work("exporting to image", None);
+        let vertex = work.vertex.digest;
+        let status = |id: &str, name: &str| {
+            let now = jiff::Timestamp::now();
+            self.progress.event(Event::Status(Status {
+                vertex,
+                id: id.to_owned(),
+                name: name.to_owned(),
+                current: 0,
+                total: 0,
+                at: now,
+                started: Some(now),
+                completed: Some(now),
+            }));
+        };
+        status("exporting layers", "exporting layers");
+        let engine = Arc::clone(&self.builder.engine);
+        let (chain, base, names) = (state.chain, state.base, self.request.tags.clone());
+        let store = self.request.store;
+        let made = blocking(move || {
+            if store {
+                let (image, lease) = engine.put_image(chain, config, base, &names)?;
+                return Ok((image.id, Some(image.manifest), image.config, lease));
+            }
+            let mut config = config;
+            let lease = engine.store().lease();
+            let mut diff_ids = Vec::new();
+            let mut next = chain;
+            while let Some(chain) = next {
+                lease.hold(chain);
+                let layer =
+                    engine.store().layer(&chain).map_err(silo_types::Error::from_kind)?;
+                diff_ids.push(layer.diff_id);
+                next = layer.parent;
+            }
+            diff_ids.reverse();
+            config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+            let id = silo_oci::image::digest(&config.to_bytes());
+            Ok((id, None, Arc::new(config), lease))
+        })
+        .await;
+        let made = work.end_with(made, |(image, ..)| {
+            status(&format!("writing image {image}"), &format!("writing image {image}"));
+            for name in &self.request.tags {
+                let text = format!("naming to {name}");
+                status(&text, &text);
+            }
+        })?;
+        let (image, manifest, config, lease) = made;
+        Ok(Outcome {
+            image,
+            manifest,
+            config,
+            chain: state.chain,
+            warnings: Vec::new(),
+            lease: Arc::new(lease),
+        })
+    }
+
+    /// The outcome of a build that only looked.
+    pub(crate) fn nothing(&self, warnings: Vec<Warning>) -> Result<Outcome, BuildError> {
+        let config = ImageConfig::default();
+        let id = silo_oci::image::digest(&config.to_bytes());
+        let lease = Arc::new(self.builder.engine.store().lease());
+        let (manifest, chain, config) = (None, None, Arc::new(config));
+        Ok(Outcome { image: id, manifest, config, chain, warnings, lease })
+    }
+
+    /// Tells what is dubious in the Dockerfile.
+    pub(crate) fn warnings(&self, dockerfile: &Dockerfile) -> Vec<Warning> {
+        if dockerfile.warnings.is_empty() {
+            return Vec::new();
+        }
+        let work = self.work("[internal] check the Dockerfile", None);
+        let warnings: Vec<Warning> = dockerfile
+            .warnings
+            .iter()
+            .map(|warning| Warning {
+                vertex: work.vertex.digest,
+                short: warning.short(),
+                detail: vec![warning.rule.description.to_owned()],
+                url: warning.rule.url.to_owned(),
+                location: Some(self.location(warning.span)),
+            })
+            .collect();
+        for warning in &warnings {
+            self.progress.event(Event::Warning(warning.clone()));
+        }
+        drop(work.end(Ok(())));
+        warnings
+    }
+}

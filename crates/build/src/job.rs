@@ -1,0 +1,244 @@
+//! One build: what all of its stages share, and the telling of how it goes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use silo_dockerfile::Span;
+use silo_types::{Digest, ErrorKind};
+use tokio::sync::OnceCell;
+
+use crate::builder::Builder;
+use crate::context::{Context, Filter, Transfer, Tree};
+use crate::outcome::BuildError;
+use crate::plan::Plan;
+use crate::progress::{Event, Location, Log, Note, NoteKind, Progress, Step, Stream, Vertex};
+use crate::request::BuildRequest;
+use crate::state::State;
+
+/// The outcome of something that several stages wait for.
+type Shared<T> = OnceCell<Result<T, BuildError>>;
+
+/// A build.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) request: Arc<BuildRequest>,
+    pub(crate) progress: Arc<dyn Progress>,
+    pub(crate) plan: Plan,
+    /// Name and text of the Dockerfile.
+    pub(crate) file: (String, Arc<[u8]>),
+    /// What of the main context is wanted.
+    pub(crate) filter: Filter,
+    /// The main context, where it had to be fetched already.
+    pub(crate) main: Arc<dyn Context>,
+    pub(crate) stages: Vec<Shared<Arc<State>>>,
+    tree: Shared<Arc<Tree>>,
+    named: Mutex<HashMap<String, Arc<Shared<Arc<Tree>>>>>,
+    /// Tells this build's vertices from others'.
+    nonce: u64,
+    /// Names of build arguments that no stage has asked for.
+    pub(crate) unused: Mutex<Vec<String>>,
+}
+
+static NONCE: AtomicU64 = AtomicU64::new(0);
+
+/// A number that tells the vertices of one build from another's.
+pub(crate) fn nonce() -> u64 {
+    NONCE.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Job {
+    pub(crate) fn new(
+        builder: &Arc<Builder>,
+        request: Arc<BuildRequest>,
+        progress: Arc<dyn Progress>,
+        plan: Plan,
+        file: (String, Arc<[u8]>),
+        context: (Arc<dyn Context>, Filter),
+        nonce: u64,
+    ) -> Self {
+        let stages = plan.stages.iter().map(|_| OnceCell::new()).collect();
+        let unused = request
+            .args
+            .keys()
+            .filter(|name| {
+                !plan.globals.contains_key(*name)
+                    && !crate::plan::PROXIES.contains(&name.as_str())
+                    && !name.starts_with("BUILDKIT_")
+                    && *name != "SOURCE_DATE_EPOCH"
+            })
+            .cloned()
+            .collect();
+        Self {
+            builder: Arc::clone(builder),
+            request,
+            progress,
+            plan,
+            file,
+            filter: context.1,
+            main: context.0,
+            stages,
+            tree: OnceCell::new(),
+            named: Mutex::default(),
+            nonce,
+            unused: Mutex::new(unused),
+        }
+    }
+
+    /// The place of an instruction.
+    pub(crate) fn location(&self, span: Span) -> Location {
+        Location {
+            file: self.file.0.clone(),
+            source: Arc::clone(&self.file.1),
+            start_line: span.start_line,
+            end_line: span.end_line,
+        }
+    }
+
+    /// The files of the main context.
+    pub(crate) async fn context(&self) -> Result<Arc<Tree>, BuildError> {
+        let load = || async {
+            let name = "[internal] load build context";
+            let work = Work::begin(Arc::clone(&self.progress), name, self.nonce, None);
+            let transfer = Transfer { progress: &*self.progress, vertex: work.vertex.digest };
+            let tree = self.main.tree(&self.filter, &transfer).await;
+            work.end(tree.map_err(BuildError::from))
+        };
+        self.tree.get_or_init(load).await.clone()
+    }
+
+    /// The files of a context that the client named.
+    pub(crate) async fn named_tree(
+        &self,
+        name: &str,
+        context: &Arc<dyn Context>,
+    ) -> Result<Arc<Tree>, BuildError> {
+        let cell = {
+            let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(named.entry(name.to_owned()).or_default())
+        };
+        let load = || async {
+            let title = format!("[context {name}] load from client");
+            let work = Work::begin(Arc::clone(&self.progress), &title, self.nonce, None);
+            let transfer = Transfer { progress: &*self.progress, vertex: work.vertex.digest };
+            let tree = context.tree(&Filter::default(), &transfer).await;
+            work.end(tree.map_err(BuildError::from))
+        };
+        cell.get_or_init(load).await.clone()
+    }
+
+    /// Begins a piece of work.
+    pub(crate) fn work(&self, name: &str, step: Option<Step>) -> Work {
+        Work::begin(Arc::clone(&self.progress), name, self.nonce, step)
+    }
+
+    /// The time that an image made now has, in nanoseconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        match self.request.source_date_epoch {
+            Some(seconds) => seconds.saturating_mul(1_000_000_000),
+            None => crate::cache::now(),
+        }
+    }
+
+    /// Notes that an argument was asked for.
+    pub(crate) fn use_argument(&self, name: &str) {
+        let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
+        unused.retain(|known| known != name);
+    }
+}
+
+/// A piece of work that is told of: begun now, and ended by [`Work::end`] or, as cancelled, when it
+/// is dropped.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) vertex: Vertex,
+    progress: Arc<dyn Progress>,
+    ended: bool,
+}
+
+impl Work {
+    pub(crate) fn begin(
+        progress: Arc<dyn Progress>,
+        name: &str,
+        nonce: u64,
+        step: Option<Step>,
+    ) -> Self {
+        let mut key = crate::cache::KeyBuilder::new("vertex");
+        key.field(nonce.to_le_bytes());
+        key.field(name);
+        key.field(step.as_ref().map_or(0, |step| step.number).to_le_bytes());
+        let digest = format!("sha256:{}", key.finish()).parse();
+        let digest = digest.unwrap_or_else(|_| Digest::from_sha256([0; 32]));
+        let mut vertex = Vertex::new(digest, name);
+        vertex.started = Some(Timestamp::now());
+        vertex.step = step.map(Arc::new);
+        progress.event(Event::Vertex(vertex.clone()));
+        Self { vertex, progress, ended: false }
+    }
+
+    /// Says that the result was in the cache.
+    pub(crate) fn cached(&mut self) {
+        self.vertex.cached = true;
+    }
+
+    /// Output of the work.
+    pub(crate) fn log(&self, stream: Stream, data: bytes::Bytes) {
+        let at = Timestamp::now();
+        self.progress.event(Event::Log(Log { vertex: self.vertex.digest, stream, data, at }));
+    }
+
+    /// What only the classic output shows.
+    pub(crate) fn note(&self, kind: NoteKind) {
+        self.progress.event(Event::Note(Note { vertex: self.vertex.digest, kind }));
+    }
+
+    /// Ends it, after `tell` of what came.
+    pub(crate) fn end_with<T>(
+        self,
+        result: Result<T, BuildError>,
+        tell: impl FnOnce(&T),
+    ) -> Result<T, BuildError> {
+        if let Ok(value) = &result {
+            tell(value);
+        }
+        self.end(result)
+    }
+
+    /// Ends it.
+    pub(crate) fn end<T>(mut self, result: Result<T, BuildError>) -> Result<T, BuildError> {
+        if let Err(error) = &result {
+            self.vertex.error.clone_from(&error.message);
+        }
+        self.finish();
+        result
+    }
+
+    fn finish(&mut self) {
+        self.ended = true;
+        self.vertex.completed = Some(Timestamp::now());
+        self.progress.event(Event::Vertex(self.vertex.clone()));
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.vertex.error = "context canceled".into(); // buildkit wording
+            self.finish();
+        }
+    }
+}
+
+/// An error of a task that did not end.
+pub(crate) fn lost(error: tokio::task::JoinError) -> BuildError {
+    BuildError::new(ErrorKind::Internal, format!("a task of the build failed: {error}"))
+}
+
+/// Runs what blocks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BuildError> + Send + 'static,
+) -> Result<T, BuildError> {
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}

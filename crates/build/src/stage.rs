@@ -1,0 +1,487 @@
+//! One stage: its base, and its instructions in order.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use silo_dockerfile::ast::{Instruction, Located};
+use silo_dockerfile::{Expander, Span};
+use silo_oci::image::{Empty, Healthcheck};
+use silo_oci::platform::Platform;
+use silo_oci::reference::Reference;
+use silo_types::{Error, ErrorKind};
+
+use crate::context::ContextRef;
+use crate::job::{Job, Work};
+use crate::outcome::BuildError;
+use crate::plan::{Origin, PROXIES, PlannedStage};
+use crate::progress::{NoteKind, Step};
+use crate::state::State;
+
+/// One instruction on its way.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) job: &'a Arc<Job>,
+    pub(crate) stage: &'a PlannedStage,
+    /// Its text as written.
+    pub(crate) source: &'a str,
+    pub(crate) span: Span,
+    /// What people see of it.
+    pub(crate) title: String,
+    /// For the classic output; triggers of a base image have none of their own.
+    pub(crate) step: Option<Step>,
+    /// Nothing is taken from the cache.
+    pub(crate) no_cache: bool,
+}
+
+impl Turn<'_> {
+    /// Begins its work.
+    pub(crate) fn work(&self) -> Work {
+        self.job.work(&self.title, self.step.clone())
+    }
+
+    /// An error of this instruction.
+    pub(crate) fn error(&self, error: impl Into<BuildError>) -> BuildError {
+        let mut error = error.into();
+        error.location.get_or_insert_with(|| self.job.location(self.span));
+        error
+    }
+}
+
+fn invalid(message: impl Into<String>) -> BuildError {
+    BuildError::new(ErrorKind::InvalidParameter, message)
+}
+
+impl Job {
+    /// The result of a stage, which is built once whoever asks for it.
+    pub(crate) fn stage(
+        self: &Arc<Self>,
+        index: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<Arc<State>, BuildError>> + Send + '_>> {
+        Box::pin(async move {
+            let build = || async { self.build_stage(index).await.map(Arc::new) };
+            self.stages[index].get_or_init(build).await.clone()
+        })
+    }
+
+    async fn build_stage(self: &Arc<Self>, index: usize) -> Result<State, BuildError> {
+        let stage = &self.plan.stages[index];
+        let lines = &stage.stage.instructions;
+        let makes_vertex = |line: &&Located<Instruction>| {
+            matches!(
+                line.node,
+                Instruction::Run(_)
+                    | Instruction::Copy(_)
+                    | Instruction::Add(_)
+                    | Instruction::Workdir(_)
+            )
+        };
+        let count = 1 + lines.iter().filter(makes_vertex).count();
+        let mut number = 1;
+        let mut state = self.base(stage, count).await?;
+        let no_cache = self.request.no_cache || self.is_filtered(stage);
+        let triggers = state.config().on_build.take().unwrap_or_default();
+        for text in &triggers {
+            let trigger = silo_dockerfile::parse_trigger(text).map_err(|error| {
+                let mut error = invalid(error.to_string());
+                error.location = Some(self.location(stage.stage.span));
+                error
+            })?;
+            let turn = Turn {
+                job: self,
+                stage,
+                source: &trigger.source,
+                span: stage.stage.span,
+                title: format!("{} {}", self.prefix(stage, 1, count), trigger.source),
+                step: None,
+                no_cache,
+            };
+            state = self.instruction(turn, state, trigger.node.clone()).await?;
+        }
+        for (at, line) in lines.iter().enumerate() {
+            let mut title = String::new();
+            if makes_vertex(&line) {
+                number += 1;
+                let shown = self.shown(&state, &line.source);
+                title = format!("{} {shown}", self.prefix(stage, number, count));
+            }
+            let step = Step {
+                number: stage.first_step + 1 + at,
+                total: self.plan.total,
+                text: line.source.clone(),
+                line: line.span.start_line,
+            };
+            let turn = Turn {
+                job: self,
+                stage,
+                source: &line.source,
+                span: line.span,
+                title,
+                step: Some(step),
+                no_cache,
+            };
+            state = self.instruction(turn, state, line.node.clone()).await?;
+        }
+        Ok(state)
+    }
+
+    fn is_filtered(&self, stage: &PlannedStage) -> bool {
+        let index = stage.index.to_string();
+        self.request.no_cache_filter.iter().any(|name| {
+            *name == index
+                || stage.stage.name.as_deref().is_some_and(|own| own.eq_ignore_ascii_case(name))
+        })
+    }
+
+    /// `[build 2/5]`.
+    fn prefix(&self, stage: &PlannedStage, number: usize, count: usize) -> String {
+        let name = match &stage.stage.name {
+            Some(name) => format!("{name} "),
+            None if self.plan.stages.len() > 1 => format!("stage-{} ", stage.index),
+            None => String::new(),
+        };
+        let width = count.to_string().len();
+        format!("[{name}{number:>width$}/{count}]")
+    }
+
+    /// An instruction with the variables that have values replaced.
+    fn shown(&self, state: &State, source: &str) -> String {
+        let expander =
+            Expander { raw_quotes: true, keep_unset: true, raw_escapes: true, ..self.plan.expander };
+        let lookup = |name: &str| state.variable(name);
+        let text = expander.word(source, &lookup).unwrap_or_else(|_| source.to_owned());
+        match text.split_once(' ') {
+            Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+            None => text.to_uppercase(),
+        }
+    }
+
+    /// What a stage begins with.
+    async fn base(
+        self: &Arc<Self>,
+        stage: &PlannedStage,
+        count: usize,
+    ) -> Result<State, BuildError> {
+        let step = Step {
+            number: stage.first_step,
+            total: self.plan.total,
+            text: stage.stage.source.clone(),
+            line: stage.stage.span.start_line,
+        };
+        let shown = match &stage.base {
+            Origin::Image(name) => Reference::parse_normalized(name)
+                .map_or_else(|_| name.clone(), |reference| reference.to_string()),
+            _ => stage.base_name.clone(),
+        };
+        let located = |error: BuildError| {
+            let mut error = error;
+            error.location.get_or_insert_with(|| self.location(stage.stage.span));
+            error
+        };
+        if let Origin::Stage(index) = stage.base {
+            let below = self.stage(index).await?;
+            let work = self.work("", Some(step));
+            let mut state = State::clone(&below);
+            state.cmd_set = false;
+            if let Some(platform) = &stage.platform
+                && platform.os != state.image.os
+            {
+                let error = invalid(format!(
+                    "stage {} is for {}, not for {}",
+                    stage.base_name, state.image.os, platform.os
+                ));
+                return work.end(Err(located(error)));
+            }
+            work.note(NoteKind::Image(self.image_id(&state)));
+            return work.end(Ok(state));
+        }
+        let title = format!("{} FROM {shown}", self.prefix(stage, 1, count));
+        let mut work = self.work(&title, Some(step));
+        let state = self.begin(stage, &work).await.map_err(located);
+        if let Ok(state) = &state {
+            work.cached();
+            if state.chain.is_some() {
+                work.note(NoteKind::Image(self.image_id(state)));
+            } else {
+                work.note(NoteKind::Text(" ---> ".into()));
+            }
+        }
+        work.end(state)
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        stage: &PlannedStage,
+        work: &Work,
+    ) -> Result<State, BuildError> {
+        let host = Platform::host();
+        let platform = stage.platform.clone().or_else(|| self.request.platform.clone());
+        match &stage.base {
+            Origin::Stage(_) | Origin::Scratch => {
+                let platform = platform.unwrap_or(host);
+                Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
+            }
+            Origin::Image(name) => self.image_state(name, stage.platform.as_ref(), work),
+            Origin::Context(name) => match self.request.named_contexts.get(name) {
+                Some(ContextRef::Image(image)) => {
+                    self.image_state(image, stage.platform.as_ref(), work)
+                }
+                Some(ContextRef::Empty) | None => {
+                    let platform = platform.unwrap_or(host);
+                    Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
+                }
+                Some(context) => {
+                    let platform = platform.unwrap_or(host);
+                    let state =
+                        State::scratch(&platform.os, &platform.architecture, &platform.variant);
+                    let context = self.builder.files_of(context).await?;
+                    let tree = self.named_tree(name, &context).await?;
+                    self.layer_of_tree(state, tree).await
+                }
+            },
+        }
+    }
+
+    /// The state of an image, which must be in the store.
+    pub(crate) fn image_state(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        work: &Work,
+    ) -> Result<State, BuildError> {
+        let engine = &self.builder.engine;
+        let entry = match engine.image(name) {
+            Ok(entry) => entry,
+            Err(error) if error.kind() == ErrorKind::NotFound => match engine.substitute(name) {
+                Some((entry, text)) => {
+                    work.note(NoteKind::Warning(text.clone()));
+                    work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
+                    entry
+                }
+                None => return Err(missing(name)),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let image = &entry.image;
+        if let Some(wanted) = platform
+            && (wanted.os != image.config.os
+                || (!image.config.architecture.is_empty()
+                    && wanted.architecture != image.config.architecture))
+        {
+            // docker wording
+            return Err(BuildError::new(
+                ErrorKind::NotFound,
+                format!(
+                    "image with reference {name} was found but does not match the specified platform: wanted {}/{}, actual: {}/{}",
+                    wanted.os, wanted.architecture, image.config.os, image.config.architecture
+                ),
+            ));
+        }
+        let lease = engine.store().lease();
+        for layer in &image.chain {
+            lease.hold(*layer);
+        }
+        Ok(State::of_image(image, lease))
+    }
+
+    /// Carries out one instruction.
+    async fn instruction(
+        self: &Arc<Self>,
+        turn: Turn<'_>,
+        mut state: State,
+        mut instruction: Instruction,
+    ) -> Result<State, BuildError> {
+        let expanded = {
+            let lookup = |name: &str| state.variable(name);
+            instruction.expand(&self.plan.expander, &lookup)
+        };
+        expanded.map_err(|error| turn.error(invalid(error.to_string())))?;
+        match instruction {
+            Instruction::Run(run) => self.run(&turn, state, run).await,
+            Instruction::Copy(copy) => self.copy(&turn, state, copy.into()).await,
+            Instruction::Add(add) => self.copy(&turn, state, add.into()).await,
+            Instruction::Workdir(path) => self.workdir(&turn, state, &path).await,
+            other => {
+                let work = self.work("", turn.step.clone());
+                let done = self.configure(&turn, &mut state, other);
+                if done.is_ok() {
+                    work.note(NoteKind::Image(self.image_id(&state)));
+                }
+                work.end(done.map_err(|error| turn.error(error)))?;
+                Ok(state)
+            }
+        }
+    }
+
+    /// An instruction that changes the configuration only.
+    fn configure(
+        &self,
+        turn: &Turn<'_>,
+        state: &mut State,
+        instruction: Instruction,
+    ) -> Result<(), BuildError> {
+        match instruction {
+            Instruction::Arg(definitions) => {
+                let mut shown = Vec::new();
+                for definition in definitions {
+                    let name = &definition.key;
+                    self.use_argument(name);
+                    let given = self.request.args.get(name);
+                    let value = match (given, &definition.value) {
+                        (Some(Some(value)), _) => Some(value.clone()),
+                        // Given without a value: the client has none either.
+                        (_, Some(default)) => {
+                            let lookup = |name: &str| state.variable(name);
+                            let word = self.plan.expander.word(default, &lookup);
+                            Some(word.map_err(|error| invalid(error.to_string()))?)
+                        }
+                        (_, None) => self.plan.globals.get(name).cloned(),
+                    };
+                    shown.push(match &value {
+                        Some(value) => format!("{name}={value}"),
+                        None => name.clone(),
+                    });
+                    state.declare(name, value);
+                }
+                state.note(format!("ARG {}", shown.join(" ")), false);
+            }
+            Instruction::Env(pairs) => {
+                let mut shown = String::from("ENV");
+                for pair in pairs {
+                    shown.push_str(&format!(" {}={}", pair.key, pair.value));
+                    state.set_env(&pair.key, &pair.value);
+                }
+                state.note(shown, false);
+            }
+            Instruction::Label(pairs) => {
+                let mut shown = String::from("LABEL");
+                for pair in pairs {
+                    shown.push_str(&format!(" {}={}", pair.key, pair.value));
+                    state.config().labels.insert(pair.key, pair.value);
+                }
+                state.note(shown, false);
+            }
+            Instruction::Cmd(command) => {
+                let (words, escaped) = state.command(&command);
+                state.note(format!("CMD {}", quoted(&words)), false);
+                state.config().args_escaped = escaped;
+                state.config().cmd = Some(words);
+                state.cmd_set = true;
+            }
+            Instruction::Entrypoint(command) => {
+                let (words, escaped) = state.command(&command);
+                state.note(format!("ENTRYPOINT {}", quoted(&words)), false);
+                state.config().args_escaped = escaped;
+                state.config().entrypoint = (!words.is_empty()).then_some(words);
+                if !state.cmd_set {
+                    state.config().cmd = None;
+                }
+            }
+            Instruction::Expose(words) => {
+                let ports = silo_dockerfile::expose::ports(&words)
+                    .map_err(|error| invalid(error.to_string()))?;
+                state.note(format!("EXPOSE {}", words.join(" ")), false);
+                for port in ports {
+                    state.config().exposed_ports.insert(port, Empty {});
+                }
+            }
+            Instruction::Volume(paths) => {
+                state.note(format!("VOLUME [{}]", paths.join(" ")), false);
+                for path in paths {
+                    if path.is_empty() {
+                        // buildkit wording
+                        return Err(invalid("VOLUME specified can not be an empty string"));
+                    }
+                    state.config().volumes.insert(path, Empty {});
+                }
+            }
+            Instruction::User(user) => {
+                state.note(format!("USER {user}"), false);
+                state.config().user = user;
+            }
+            Instruction::StopSignal(signal) => {
+                silo_engine::builds::check_signal(&signal)?;
+                state.note(format!("STOPSIGNAL {signal}"), false);
+                state.config().stop_signal = signal;
+            }
+            Instruction::Shell(words) => {
+                state.note(format!("SHELL [{}]", words.join(" ")), false);
+                state.config().shell = Some(words);
+            }
+            Instruction::HealthCheck(check) => {
+                state.note(turn.source, false);
+                let nanos = |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(0);
+                state.config().healthcheck = Some(Healthcheck {
+                    test: Some(check.test).filter(|test| !test.is_empty()),
+                    interval: nanos(check.interval),
+                    timeout: nanos(check.timeout),
+                    start_period: nanos(check.start_period),
+                    start_interval: nanos(check.start_interval),
+                    retries: check.retries.into(),
+                });
+            }
+            Instruction::OnBuild(text) => {
+                state.note(format!("ONBUILD {text}"), false);
+                state.config().on_build.get_or_insert_default().push(text);
+            }
+            Instruction::Maintainer(name) => {
+                state.note(format!("MAINTAINER {name}"), false);
+                state.image.author = name;
+            }
+            Instruction::Run(_)
+            | Instruction::Copy(_)
+            | Instruction::Add(_)
+            | Instruction::Workdir(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Variables of a `RUN` that no `ARG` has to declare.
+    pub(crate) fn proxies(&self) -> Vec<(String, String)> {
+        let given = |name: &&str| self.request.args.get(*name).cloned().flatten();
+        PROXIES
+            .iter()
+            .filter_map(|name| given(name).map(|value| ((*name).to_owned(), value)))
+            .collect()
+    }
+}
+
+/// The error for an image that is not in the store.
+pub(crate) fn missing(name: &str) -> BuildError {
+    let reference = match Reference::parse_normalized(name) {
+        Ok(reference) => reference,
+        Err(error) => {
+            // buildkit wording
+            return invalid(format!("failed to parse stage name {name:?}: {error}"));
+        }
+    };
+    let mut error = BuildError::new(
+        ErrorKind::NotFound,
+        format!("{reference}: not found: it is not in the store, and this version of Silo has no registries"),
+    );
+    // docker wording
+    error.classic = Some(format!(
+        "pull access denied for {}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+        reference.familiar_name()
+    ));
+    error
+}
+
+/// Words as Go's `%q` writes a list.
+fn quoted(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| silo_dockerfile::quote::go(word)).collect();
+    format!("[{}]", words.join(" "))
+}
+
+impl From<silo_dockerfile::ParseError> for BuildError {
+    fn from(error: silo_dockerfile::ParseError) -> Self {
+        Self::new(ErrorKind::InvalidParameter, error.message)
+    }
+}
+
+/// An error of files as one of the build.
+impl From<crate::copy::CopyError> for BuildError {
+    fn from(error: crate::copy::CopyError) -> Self {
+        Error::from_kind(error).into()
+    }
+}
