@@ -4,7 +4,7 @@ use hyper::Method;
 use silo_types::Error;
 
 use crate::handlers::{
-    absent, archive, attach, buildkit, containers, exec, images, networks, system, volumes, windows,
+    absent, archive, attach, build, buildkit, containers, exec, images, networks, system, volumes, windows,
 };
 use crate::request::Request;
 use crate::respond::Answer;
@@ -104,9 +104,15 @@ async fn head(segments: &[&str], request: Request) -> Answer {
 async fn post(segments: &[&str], request: Request) -> Answer {
     match segments {
         ["auth"] => absent::auth(),
-        ["build"] => Err(absent::build()),
-        ["build", "prune"] => absent::build_prune(&request),
-        ["build", "cancel"] => Err(absent::build()),
+        ["build"] => build::build(request).await,
+        ["build", "prune"] => {
+            since(&request, 31)?;
+            build::prune(request).await
+        }
+        ["build", "cancel"] => {
+            since(&request, 39)?;
+            build::cancel(&request)
+        }
         ["session"] => buildkit::session(request),
         ["grpc"] => buildkit::grpc(request),
         ["commit"] => images::commit(request).await,

@@ -120,9 +120,10 @@ impl Builder {
         }
         let stop = Arc::new(Notify::new());
         let registered = Registered { builder: self, id: id.clone() };
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id, Arc::clone(&stop));
-        drop(running);
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, Arc::clone(&stop));
         let outcome = tokio::select! {
             outcome = self.run(request, progress) => outcome,
             () = stop.notified() => {

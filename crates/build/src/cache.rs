@@ -245,6 +245,15 @@ impl Cache {
             .map_err(failed("record"))
     }
 
+    /// Whether there is such an alias, whatever it leads to.
+    pub(crate) fn has_alias(&self, key: &str) -> Result<bool, Error> {
+        self.lock()
+            .db
+            .prepare_cached("SELECT 1 FROM aliases WHERE key = ?1")
+            .and_then(|mut statement| statement.exists([key]))
+            .map_err(failed("look up"))
+    }
+
     /// Forgets records; their layers go with the store's next collection.
     pub(crate) fn forget(&self, keys: &[String]) -> Result<(), Error> {
         let mut inner = self.lock();
@@ -254,7 +263,7 @@ impl Cache {
                 .execute("DELETE FROM records WHERE key = ?1", [key])
                 .and_then(|_| {
                     transaction
-                        .execute("DELETE FROM aliases WHERE key = ?1 OR record = ?1", [key])
+                        .execute("DELETE FROM aliases WHERE record IN (?1, '')", [key])
                 })
                 .map_err(failed("forget"))?;
         }

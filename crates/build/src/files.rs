@@ -340,6 +340,11 @@ impl Job {
         work: &mut Work,
     ) -> Result<bool, BuildError> {
         let Some(hit) = self.builder.cache.get(key)? else { return Ok(false) };
+        if let (Some(allowed), Some(chain)) = (&self.allowed, &hit.chain)
+            && !allowed.contains(chain)
+        {
+            return Ok(false);
+        }
         work.cached();
         let changed = hit.chain != state.chain;
         state.pending = Some((hit.created, changed));

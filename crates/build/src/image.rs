@@ -62,11 +62,11 @@ impl Job {
         };
         status("exporting layers", "exporting layers");
         let engine = Arc::clone(&self.builder.engine);
-        let (chain, base, names) = (state.chain, state.base, self.request.tags.clone());
+        let (chain, names) = (state.chain, self.request.tags.clone());
         let store = self.request.store;
         let made = blocking(move || {
             if store {
-                let (image, lease) = engine.put_image(chain, config, base, &names)?;
+                let (image, lease) = engine.put_image(chain, config, &names)?;
                 return Ok((image.id, Some(image.manifest), image.config, lease));
             }
             let mut config = config;

@@ -1,6 +1,6 @@
 //! One build: what all of its stages share, and the telling of how it goes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -38,6 +38,10 @@ pub(crate) struct Job {
     named: Mutex<HashMap<String, Arc<Shared<Arc<Tree>>>>>,
     /// Tells this build's vertices from others'.
     nonce: u64,
+    /// The layers that the cache may give, where it may not give all.
+    pub(crate) allowed: Option<HashSet<Digest>>,
+    /// Images whose steps may be taken.
+    pub(crate) sources: Vec<Arc<silo_engine::images::Entry>>,
     /// Names of build arguments that no stage has asked for.
     pub(crate) unused: Mutex<Vec<String>>,
 }
@@ -71,7 +75,13 @@ impl Job {
             })
             .cloned()
             .collect();
+        let sources: Vec<_> =
+            request.cache_from.iter().filter_map(|name| builder.engine.image(name).ok()).collect();
+        let chains = || sources.iter().flat_map(|entry| entry.image.chain.iter().copied());
+        let allowed = request.cache_from_only.then(|| chains().collect());
         Self {
+            allowed,
+            sources,
             builder: Arc::clone(builder),
             request,
             progress,

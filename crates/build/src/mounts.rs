@@ -504,12 +504,10 @@ impl crate::builder::Builder {
             last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
         };
         // When it was last used.
-        drop(rustix::fs::utimensat(
-            rustix::fs::CWD,
-            directory.join("id"),
-            &now,
-            AtFlags::empty(),
-        ));
+        let id = directory.join("id");
+        rustix::fs::utimensat(rustix::fs::CWD, &id, &now, AtFlags::empty())
+            .map_err(io::Error::from)
+            .map_err(failed("note the use of a cache mount"))?;
         silo_sys::mount::bind_clone(&files, false).map_err(failed("mount a cache"))
     }
 }

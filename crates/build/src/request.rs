@@ -35,8 +35,10 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// Takes nothing from the cache in these stages.
     pub no_cache_filter: Vec<String>,
-    /// Images whose steps may be taken as a cache.
+    /// Images in the store whose steps may be taken as a cache.
     pub cache_from: Vec<String>,
+    /// Takes nothing from the cache that is not in one of these images, as the classic builder.
+    pub cache_from_only: bool,
     /// Looks for newer base images.
     pub pull: bool,
     /// The network of `RUN`: empty or `default`, `none`, `host`, or another mode.
@@ -124,6 +126,7 @@ impl BuildRequest {
             no_cache: false,
             no_cache_filter: Vec::new(),
             cache_from: Vec::new(),
+            cache_from_only: false,
             pull: false,
             network: String::new(),
             extra_hosts: Vec::new(),

@@ -105,18 +105,7 @@ impl Job {
             Network::None => "none".into(),
             Network::Host => "host".into(),
         };
-        let mut mounts = self.mounts(turn, state, run, work).await?;
-        if let Some((name, text)) = &command.script {
-            mounts.script(PIPES, name, text.as_bytes())?;
-        }
-        let key = self.run_key(state, run, &command, &network, &mounts);
-        let turn_lock = self.builder.cache.turn(&key);
-        let _turn = turn_lock.lock().await;
-        if turn.no_cache || !self.apply_hit(state, &key, work)? {
-            self.run_container(turn, state, run, command.words.clone(), &command, network, mounts, &key, work)
-                .await?;
-        }
-        let mut shown = Vec::new();
+        let mut shown = vec!["RUN".to_owned()];
         if !state.args.is_empty() {
             shown.push(format!("|{}", state.args.len()));
             for (name, value) in &state.args {
@@ -124,10 +113,62 @@ impl Job {
                 shown.push(format!("{name}={value}"));
             }
         }
-        shown.extend(command.words);
-        state.note_layer(format!("RUN {} # buildkit", shown.join(" ")));
+        shown.extend(command.words.iter().cloned());
+        let created_by = format!("{} # buildkit", shown.join(" "));
+        let mut mounts = self.mounts(turn, state, run, work).await?;
+        if let Some((name, text)) = &command.script {
+            mounts.script(PIPES, name, text.as_bytes())?;
+        }
+        let key = self.run_key(state, run, &command, &network, &mounts);
+        let turn_lock = self.builder.cache.turn(&key);
+        let _turn = turn_lock.lock().await;
+        let hit = !turn.no_cache
+            && (self.apply_hit(state, &key, work)?
+                || (mounts.key().is_empty() && self.adopt(turn, state, &created_by, &key, work)?));
+        if !hit {
+            self.run_container(turn, state, run, command.words.clone(), &command, network, mounts, &key, work)
+                .await?;
+        }
+        state.note_layer(created_by);
         work.note(NoteKind::Image(self.image_id(state)));
         Ok(())
+    }
+
+    /// Takes the result of a run from an image that the client named, if its history says that it
+    /// was the same on the same layers.
+    fn adopt(
+        &self,
+        turn: &Turn<'_>,
+        state: &mut State,
+        created_by: &str,
+        key: &str,
+        work: &mut Work,
+    ) -> Result<bool, BuildError> {
+        for entry in &self.sources {
+            let image = &entry.image;
+            let below = match &state.chain {
+                None => 0,
+                Some(chain) => match image.chain.iter().position(|layer| layer == chain) {
+                    Some(at) => at + 1,
+                    None => continue,
+                },
+            };
+            let history = image.config.history.iter().filter(|history| !history.empty_layer);
+            let Some(step) = history.clone().nth(below) else { continue };
+            let (Some(chain), true) = (image.chain.get(below), step.created_by == created_by) else {
+                continue;
+            };
+            let Some(held) = self.builder.engine.store().hold_layer(chain) else { continue };
+            work.cached();
+            self.keep(state, key, None, turn, Some(held))?;
+            if let Some(created) = step.created.as_deref().and_then(silo_types::time::parse)
+                && let Ok(created) = i64::try_from(created.as_nanosecond())
+            {
+                state.pending = Some((created, true));
+            }
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// What a run depends on.

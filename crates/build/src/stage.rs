@@ -200,10 +200,9 @@ impl Job {
         let state = self.begin(stage, &work).await.map_err(located);
         if let Ok(state) = &state {
             work.cached();
-            if state.chain.is_some() {
-                work.note(NoteKind::Image(self.image_id(state)));
-            } else {
-                work.note(NoteKind::Text(" ---> ".into()));
+            match state.base {
+                Some(base) => work.note(NoteKind::Image(base)),
+                None => work.note(NoteKind::Text(" ---> ".into())),
             }
         }
         work.end(state)
@@ -302,10 +301,14 @@ impl Job {
             Instruction::Add(add) => self.copy(&turn, state, add.into()).await,
             Instruction::Workdir(path) => self.workdir(&turn, state, &path).await,
             other => {
-                let work = self.work("", turn.step.clone());
+                let mut work = self.work("", turn.step.clone());
                 let done = self.configure(&turn, &mut state, other);
                 if done.is_ok() {
-                    work.note(NoteKind::Image(self.image_id(&state)));
+                    let image = self.image_id(&state);
+                    work.note(NoteKind::Image(image));
+                    if self.was_made_before(&turn, &image)? {
+                        work.cached();
+                    }
                 }
                 work.end(done.map_err(|error| turn.error(error)))?;
                 Ok(state)
@@ -434,6 +437,24 @@ impl Job {
             | Instruction::Workdir(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether an earlier build came by this configuration. Nothing is saved by it; the classic
+    /// output says so.
+    fn was_made_before(
+        &self,
+        turn: &Turn<'_>,
+        image: &silo_types::Digest,
+    ) -> Result<bool, BuildError> {
+        let mut key = crate::cache::KeyBuilder::new("configuration");
+        key.field(image.to_string());
+        let key = key.finish();
+        let cache = &self.builder.cache;
+        let known = cache.has_alias(&key)?;
+        if !known {
+            cache.alias(&key, "")?;
+        }
+        Ok(known && !turn.no_cache && self.allowed.as_ref().is_none_or(|allowed| !allowed.is_empty()))
     }
 
     /// Variables of a `RUN` that no `ARG` has to declare.

@@ -231,6 +231,11 @@ impl Engine {
         &self.http
     }
 
+    /// Removes layers and blobs that nothing needs any more, and tells how many bytes they had.
+    pub async fn collect_garbage(&self) -> Result<u64, Error> {
+        Ok(self.images.collect().await?.bytes)
+    }
+
     /// A directory for a builder's own state.
     pub fn build_directory(&self) -> PathBuf {
         self.config.data_root.join("build")
@@ -367,14 +372,13 @@ impl Engine {
         &self,
         chain: Option<Digest>,
         config: ImageConfig,
-        parent: Option<Digest>,
         names: &[Reference],
     ) -> Result<(silo_store::Image, Lease), Error> {
         let (image, lease) = self.store.derive(chain, config).map_err(Error::from_kind)?;
         let id = image.id;
         let record = match self.images.get(&id) {
             Some(known) => known.record.clone(),
-            None => ImageRecord { parent, ..ImageRecord::default() },
+            None => ImageRecord::default(),
         };
         let is_new = self.images.get(&id).is_none();
         self.images.put(image.clone(), Some(record), names)?;

@@ -247,7 +247,7 @@ impl Images {
     }
 
     /// Removes content that nothing needs, and returns what it was.
-    async fn collect(&self) -> Result<silo_store::Collected, Error> {
+    pub(crate) async fn collect(&self) -> Result<silo_store::Collected, Error> {
         let keep: HashSet<Digest> = self.read().images.keys().copied().collect();
         let store = Arc::clone(&self.store);
         tokio::task::spawn_blocking(move || store.collect(&keep))

@@ -61,22 +61,6 @@ pub(crate) fn checkpoints() -> Error {
     )
 }
 
-/// No builder.
-pub(crate) fn build() -> Error {
-    Error::new(
-        ErrorKind::NotImplemented,
-        "building images is not supported by this version of Silo",
-    )
-}
-
-/// There is no build cache to prune.
-pub(crate) fn build_prune(request: &Request) -> Answer {
-    if !request.at_least(31) {
-        return Err(Error::not_found("page not found"));
-    }
-    respond::json(&json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
-}
-
 fn no_registry(action: &str, name: &str) -> Error {
     Error::new(
         ErrorKind::NotImplemented,

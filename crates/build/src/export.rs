@@ -1,0 +1,73 @@
+//! What a build gives out besides an image in the store: archives, and files.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use silo_store::SaveImage;
+use silo_types::{Digest, Error};
+
+use crate::builder::Builder;
+use crate::context::Tree;
+use crate::outcome::Outcome;
+
+/// An image that is in the store for as long as it is written out.
+struct Stored<'a> {
+    builder: &'a Builder,
+    id: Digest,
+    _lease: silo_store::Lease,
+    was_there: bool,
+}
+
+impl Drop for Stored<'_> {
+    fn drop(&mut self) {
+        // What cannot be forgotten now goes with the next collection.
+        if !self.was_there && self.builder.engine.image(&self.id.to_string()).is_err() {
+            drop(self.builder.engine.store().remove_image(&self.id));
+        }
+    }
+}
+
+impl Builder {
+    fn stored(&self, outcome: &Outcome) -> Result<Stored<'_>, Error> {
+        let was_there = self.engine.store().image(&outcome.image).is_ok();
+        let config = silo_oci::image::ImageConfig::clone(&outcome.config);
+        let (image, lease) =
+            self.engine.store().derive(outcome.chain, config).map_err(Error::from_kind)?;
+        Ok(Stored { builder: self, id: image.id, _lease: lease, was_there })
+    }
+
+    /// Writes an image as `docker save` does, which is an OCI layout too. Blocks.
+    pub fn export_docker(
+        &self,
+        outcome: &Outcome,
+        names: &[String],
+        output: impl Write,
+    ) -> Result<(), Error> {
+        let stored = self.stored(outcome)?;
+        let image = SaveImage { id: stored.id, names: names.to_vec() };
+        self.engine.store().save(&[image], output).map_err(Error::from_kind)
+    }
+
+    /// Writes an image as an OCI layout in a tar. Blocks.
+    pub fn export_oci(
+        &self,
+        outcome: &Outcome,
+        names: &[String],
+        output: impl Write,
+    ) -> Result<(), Error> {
+        self.export_docker(outcome, names, output)
+    }
+
+    /// Writes an image's files as a tar. Blocks.
+    pub fn export_tar(&self, outcome: &Outcome, output: impl Write) -> Result<(), Error> {
+        let tree = self.files(outcome)?;
+        silo_store::tree::export(tree.root(), output).map_err(Error::from_kind)
+    }
+
+    /// An image's files, as a read-only mount that nobody else sees. Blocks.
+    pub fn files(&self, outcome: &Outcome) -> Result<Tree, Error> {
+        let is_windows = outcome.config.os == "windows";
+        let root = self.engine.layers_root(outcome.chain, is_windows)?;
+        Ok(Tree::of(root, Arc::default(), Some(Box::new(Arc::clone(&outcome.lease)))))
+    }
+}
