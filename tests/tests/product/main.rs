@@ -2,6 +2,7 @@
 //!
 //! Every test but those that name a difference passes on a real Docker Engine as well.
 
+mod build;
 mod copy;
 mod crash;
 mod engines;

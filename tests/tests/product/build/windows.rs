@@ -1,0 +1,1 @@
+//! Dockerfiles of Windows images, which Docker has none of on Linux.
