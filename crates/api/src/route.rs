@@ -4,7 +4,8 @@ use hyper::Method;
 use silo_types::Error;
 
 use crate::handlers::{
-    absent, archive, attach, build, buildkit, containers, exec, images, networks, system, volumes, windows,
+    absent, archive, attach, build, buildkit, containers, exec, images, networks, system, volumes,
+    windows,
 };
 use crate::request::Request;
 use crate::respond::Answer;

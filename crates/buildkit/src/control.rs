@@ -21,7 +21,6 @@ use crate::pb::moby::buildkit::v1::{
     ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
     UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
-use crate::pending::Pending as _;
 use crate::service::Service;
 use crate::session::Sessions;
 use crate::solve::Export;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use silo_types::ErrorKind;
 
-pub(crate) use receive::ClientFiles;
+pub(crate) use receive::{ClientFiles, Meter};
 pub(crate) use send::{send_bytes, send_tree};
 pub(crate) use slots::Slots;
 

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -194,6 +195,7 @@ impl Progress for Job {
 pub(crate) struct Jobs {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    count: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -229,6 +231,11 @@ impl Drop for Running {
 }
 
 impl Jobs {
+    /// A number that no other build has.
+    pub(crate) fn number(&self) -> u64 {
+        self.count.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Begins a build.
     pub(crate) fn begin(
         self: &Arc<Self>,

@@ -17,6 +17,7 @@
 
 mod attributes;
 mod caps;
+mod classic;
 mod control;
 mod credentials;
 mod filesync;
@@ -27,26 +28,31 @@ mod job;
 #[expect(missing_docs, reason = "generated")]
 #[allow(warnings, clippy::all, clippy::pedantic, clippy::unwrap_used, reason = "generated")]
 mod pb;
-mod pending;
 mod service;
 mod session;
 mod solve;
 mod status;
+mod subrequest;
+mod upload;
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::Stream;
 use hyper::HeaderMap;
 use hyper::Request;
 use hyper::Response;
 use hyper::body::Incoming;
-use silo_build::Builder;
+use silo_build::{Builder, TarContext};
 use silo_types::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Status;
 use tonic::body::Body;
 use tower_service::Service as _;
 
+use crate::classic::Uploads;
+pub use crate::classic::{ClassicBuild, Piece};
 use crate::filesync::Slots;
 use crate::pb::grpc::health::v1::health_server::{Health, HealthServer};
 use crate::pb::grpc::health::v1::{
@@ -76,6 +82,7 @@ impl BuildKit {
             jobs: Arc::default(),
             history: Arc::default(),
             solver: Arc::new(Solver { builder, slots }),
+            uploads: Uploads::default(),
             worker_id: "silo".to_owned(),
         };
         Ok(Self { service: Arc::new(service) })
@@ -95,6 +102,36 @@ impl BuildKit {
             Ok(description) => self.service.sessions.run(description, stream).await,
             Err(error) => tracing::debug!(%error, "a session"),
         }
+    }
+
+    /// Builds for a client that has a session and asks with `POST /build?version=2`. Dropping the
+    /// stream ends the build.
+    pub async fn build(
+        &self,
+        build: ClassicBuild,
+    ) -> Result<impl Stream<Item = Piece> + Send + use<>, Error> {
+        self.service.classic(build).await
+    }
+
+    /// Takes the archive that is the context of a build, and waits until the build has it.
+    pub async fn upload(
+        &self,
+        build: &str,
+        archive: impl Read + Send + 'static,
+    ) -> Result<(), Error> {
+        let context = self.service.uploads.announce(build);
+        let builder = Arc::clone(&self.service.solver.builder);
+        let unpacked = tokio::task::spawn_blocking(move || builder.unpack(archive)).await;
+        let unpacked = unpacked.map_err(|error| Error::internal(error.to_string()))??;
+        // The build may have ended.
+        let _ended = context.send(unpacked);
+        self.service.uploads.taken(build).await;
+        Ok(())
+    }
+
+    /// The context that came for a build with a request of its own.
+    pub async fn uploaded(&self, build: &str) -> Result<TarContext, Error> {
+        self.service.uploads.take(build).await
     }
 
     /// Answers the calls of a client until the client goes.

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use crate::attributes::Attributes;
 use crate::caps;
+use crate::classic::Uploads;
 use crate::history::History;
 use crate::job::{Job, Jobs};
 use crate::pb::errdefs;
@@ -29,6 +30,7 @@ pub(crate) struct Service {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) history: Arc<History>,
     pub(crate) solver: Arc<Solver>,
+    pub(crate) uploads: Uploads,
     pub(crate) worker_id: String,
 }
 
@@ -105,6 +107,12 @@ impl Service {
                 Ok((HashMap::new(), Some(reference)))
             }
             other => {
+                let asked = self.solver.ask(job, other, request).await;
+                let asked =
+                    asked.map_err(|error| status::with_details(&status::build_error(&error)))?;
+                if let Some(answer) = asked {
+                    return Ok((answer, None));
+                }
                 let detail = errdefs::Subrequest { name: other.to_owned() };
                 Err(status::with_details(&rpc::Status {
                     code: Code::Unimplemented.into(),

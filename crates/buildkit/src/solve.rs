@@ -16,8 +16,8 @@ use crate::attributes::{Attributes, Place, boolean};
 use crate::credentials::ClientCredentials;
 use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree};
 use crate::job::Job;
-use crate::pending::Pending as _;
 use crate::session::Session;
+use crate::upload::Upload;
 
 /// What builds are made with.
 #[derive(Debug)]
@@ -57,9 +57,11 @@ impl Solver {
                 Place::Http(url) => ContextRef::Http(url),
                 Place::Image(image) => ContextRef::Image(image),
                 Place::Empty => ContextRef::Empty,
-                Place::Upload(_) => {
-                    return Err(not_yet("a context from an archive on standard input"));
-                }
+                Place::Upload(id) => ContextRef::Files(Arc::new(Upload::new(
+                    Arc::clone(&self.builder),
+                    Arc::clone(session),
+                    id,
+                ))),
                 Place::Input(_) => return Err(not_yet("the result of another target as context")),
             })
         };

@@ -19,7 +19,10 @@ use crate::request::Request;
 use crate::respond::{self, Answer};
 
 /// A parameter that is JSON.
-fn parameter<T: DeserializeOwned + Default>(request: &Request, name: &str) -> Result<T, Error> {
+pub(super) fn parameter<T: DeserializeOwned + Default>(
+    request: &Request,
+    name: &str,
+) -> Result<T, Error> {
     let text = request.query.get(name);
     if text.is_empty() {
         return Ok(T::default());
@@ -62,8 +65,7 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
         .unwrap_or_default();
     build.labels =
         parameter::<Option<BTreeMap<String, String>>>(request, "labels")?.unwrap_or_default();
-    build.cache_from =
-        parameter::<Option<Vec<String>>>(request, "cachefrom")?.unwrap_or_default();
+    build.cache_from = parameter::<Option<Vec<String>>>(request, "cachefrom")?.unwrap_or_default();
     build.cache_from_only = !build.cache_from.is_empty();
     query.get("target").clone_into(&mut build.target);
     build.no_cache = query.flag("nocache");
@@ -72,9 +74,8 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
     build.extra_hosts = query.all("extrahosts").map(str::to_owned).collect();
     let platform = query.get("platform");
     if !platform.is_empty() {
-        build.platform = Some(platform.parse().map_err(|error| {
-            Error::invalid(format!("{error}"))
-        })?);
+        build.platform =
+            Some(platform.parse().map_err(|error| Error::invalid(format!("{error}")))?);
     }
     build.limits = Limits {
         shm_size: number(request, "shmsize")?,
@@ -94,15 +95,13 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
     }
     if query.flag("squash") {
         // docker wording
-        return Err(Error::invalid(
-            "squash is only supported with experimental mode",
-        ));
+        return Err(Error::invalid("squash is only supported with experimental mode"));
     }
     Ok(build)
 }
 
 /// Where a `remote` parameter leads.
-fn remote(url: &str) -> Result<ContextRef, Error> {
+pub(super) fn remote(url: &str) -> Result<ContextRef, Error> {
     let plain = url.split('#').next().unwrap_or_default();
     let is_http = plain.starts_with("http://") || plain.starts_with("https://");
     if is_http && !plain.ends_with(".git") {
@@ -121,7 +120,7 @@ fn remote(url: &str) -> Result<ContextRef, Error> {
 pub(crate) async fn build(request: Request) -> Answer {
     let mut options = options(&request)?;
     if request.query.get("version") == "2" {
-        return Err(Error::invalid("BuildKit builds go by way of a session and its own API"));
+        return super::buildkit::build(request, options).await;
     }
     let path = match request.query.get("dockerfile") {
         "" => "Dockerfile".to_owned(),
@@ -203,12 +202,18 @@ pub(crate) async fn prune(request: Request) -> Answer {
     let mut options = PruneOptions {
         all: request.query.flag("all"),
         keep_storage: u64::try_from(
-            request.query.number("keep-storage")?.or(request.query.number("reserved-space")?).unwrap_or(0),
+            request
+                .query
+                .number("keep-storage")?
+                .or(request.query.number("reserved-space")?)
+                .unwrap_or(0),
         )
         .unwrap_or(0),
         ..PruneOptions::default()
     };
-    for key in ["until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"] {
+    for key in
+        ["until", "unused-for", "id", "parent", "type", "description", "inuse", "shared", "private"]
+    {
         for value in filters.get(key) {
             options.filters.push((key.to_owned(), value.to_owned()));
         }

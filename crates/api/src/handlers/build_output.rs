@@ -144,7 +144,8 @@ impl Progress for Classic {
             Event::Vertex(vertex) => {
                 let Some(step) = &vertex.step else { return };
                 if !state.steps.contains_key(&vertex.digest) {
-                    let is_from = step.text.get(..4).is_some_and(|w| w.eq_ignore_ascii_case("FROM"));
+                    let is_from =
+                        step.text.get(..4).is_some_and(|w| w.eq_ignore_ascii_case("FROM"));
                     let shown = Shown { number: step.number, is_from, image: None };
                     state.steps.insert(vertex.digest, shown);
                     let text = format!("Step {}/{} : {}\n", step.number, step.total, step.text);

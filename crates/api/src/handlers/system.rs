@@ -17,8 +17,8 @@ pub(crate) fn ping() -> Answer {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    // 1 is the builder behind POST /build; 2 would be BuildKit behind /session.
-    headers.insert(HeaderName::from_static("builder-version"), HeaderValue::from_static("1"));
+    // 1 is the builder behind POST /build alone; 2 is BuildKit behind /session and /grpc.
+    headers.insert(HeaderName::from_static("builder-version"), HeaderValue::from_static("2"));
     headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static("inactive"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("2"));
     Ok(response)

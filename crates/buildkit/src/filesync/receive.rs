@@ -135,7 +135,12 @@ impl Context for ClientFiles {
         Box::pin(async move {
             let mut trees = self.trees.lock().await;
             let key = (filter.follow.clone(), filter.exclude.clone());
-            if let Some(tree) = trees.get(&key) {
+            let had = trees.iter().find(|((follow, exclude), _)| {
+                let among = |path: &String| follow.contains(path);
+                let part = !key.0.is_empty() && key.0.iter().all(among);
+                *exclude == key.1 && (follow.is_empty() || part || *follow == key.0)
+            });
+            if let Some((_, tree)) = had {
                 return Ok(Arc::clone(tree));
             }
             let tree = Arc::new(self.transfer(filter, transfer).await?);
@@ -238,14 +243,14 @@ fn query_escape(text: &str) -> String {
 }
 
 /// Tells how many bytes have come.
-struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     to: &'a Transfer<'a>,
     status: Status,
     told: Option<Instant>,
 }
 
 impl<'a> Meter<'a> {
-    fn new(to: &'a Transfer<'a>, name: String) -> Self {
+    pub(crate) fn new(to: &'a Transfer<'a>, name: String) -> Self {
         let at = Timestamp::now();
         let status = Status {
             vertex: to.vertex,
@@ -260,7 +265,7 @@ impl<'a> Meter<'a> {
         Self { to, status, told: None }
     }
 
-    fn add(&mut self, bytes: usize) {
+    pub(crate) fn add(&mut self, bytes: usize) {
         self.status.current += u64::try_from(bytes).unwrap_or_default();
         if self.told.is_none_or(|told| told.elapsed() >= TICK) {
             self.told = Some(Instant::now());
@@ -268,7 +273,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.status.completed = Some(Timestamp::now());
         self.tell();
     }
