@@ -96,17 +96,26 @@ fn drive(snapshot: &Snapshot, volatile: bool) -> Mount {
     mount("/c", "overlay", "overlay", options)
 }
 
+/// What of a container is still wanted when it has ended and the host goes down.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lasting {
+    /// Its files need not be durable.
+    pub(super) volatile: bool,
+    /// Nobody will read its registry.
+    pub(super) forgets: bool,
+}
+
 /// Makes the specification one of a Windows container.
 pub(super) fn adapt(
     spec: &mut Spec,
     snapshot: &Snapshot,
-    volatile: bool,
+    lasting: Lasting,
     prefix: &Path,
     account: &str,
 ) {
     if let Some(own) = &mut spec.process {
         process(own, control::INIT, account);
-        if volatile {
+        if lasting.forgets {
             own.args.push(VOLATILE.to_owned());
         }
     }
@@ -120,7 +129,7 @@ pub(super) fn adapt(
         mount("/run", "tmpfs", "tmpfs", small("size=16m")),
         mount("/drives", "tmpfs", "tmpfs", small("size=1m")),
         mount("/prefix", "bind", &prefix.to_string_lossy(), bind),
-        drive(snapshot, volatile),
+        drive(snapshot, lasting.volatile),
     ];
     // Before what is mounted on the drives.
     let place = spec
@@ -154,14 +163,15 @@ mod tests {
             ],
             ..Spec::default()
         };
-        adapt(&mut spec, &snapshot, false, Path::new("/containers/x/prefix"), "ContainerUser");
+        adapt(&mut spec, &snapshot, Lasting::default(), Path::new("/containers/x/prefix"), "ContainerUser");
         let order: Vec<_> = spec.mounts.iter().map(|m| m.destination.to_str().unwrap()).collect();
         assert_eq!(order, ["/proc", "/tmp", "/run", "/drives", "/prefix", "/c", "/c/data"]);
         assert_eq!(spec.mounts[5].options[0], "lowerdir=/l/a\\:b/Files:/l/c/Files");
         let process = spec.process.unwrap();
         assert_eq!(process.args, [INIT, ROLE, "0"]);
         let mut volatile = Spec { process: Some(process.clone()), ..Spec::default() };
-        adapt(&mut volatile, &snapshot, true, Path::new("/containers/x/prefix"), "");
+        let lasting = Lasting { volatile: true, forgets: true };
+        adapt(&mut volatile, &snapshot, lasting, Path::new("/containers/x/prefix"), "");
         assert_eq!(volatile.process.unwrap().args, [INIT, ROLE, "0", VOLATILE]);
         assert!(process.env.contains(&"USER=ContainerUser".to_owned()));
         assert!(process.no_new_privileges);

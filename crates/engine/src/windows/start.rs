@@ -117,8 +117,12 @@ impl Engine {
         )
         .map_err(|error| Failure::from(Error::internal(error.message().to_owned())))?;
         let name = account_of(rights).name;
-        let volatile = record.is_ephemeral();
-        spec::adapt(&mut generated, &drive, volatile, &Self::windows_prefix(container), name);
+        let lasting = spec::Lasting {
+            volatile: record.is_ephemeral(),
+            // What a step of a build leaves is committed.
+            forgets: record.host_config.auto_remove,
+        };
+        spec::adapt(&mut generated, &drive, lasting, &Self::windows_prefix(container), name);
         if limited && let Some(process) = &mut generated.process {
             spec::limit_memory(process);
         }
