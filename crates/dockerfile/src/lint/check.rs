@@ -57,8 +57,8 @@ pub fn check(dockerfile: &Dockerfile, config: &Config, context: &Context<'_>) ->
     let mut linter = Linter::new(config.clone());
     let predefined: Variables =
         context.predefined.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    default_bases(dockerfile, &expander, &predefined, &mut linter);
-    let Ok(global) = meta_args(dockerfile, &expander, &predefined, context.args) else {
+    default_bases(dockerfile, expander, &predefined, &mut linter);
+    let Ok(global) = meta_args(dockerfile, expander, &predefined, context.args) else {
         return linter.warnings;
     };
     let mut names: BTreeSet<String> = global.keys().cloned().collect();
@@ -80,7 +80,7 @@ type Variables = BTreeMap<String, String>;
 /// The arguments before the first `FROM`, on top of the predefined ones.
 fn meta_args(
     dockerfile: &Dockerfile,
-    expander: &Expander,
+    expander: Expander,
     predefined: &Variables,
     given: &BTreeMap<String, String>,
 ) -> Result<Variables, ExpandError> {
@@ -106,7 +106,7 @@ fn meta_args(
 /// Every base should be an image's name without any argument given.
 fn default_bases(
     dockerfile: &Dockerfile,
-    expander: &Expander,
+    expander: Expander,
     predefined: &Variables,
     linter: &mut Linter,
 ) {

@@ -40,7 +40,8 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 
 /// The tree as the original's dumper writes it.
 fn dump(nodes: &[Node]) -> String {
-    nodes.iter().map(|node| format!("({})\n", dump_node(node))).collect::<String>()
+    let lines: Vec<String> = nodes.iter().map(|node| format!("({})", dump_node(node))).collect();
+    lines.join("\n")
 }
 
 fn dump_node(node: &Node) -> String {
