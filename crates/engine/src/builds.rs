@@ -73,7 +73,7 @@ impl Workspace {
         let store = &self.engine.store;
         if self.is_windows {
             let changes = silo_store::WindowsChanges::default();
-            let layer = store.commit_windows_layer(&self.snapshot.id, &changes);
+            let layer = store.commit_windows_layer(&self.snapshot.id, &changes, latest);
             return layer.map(Some).map_err(Error::from_kind);
         }
         store.commit_layer(&self.snapshot.id, latest).map_err(Error::from_kind)
@@ -210,7 +210,7 @@ impl StepContainer {
         if windows::is(&self.container.record()) {
             let changes = self.engine.windows_changes(&self.container).await?;
             return blocking(move || {
-                let layer = engine.store.commit_windows_layer(&snapshot, &changes);
+                let layer = engine.store.commit_windows_layer(&snapshot, &changes, latest);
                 layer.map(Some).map_err(Error::from_kind)
             })
             .await;

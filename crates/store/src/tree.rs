@@ -430,6 +430,9 @@ pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let directory = silo_sys::path::open_in_root_no_links(&root, &path, flags, Mode::empty())
             .map_err(|error| failed(&path, error))?;
+        if path.is_empty() && rustix::fs::fstat(&directory).is_ok_and(|s| s.st_mtime >= latest) {
+            rustix::fs::futimens(&directory, &times).map_err(|e| failed(&path, e.into()))?;
+        }
         let mut entries =
             rustix::fs::Dir::read_from(&directory).map_err(|error| failed(&path, error.into()))?;
         while let Some(entry) = entries.read() {

@@ -47,12 +47,17 @@ impl Store {
         self.add_layer(new, parent, config)
     }
 
-    /// Makes a layer of the same, without an image.
+    /// Makes a layer of the same, without an image. No time of a file is later than `latest`,
+    /// seconds since 1970.
     pub fn commit_windows_layer(
         &self,
         snapshot: &str,
         more: &WindowsChanges,
+        latest: Option<i64>,
     ) -> Result<(Arc<Layer>, Lease), Error> {
+        if let Some(latest) = latest {
+            crate::tree::bound_times(&self.snapshot(snapshot)?.upper, latest)?;
+        }
         let (new, parent) = self.pack_windows(snapshot, more)?;
         self.add_layer_alone(new, parent)
     }
