@@ -104,7 +104,9 @@ fn compile(program: &Program, to: &Path) -> Result<(), String> {
     command.args(program.sources.iter().map(|source| Path::new("programs").join(source)));
     command.args(program.libraries.iter().map(|library| format!("-l{library}")));
     run(command, program.name, |error| {
-        format!("{COMPILER}: {error}; it is in Debian's package {PACKAGE}, as root: apt-get install {PACKAGE}")
+        format!(
+            "{COMPILER}: {error}; it is in Debian's package {PACKAGE}, as root: apt-get install {PACKAGE}"
+        )
     })
 }
 

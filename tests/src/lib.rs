@@ -18,7 +18,7 @@ pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use skip::skip;
 pub use winapps::{windows_program, windows_programs};
-pub use windows::{WindowsEngine, windows_data};
+pub use windows::{WindowsEngine, compile_windows, windows_data};
 
 /// Whether this process could hand every capability of the kernel to a container.
 pub fn host_has_every_capability() -> bool {

@@ -4,9 +4,10 @@
 //! an engine that has been set up and has run a container of each base that tests use. A test's
 //! engine works on a copy, in which layers and blobs, which engines never change, are hard links.
 
+use std::io::Write;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::UNIX_EPOCH;
 
 use fs_err as fs;
@@ -67,6 +68,21 @@ impl DerefMut for WindowsEngine {
     fn deref_mut(&mut self) -> &mut Engine {
         &mut self.engine
     }
+}
+
+/// Compiles a program for Windows with the compiler that Silo's own are built by.
+pub fn compile_windows(source: &str, program: &Path) {
+    let mut compiler = Command::new("x86_64-w64-mingw32-gcc")
+        .args(["-O1", "-s", "-xc", "-"])
+        .arg("-o")
+        .arg(program)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the compiler");
+    let mut input = compiler.stdin.take().expect("its input");
+    input.write_all(source.as_bytes()).expect("the source");
+    drop(input);
+    assert!(compiler.wait().expect("its end").success(), "{}", program.display());
 }
 
 /// The data root to copy, made when first asked for and when the engine has changed; else why

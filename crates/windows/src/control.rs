@@ -9,7 +9,7 @@
 //! | `started` | the program | `process`: Windows' process id |
 //! | `exit` | the program | `code`: 32 bits, decimal |
 //! | `error` | the program | `step`, `code` (a Windows error), `message` |
-//! | `request` | process 1 | `event` (`ctrl-c`, `ctrl-break`), `terminal` |
+//! | `request` | process 1, the engine | `event` (`ctrl-c`, `ctrl-break`, `shutdown`), `terminal` |
 //!
 //! One more, `links/`, is for requests of programs (`links.rs`).
 //!
@@ -159,6 +159,8 @@ pub enum Request {
     CtrlC,
     /// The console event of Ctrl-Break.
     CtrlBreak,
+    /// What Windows raises in everybody when it shuts down.
+    Shutdown,
     /// The terminal's new size.
     Resize(Terminal),
 }
@@ -169,6 +171,7 @@ impl Request {
         match self {
             Self::CtrlC => b"event=ctrl-c\0".to_vec(),
             Self::CtrlBreak => b"event=ctrl-break\0".to_vec(),
+            Self::Shutdown => b"event=shutdown\0".to_vec(),
             Self::Resize(size) => format!("terminal={}x{}\0", size.columns, size.rows).into_bytes(),
         }
     }
@@ -211,5 +214,6 @@ mod tests {
         assert_eq!(failure.message, "File not found.");
         assert_eq!(parse_failure(b"step=x\0"), None);
         assert_eq!(Request::CtrlC.to_bytes(), b"event=ctrl-c\0");
+        assert_eq!(Request::Shutdown.to_bytes(), b"event=shutdown\0");
     }
 }

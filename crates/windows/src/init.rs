@@ -66,7 +66,8 @@ fn supervise(name: &str, folder: &Path, volatile: bool) -> io::Result<u8> {
     // Blocked before the child exists, so that no signal of its life is missed.
     let mask = signal::block_all()?;
     // Without it programs are told that a link cannot be made.
-    let links = is_first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
+    let links =
+        is_first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
     let child = signal::spawn_foreground(&command, &mask)?;
     // The child was made while there was one thread.
     if let Some(links) = links {

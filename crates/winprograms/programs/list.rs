@@ -2,7 +2,7 @@
 static BOOT: Program = Program { name: "wineboot.exe", sources: &["boot.c"], libraries: BASE };
 
 /// What the engine runs before it commits a container.
-static SAVE: Program = Program { name: "silo-save.exe", sources: &["save.c"], libraries: BASE };
+static SAVE: Program = Program { name: "silo-save.exe", sources: &["save.c", "registry.c"], libraries: BASE };
 
 /// What the engine runs to see the processes of a container.
 static PROCESSES: Program =
@@ -14,7 +14,18 @@ const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];
 
 /// What lies in `C:\Windows\System32` of base images.
 static PROGRAMS: &[Program] = &[
-    Program { name: "silo-run.exe", sources: &["run.c"], libraries: BASE },
+    Program {
+        name: "silo-run.exe",
+        sources: &[
+            "run.c",
+            "run_control.c",
+            "run_streams.c",
+            "run_console.c",
+            "run_registry.c",
+            "registry.c",
+        ],
+        libraries: BASE,
+    },
     Program {
         name: "certutil.exe",
         sources: &["rt.c", "certutil.c"],

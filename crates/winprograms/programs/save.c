@@ -9,46 +9,25 @@
  *
  * The exit code is 0 when all three are whole, else the status of what failed.
  */
-#include <windows.h>
-#include <winternl.h>
+#include "registry.h"
 
-#include "native.h"
-
-NTSTATUS NTAPI NtOpenKey(HANDLE *, ACCESS_MASK, const OBJECT_ATTRIBUTES *);
-NTSTATUS NTAPI NtSaveKey(HANDLE, HANDLE);
-NTSTATUS NTAPI RtlAdjustPrivilege(ULONG, BOOLEAN, BOOLEAN, BOOLEAN *);
-NTSTATUS NTAPI RtlFormatCurrentUserKeyPath(UNICODE_STRING *);
-
-enum { BACKUP_PRIVILEGE = 17, NAME_LIMIT = 128, PATH_LIMIT = 192 };
+enum { NAME_LIMIT = 128, PATH_LIMIT = 192 };
 
 static WCHAR path[PATH_LIMIT];
 static unsigned folder_length;
 
-static NTSTATUS save(UNICODE_STRING *key_name, const WCHAR *file_name)
+static NTSTATUS save(const UNICODE_STRING *key_name, const WCHAR *file_name)
 {
-    OBJECT_ATTRIBUTES attributes;
-    HANDLE key;
     unsigned i = 0;
-    InitializeObjectAttributes(&attributes, key_name, OBJ_CASE_INSENSITIVE, NULL, NULL);
-    NTSTATUS status = NtOpenKey(&key, KEY_READ, &attributes);
-    if (status < 0)
-        return status;
     for (; file_name[i] && folder_length + i < PATH_LIMIT - 1; i++)
         path[folder_length + i] = file_name[i];
     path[folder_length + i] = 0;
-    HANDLE file = CreateFileW(path, GENERIC_WRITE, 0, NULL, CREATE_ALWAYS, 0, NULL);
-    if (file == INVALID_HANDLE_VALUE)
-        return (NTSTATUS)0xc0000022;
-    status = NtSaveKey(key, file);
-    CloseHandle(file);
-    NtClose(key);
-    return status;
+    return save_key(key_name, path);
 }
 
 void start(void)
 {
     UNICODE_STRING machine, standard, user;
-    BOOLEAN before;
     RtlInitUnicodeString(&machine, L"\\Registry\\Machine");
     RtlInitUnicodeString(&standard, L"\\Registry\\User\\.Default");
     const WCHAR *name = GetCommandLineW();
@@ -60,9 +39,9 @@ void start(void)
     while (*name > ' ' && *name != '"' && *name != '\\' && folder_length < NAME_LIMIT)
         path[folder_length++] = *name++;
     path[folder_length++] = '\\';
-    NTSTATUS status = RtlAdjustPrivilege(BACKUP_PRIVILEGE, TRUE, FALSE, &before);
+    NTSTATUS status = allow_saving();
     if (status >= 0)
-        status = RtlFormatCurrentUserKeyPath(&user);
+        status = current_user(&user);
     if (status >= 0)
         status = save(&machine, L"machine.reg");
     if (status >= 0)

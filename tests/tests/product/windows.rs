@@ -2,6 +2,7 @@
 //! has none on Linux, so all of these are of Silo alone.
 
 mod commands;
+mod console;
 mod copy;
 mod damaged;
 mod errors;

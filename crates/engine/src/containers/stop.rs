@@ -10,10 +10,13 @@ use silo_types::{Error, ErrorKind, Kind};
 use super::start::Cause;
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::signal;
+use crate::{signal, windows};
 
 /// How long a killed container may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// When a Windows container that may take any time to end is told that it is shut down: what
+/// Windows gives programs.
+const SHUTDOWN_AFTER: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Asks a container to end, and kills it when it does not.
@@ -53,14 +56,26 @@ impl Engine {
         let exits = watch.borrow_and_update().exits;
         self.signal(container, signal, true).await?;
         let gone = watch.wait_for(|state| state.exits != exits || !state.running);
-        let in_time = match u64::try_from(timeout) {
-            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), gone).await.is_ok(),
-            Err(_) => {
-                // Nobody else can end the wait: the container outlives it.
-                drop(gone.await);
-                true
+        let mut gone = std::pin::pin!(gone);
+        let mut limit = u64::try_from(timeout).ok().map(Duration::from_secs);
+        let mut in_time = false;
+        if windows::is(&record) {
+            let first = limit.map_or(SHUTDOWN_AFTER, |limit| limit / 2);
+            in_time = tokio::time::timeout(first, gone.as_mut()).await.is_ok();
+            limit = limit.map(|limit| limit.saturating_sub(first));
+            if !in_time {
+                Self::windows_shutdown(container);
             }
-        };
+        }
+        in_time = in_time
+            || match limit {
+                Some(limit) => tokio::time::timeout(limit, gone).await.is_ok(),
+                None => {
+                    // Nobody else can end the wait: the container outlives it.
+                    drop(gone.await);
+                    true
+                }
+            };
         if !in_time {
             self.kill(container).await?;
         }

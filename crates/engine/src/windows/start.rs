@@ -273,6 +273,14 @@ impl Engine {
         }
     }
 
+    /// Tells all programs of a Windows container that it is shut down.
+    pub(crate) fn windows_shutdown(container: &Container) {
+        let folder = process::folder(container, control::INIT);
+        if let Err(error) = folder.request(&control::Request::Shutdown.to_bytes()) {
+            tracing::debug!(container = %container.id, %error, "could not tell of the shutdown");
+        }
+    }
+
     /// Tells a Windows program the new size of its terminal.
     pub(crate) fn windows_resize(
         container: &Container,

@@ -1,5 +1,8 @@
 //! The life of a container: stop, kill, restart, and what is left of it.
 
+use std::mem::MaybeUninit;
+
+use rustix::fs::inotify;
 use silo_tests::WindowsEngine;
 
 use super::{CORE, program, wait, wait_log};
@@ -28,14 +31,49 @@ fn stop_is_ctrl_c() {
         fs_err::remove_file(work.join("got")).expect("remove");
         engine.ok(&["rm", &name]);
     }
-    // One that does not listen is ended when its time is over.
+    // One that does not listen is ended by the event of the shutdown.
     let name = engine.name("deaf");
     let deaf = "process.on('SIGINT', () => {}); console.log('ready'); setInterval(() => {}, 1000)";
     let run = ["run", "-d", "--name", &name, "-v", &node, CORE, "C:\\node\\node.exe", "-e", deaf];
     engine.ok(&run);
     wait_log(&engine, &name, "ready");
     engine.ok(&["stop", "-t", "1", &name]);
-    assert_eq!(engine.inspect(&name)["State"]["ExitCode"], 137);
+    assert_eq!(engine.inspect(&name)["State"]["ExitCode"], 0);
+}
+
+#[test]
+fn a_killed_container_keeps_its_registry() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let name = engine.name("dies");
+    engine.ok(&[&["run", "-d", "--name", &name, CORE], &LONG[..]].concat());
+    let id = engine.inspect(&name)["Id"].as_str().expect("an id").to_owned();
+    let prefix = engine.data_root().join("containers").join(id).join("prefix");
+    // Wine's own writing, each half minute, does not come from there.
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
+    inotify::add_watch(&watch, prefix.join(".silo/0"), inotify::WatchFlags::MOVED_FROM)
+        .expect("a watch");
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    for (key, file) in
+        [("HKLM\\Software\\Kept", "system.reg"), ("HKCU\\Software\\Kept", "user.reg")]
+    {
+        for value in ["first", "second"] {
+            engine.ok(&["exec", &name, "reg", "add", key, "/v", "x", "/d", value, "/f"]);
+            let text = format!("\"x\"=\"{value}\"");
+            loop {
+                let event = events.next().expect("an event");
+                let written = event.file_name().is_some_and(|name| name == c"registry");
+                let registry = fs_err::read_to_string(prefix.join(file)).expect("a file");
+                if written && registry.contains(&text) {
+                    break;
+                }
+            }
+        }
+        engine.ok(&["kill", &name]);
+        engine.ok(&["start", &name]);
+        let seen = engine.ok(&["exec", &name, "reg", "query", key, "/v", "x"]);
+        assert!(seen.contains("second"), "{seen}");
+    }
 }
 
 #[test]
