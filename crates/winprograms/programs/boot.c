@@ -389,11 +389,16 @@ static void load_driver(const WCHAR *file, const WCHAR *text)
     create_driver(&name, (driver_entry)(module + headers->OptionalHeader.AddressOfEntryPoint));
 }
 
-/* That of network interfaces asks the one of networks when it starts, which must be served then. */
-static DWORD WINAPI load_interfaces(void *unused)
+/*
+ * The driver of network interfaces, for which hardly a program asks, and none at once. Its start costs
+ * as much as that of a program: the first program's comes before. It asks the driver of networks,
+ * which must be served then.
+ */
+static DWORD WINAPI load_interfaces(void *stop)
 {
-    (void)unused;
-    load_driver(L"C:\\windows\\system32\\drivers\\ndis.sys", L"\\Driver\\NDIS");
+    enum { RUSH = 300 /* ms */ };
+    if (WaitForSingleObject(stop, RUSH) == WAIT_TIMEOUT)
+        load_driver(L"C:\\windows\\system32\\drivers\\ndis.sys", L"\\Driver\\NDIS");
     return 0;
 }
 
@@ -417,7 +422,7 @@ static void serve_drivers(void)
     if (NtCreateEvent(&loaded, EVENT_ALL_ACCESS, &attributes, NotificationEvent, FALSE) >= 0)
         NtSetEvent(loaded, NULL);
     if (create_driver && serve) {
-        HANDLE thread = CreateThread(NULL, 0, load_interfaces, NULL, 0, NULL);
+        HANDLE thread = CreateThread(NULL, 0, load_interfaces, stop, 0, NULL);
         if (thread)
             NtClose(thread);
         serve(stop);
