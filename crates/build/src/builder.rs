@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use silo_dockerfile::ast::{Dockerfile, Instruction};
 use silo_dockerfile::{MAX_FILE, Span, ignore};
 use silo_engine::Engine;
-use silo_types::{Error, ErrorKind};
+use silo_types::{Digest, Error, ErrorKind};
 use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
 
@@ -120,10 +120,7 @@ impl Builder {
         }
         let stop = Arc::new(Notify::new());
         let registered = Registered { builder: self, id: id.clone() };
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id, Arc::clone(&stop));
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&stop));
         let outcome = tokio::select! {
             outcome = self.run(request, progress) => outcome,
             () = stop.notified() => {
@@ -141,7 +138,7 @@ impl Builder {
     ) -> Result<Outcome, BuildError> {
         let nonce = nonce();
         let main = self.files_of(&request.context).await?;
-        let (name, text) = self.load(&request, &main, &progress, nonce).await?;
+        let (name, text, loading) = self.load(&request, &main, &progress, nonce).await?;
         let text: Arc<[u8]> = text.into();
         let located = |span: Option<Span>, mut error: BuildError| {
             error.location = span.map(|span| Location {
@@ -162,8 +159,8 @@ impl Builder {
             };
             located(error.span, BuildError::new(ErrorKind::InvalidParameter, message))
         })?;
-        let plan = Plan::new(&dockerfile, &request)
-            .map_err(|error| located(error.span, error.into()))?;
+        let plan =
+            Plan::new(&dockerfile, &request).map_err(|error| located(error.span, error.into()))?;
         let exclude = self.ignored(&request, &main, &progress, nonce).await?;
         let filter = Filter { follow: wanted(&dockerfile, &plan), exclude };
         let check = request.check;
@@ -176,7 +173,7 @@ impl Builder {
             (main, filter),
             nonce,
         ));
-        let warnings = job.warnings(&dockerfile);
+        let warnings = job.warnings(&dockerfile, loading);
         if check {
             return job.nothing(warnings);
         }
@@ -203,21 +200,28 @@ impl Builder {
         Ok(outcome)
     }
 
-    /// Name and text of the Dockerfile.
+    /// Name and text of the Dockerfile, and the vertex that was the work.
     async fn load(
         &self,
         request: &BuildRequest,
         main: &Arc<dyn Context>,
         progress: &Arc<dyn Progress>,
         nonce: u64,
-    ) -> Result<(String, Vec<u8>), BuildError> {
-        let (context, path) = match &request.dockerfile {
-            DockerfileSource::Text { name, text } => return Ok((name.clone(), text.clone())),
-            DockerfileSource::InContext { context, path } => (context.as_ref().unwrap_or(main), path),
+    ) -> Result<(String, Vec<u8>, Digest), BuildError> {
+        let path = match &request.dockerfile {
+            DockerfileSource::Text { name, .. } => name,
+            DockerfileSource::InContext { path, .. } => path,
         };
         let path = if path.is_empty() { "Dockerfile" } else { path };
         let title = format!("[internal] load build definition from {path}");
         let work = Work::begin(Arc::clone(progress), &title, nonce, None);
+        let vertex = work.vertex.digest;
+        let context = match &request.dockerfile {
+            DockerfileSource::Text { text, .. } => {
+                return work.end(Ok((path.to_owned(), text.clone(), vertex)));
+            }
+            DockerfileSource::InContext { context, .. } => context.as_ref().unwrap_or(main),
+        };
         let filter = Filter {
             follow: vec![path.to_owned(), format!("{path}.dockerignore"), path.to_lowercase()],
             exclude: Vec::new(),
@@ -234,11 +238,13 @@ impl Builder {
                         None if lower != path => read(&tree, &lower)?,
                         text => text,
                     };
-                    text.map(|text| (path.clone(), text)).ok_or_else(|| {
+                    text.map(|text| (path.clone(), text, vertex)).ok_or_else(|| {
                         // buildkit wording
                         let mut error = BuildError::new(
                             ErrorKind::NotFound,
-                            format!("failed to read dockerfile: open {path}: no such file or directory"),
+                            format!(
+                                "failed to read dockerfile: open {path}: no such file or directory"
+                            ),
                         );
                         // docker wording
                         error.classic = Some(format!("Cannot locate specified Dockerfile: {path}"));
@@ -288,7 +294,10 @@ impl Builder {
             }
         }
         let lines = ignore::lines(&found.unwrap_or_default()).map_err(|error| {
-            BuildError::new(ErrorKind::InvalidParameter, format!("error reading .dockerignore: {error}"))
+            BuildError::new(
+                ErrorKind::InvalidParameter,
+                format!("error reading .dockerignore: {error}"),
+            )
         });
         work.end(lines)
     }

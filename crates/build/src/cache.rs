@@ -262,8 +262,7 @@ impl Cache {
             transaction
                 .execute("DELETE FROM records WHERE key = ?1", [key])
                 .and_then(|_| {
-                    transaction
-                        .execute("DELETE FROM aliases WHERE record IN (?1, '')", [key])
+                    transaction.execute("DELETE FROM aliases WHERE record IN (?1, '')", [key])
                 })
                 .map_err(failed("forget"))?;
         }
@@ -352,7 +351,8 @@ mod tests {
         cache.forget(&["a".into()]).unwrap();
         assert!(cache.get("fast").unwrap().is_none());
         drop(cache);
-        fs_err::write(directory.join("cache.db"), "not a database at all, but long enough").unwrap();
+        fs_err::write(directory.join("cache.db"), "not a database at all, but long enough")
+            .unwrap();
         assert!(Cache::open(&directory, store).unwrap().records().unwrap().is_empty());
     }
 

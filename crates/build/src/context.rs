@@ -74,7 +74,11 @@ impl<T: fmt::Debug + Send + Sync> Keep for T {}
 
 impl Tree {
     /// A tree in a directory that the engine chose. `keep` lives as long as the tree.
-    pub fn open(path: &Path, digests: Arc<Digests>, keep: Option<Box<dyn Keep>>) -> Result<Self, Error> {
+    pub fn open(
+        path: &Path,
+        digests: Arc<Digests>,
+        keep: Option<Box<dyn Keep>>,
+    ) -> Result<Self, Error> {
         let root = silo_sys::path::open_root(path)
             .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
         Ok(Self { root, digests, _keep: keep })

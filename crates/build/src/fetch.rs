@@ -14,13 +14,13 @@ use sha2::{Digest as _, Sha256};
 use silo_archive::{Reader, compress};
 use silo_types::{Error, ErrorKind};
 
+use crate::Boxed;
 use crate::builder::Builder;
 use crate::context::{Context, ContextRef, Digests, Filter, Transfer, Tree};
 use crate::job::{Work, blocking};
 use crate::outcome::BuildError;
 use crate::progress::Stream;
 use crate::scratch::Scratch;
-use crate::Boxed;
 
 /// The name of a file whose URL has none.
 const UNNAMED: &str = "__unnamed__";
@@ -68,7 +68,10 @@ impl GitRef {
         if is_odd(remote) || remote.contains("::") {
             return refused("the repository cannot be named so");
         }
-        if is_odd(reference) || reference.contains("..") || reference.contains(['~', '^', ':', '\\']) {
+        if is_odd(reference)
+            || reference.contains("..")
+            || reference.contains(['~', '^', ':', '\\'])
+        {
             return refused("the reference cannot be named so");
         }
         let leaves = directory.split('/').any(|part| part == "..");
@@ -280,9 +283,11 @@ async fn git(
         let mut command = tokio::process::Command::new("git");
         command
             .args(["-c", "protocol.allow=never"])
-            .args(["http", "https", "git", "ssh"].iter().flat_map(|name| {
-                ["-c".to_owned(), format!("protocol.{name}.allow=always")]
-            }))
+            .args(
+                ["http", "https", "git", "ssh"]
+                    .iter()
+                    .flat_map(|name| ["-c".to_owned(), format!("protocol.{name}.allow=always")]),
+            )
             .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"])
             .args(["-c", "init.templateDir=", "-c", "init.defaultBranch=main"])
             .args(arguments)
@@ -338,8 +343,8 @@ async fn git(
         let root = silo_sys::path::open_root(&checkout).map_err(failed)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY;
         let directory = Path::new(&source.directory);
-        let root = silo_sys::path::open_in_root(&root, directory, flags, Mode::empty())
-            .map_err(failed)?;
+        let root =
+            silo_sys::path::open_in_root(&root, directory, flags, Mode::empty()).map_err(failed)?;
         Ok(Tree::of(root, Arc::default(), Some(Box::new(scratch))))
     })
     .await

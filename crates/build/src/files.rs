@@ -165,8 +165,7 @@ impl Job {
             Patterns::new(list)
                 .map_err(|error| BuildError::new(ErrorKind::InvalidParameter, error.to_string()))
         };
-        let exclude =
-            if step.exclude.is_empty() { None } else { Some(patterns(&step.exclude)?) };
+        let exclude = if step.exclude.is_empty() { None } else { Some(patterns(&step.exclude)?) };
 
         let mut local = Vec::new();
         let mut pieces: Vec<Piece> = Vec::new();
@@ -245,7 +244,10 @@ impl Job {
         let pieces = Arc::new(pieces);
         let hashed = Arc::clone(&pieces);
         let digests = blocking(move || {
-            hashed.iter().map(|piece| piece.digest().map_err(Into::into)).collect::<Result<Vec<_>, BuildError>>()
+            hashed
+                .iter()
+                .map(|piece| piece.digest().map_err(Into::into))
+                .collect::<Result<Vec<_>, BuildError>>()
         })
         .await?;
         key.list(&digests);
@@ -409,8 +411,7 @@ impl Job {
         let made = blocking(move || {
             let workspace = engine.workspace(None, windows, false)?;
             let root = workspace.mount()?;
-            let mut copier =
-                Copier::new(root.as_fd(), Options { owner: None, chmod: None, names });
+            let mut copier = Copier::new(root.as_fd(), Options { owner: None, chmod: None, names });
             for found in select(tree.root(), ".", Names::Exact)? {
                 copier.copy(tree.root(), &found, &Filter::default(), "/")?;
             }
@@ -526,7 +527,9 @@ fn find(
             // buildkit wording
             let mut error = BuildError::new(
                 ErrorKind::NotFound,
-                format!("failed to compute cache key: failed to calculate checksum: {shown:?}: not found"),
+                format!(
+                    "failed to compute cache key: failed to calculate checksum: {shown:?}: not found"
+                ),
             );
             let reason = if from_elsewhere {
                 String::new()
@@ -545,21 +548,22 @@ fn find(
         (true, Some((base, pattern))) => (base.to_owned(), Some(pattern)),
         (true, None) => (".".to_owned(), Some(path.as_str())),
     };
-    let include = match include {
-        None => None,
-        Some(pattern) => {
-            let plain = !silo_dockerfile::glob::has_wildcards(pattern)
-                && !silo_dockerfile::glob::has_wildcards(&base);
-            if plain {
-                select(root, &format!("{base}/{pattern}"), source.names).map_err(missing)?;
+    let include =
+        match include {
+            None => None,
+            Some(pattern) => {
+                let plain = !silo_dockerfile::glob::has_wildcards(pattern)
+                    && !silo_dockerfile::glob::has_wildcards(&base);
+                if plain {
+                    select(root, &format!("{base}/{pattern}"), source.names).map_err(missing)?;
+                }
+                let pattern = pattern.trim_start_matches('/');
+                let patterns = Patterns::new([pattern]);
+                Some(patterns.map_err(|error| {
+                    BuildError::new(ErrorKind::InvalidParameter, error.to_string())
+                })?)
             }
-            let pattern = pattern.trim_start_matches('/');
-            let patterns = Patterns::new([pattern]);
-            Some(patterns.map_err(|error| {
-                BuildError::new(ErrorKind::InvalidParameter, error.to_string())
-            })?)
-        }
-    };
+        };
     let found = select(root, &base, source.names).map_err(missing)?;
     Ok(Piece { source: source.clone(), found, filter: Filter { include, exclude }, unpack })
 }

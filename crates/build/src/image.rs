@@ -45,14 +45,17 @@ impl Job {
         let mut config = self.image_of(&state);
         let labels = self.request.labels.iter();
         config.config.labels.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+        if !self.request.store {
+            return self.unstored(&state, config);
+        }
         let work = self.work("exporting to image", None);
         let vertex = work.vertex.digest;
-        let status = |id: &str, name: &str| {
+        let status = |text: &str| {
             let now = jiff::Timestamp::now();
             self.progress.event(Event::Status(Status {
                 vertex,
-                id: id.to_owned(),
-                name: name.to_owned(),
+                id: text.to_owned(),
+                name: text.to_owned(),
                 current: 0,
                 total: 0,
                 at: now,
@@ -60,44 +63,44 @@ impl Job {
                 completed: Some(now),
             }));
         };
-        status("exporting layers", "exporting layers");
+        status("exporting layers");
         let engine = Arc::clone(&self.builder.engine);
         let (chain, names) = (state.chain, self.request.tags.clone());
-        let store = self.request.store;
-        let made = blocking(move || {
-            if store {
-                let (image, lease) = engine.put_image(chain, config, &names)?;
-                return Ok((image.id, Some(image.manifest), image.config, lease));
-            }
-            let mut config = config;
-            let lease = engine.store().lease();
-            let mut diff_ids = Vec::new();
-            let mut next = chain;
-            while let Some(chain) = next {
-                lease.hold(chain);
-                let layer =
-                    engine.store().layer(&chain).map_err(silo_types::Error::from_kind)?;
-                diff_ids.push(layer.diff_id);
-                next = layer.parent;
-            }
-            diff_ids.reverse();
-            config.rootfs = RootFs { diff_ids, ..RootFs::default() };
-            let id = silo_oci::image::digest(&config.to_bytes());
-            Ok((id, None, Arc::new(config), lease))
-        })
-        .await;
-        let made = work.end_with(made, |(image, ..)| {
-            status(&format!("writing image {image}"), &format!("writing image {image}"));
+        let made = blocking(move || Ok(engine.put_image(chain, config, &names)?)).await;
+        let (image, lease) = work.end_with(made, |(image, _)| {
+            status(&format!("writing image {}", image.id));
             for name in &self.request.tags {
-                let text = format!("naming to {name}");
-                status(&text, &text);
+                status(&format!("naming to {name}"));
             }
         })?;
-        let (image, manifest, config, lease) = made;
         Ok(Outcome {
-            image,
-            manifest,
-            config,
+            image: image.id,
+            manifest: Some(image.manifest),
+            config: image.config,
+            chain: state.chain,
+            warnings: Vec::new(),
+            lease: Arc::new(lease),
+        })
+    }
+
+    /// An image that is not in the store, though its layers are.
+    fn unstored(&self, state: &State, mut config: ImageConfig) -> Result<Outcome, BuildError> {
+        let store = self.builder.engine.store();
+        let lease = store.lease();
+        let mut diff_ids = Vec::new();
+        let mut next = state.chain;
+        while let Some(chain) = next {
+            lease.hold(chain);
+            let layer = store.layer(&chain).map_err(silo_types::Error::from_kind)?;
+            diff_ids.push(layer.diff_id);
+            next = layer.parent;
+        }
+        diff_ids.reverse();
+        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+        Ok(Outcome {
+            image: silo_oci::image::digest(&config.to_bytes()),
+            manifest: None,
+            config: Arc::new(config),
             chain: state.chain,
             warnings: Vec::new(),
             lease: Arc::new(lease),
@@ -113,17 +116,13 @@ impl Job {
         Ok(Outcome { image: id, manifest, config, chain, warnings, lease })
     }
 
-    /// Tells what is dubious in the Dockerfile.
-    pub(crate) fn warnings(&self, dockerfile: &Dockerfile) -> Vec<Warning> {
-        if dockerfile.warnings.is_empty() {
-            return Vec::new();
-        }
-        let work = self.work("[internal] check the Dockerfile", None);
+    /// Tells what is dubious in the Dockerfile, as part of the work that `vertex` is.
+    pub(crate) fn warnings(&self, dockerfile: &Dockerfile, vertex: Digest) -> Vec<Warning> {
         let warnings: Vec<Warning> = dockerfile
             .warnings
             .iter()
             .map(|warning| Warning {
-                vertex: work.vertex.digest,
+                vertex,
                 short: warning.short(),
                 detail: vec![warning.rule.description.to_owned()],
                 url: warning.rule.url.to_owned(),
@@ -133,7 +132,6 @@ impl Job {
         for warning in &warnings {
             self.progress.event(Event::Warning(warning.clone()));
         }
-        drop(work.end(Ok(())));
         warnings
     }
 }

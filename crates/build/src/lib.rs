@@ -17,8 +17,8 @@ mod mounts;
 mod outcome;
 mod plan;
 pub mod progress;
-mod request;
 mod prune;
+mod request;
 mod run;
 mod scratch;
 pub mod secret;
@@ -32,8 +32,8 @@ pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};
 pub use progress::{Event, Progress};
-pub use tarball::TarContext;
 pub use request::{BuildRequest, DockerfileSource, Limits};
+pub use tarball::TarContext;
 
 /// A future of a trait's method.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -159,8 +159,7 @@ impl Job {
         let (target, what) = match mount.kind {
             MountKind::Bind => {
                 let target = mount.target.as_deref().unwrap_or_default();
-                let (source, found, digest) =
-                    self.mount_source(turn, mount, work).await?;
+                let (source, found, digest) = self.mount_source(turn, mount, work).await?;
                 mounts.keys.push(digest);
                 let is_windows = source.names == Names::AnyCase;
                 (place(target)?, What::Bind { source, found, is_windows })
@@ -444,7 +443,8 @@ impl crate::builder::Builder {
             key.field(number.to_le_bytes());
             let name = key.finish();
             let lock = {
-                let mut locks = self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut locks =
+                    self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 Arc::clone(locks.entry(name.clone()).or_insert_with(|| Arc::new(RwLock::new(()))))
             };
             match sharing {

@@ -135,9 +135,8 @@ impl Plan {
         let mut stages: Vec<PlannedStage> = Vec::new();
         let lookup = |name: &str| globals.get(name).cloned();
         for (index, stage) in dockerfile.stages.iter().enumerate() {
-            let expand = |text: &str| {
-                expander.word(text, &lookup).map_err(|error| error.at(stage.span))
-            };
+            let expand =
+                |text: &str| expander.word(text, &lookup).map_err(|error| error.at(stage.span));
             let base_name = expand(&stage.base)?;
             if base_name.is_empty() {
                 // buildkit wording
@@ -149,13 +148,10 @@ impl Plan {
                 Some(text) if text.is_empty() => {
                     let shown = stage.platform.as_deref().unwrap_or_default();
                     // buildkit wording
-                    let message =
-                        format!("empty platform value from expression {shown}");
+                    let message = format!("empty platform value from expression {shown}");
                     return Err(error(message, stage));
                 }
-                Some(text) => {
-                    Some(parse_platform(&text).map_err(|message| error(message, stage))?)
-                }
+                Some(text) => Some(parse_platform(&text).map_err(|message| error(message, stage))?),
             };
             let base = origin(&base_name, &stages, request, false);
             stages.push(PlannedStage {
@@ -213,12 +209,7 @@ fn sources(instruction: &Instruction) -> Vec<String> {
 }
 
 /// What a name stands for, where `stages` come before.
-fn origin(
-    name: &str,
-    stages: &[PlannedStage],
-    request: &BuildRequest,
-    numbers: bool,
-) -> Origin {
+fn origin(name: &str, stages: &[PlannedStage], request: &BuildRequest, numbers: bool) -> Origin {
     let lower = name.to_lowercase();
     let known = stages.iter().rposition(|stage| stage.stage.name.as_deref() == Some(&lower));
     if let Some(index) = known {

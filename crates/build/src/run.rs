@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use silo_dockerfile::ast::{Network, Run, Security};
 use silo_docker::containers::Config;
 use silo_docker::host_config::{HostConfig, Resources};
+use silo_dockerfile::ast::{Network, Run, Security};
 use silo_engine::builds::{StepOptions, StepStream};
 use silo_types::ErrorKind;
 
@@ -124,10 +124,21 @@ impl Job {
         let _turn = turn_lock.lock().await;
         let hit = !turn.no_cache
             && (self.apply_hit(state, &key, work)?
-                || (mounts.key().is_empty() && self.adopt(turn, state, &created_by, &key, work)?));
+                || (mounts.key().is_empty()
+                    && self.adopt(turn, state, &created_by, &key, work)?));
         if !hit {
-            self.run_container(turn, state, run, command.words.clone(), &command, network, mounts, &key, work)
-                .await?;
+            self.run_container(
+                turn,
+                state,
+                run,
+                command.words.clone(),
+                &command,
+                network,
+                mounts,
+                &key,
+                work,
+            )
+            .await?;
         }
         state.note_layer(created_by);
         work.note(NoteKind::Image(self.image_id(state)));
@@ -155,7 +166,8 @@ impl Job {
             };
             let history = image.config.history.iter().filter(|history| !history.empty_layer);
             let Some(step) = history.clone().nth(below) else { continue };
-            let (Some(chain), true) = (image.chain.get(below), step.created_by == created_by) else {
+            let (Some(chain), true) = (image.chain.get(below), step.created_by == created_by)
+            else {
                 continue;
             };
             let Some(held) = self.builder.engine.store().hold_layer(chain) else { continue };
@@ -334,7 +346,11 @@ mod tests {
             ("RUN echo hi", &linux, vec!["/bin/sh", "-c", "echo hi"]),
             ("RUN [\"a\", \"b c\"]", &linux, vec!["a", "b c"]),
             ("RUN <<EOF\necho 1\necho 2\nEOF", &linux, vec!["/bin/sh", "-c", "echo 1\necho 2\n"]),
-            ("RUN cat <<A <<B\n1\nA\n2\nB", &linux, vec!["/bin/sh", "-c", "cat <<A <<B\n1\nA\n2\nB"]),
+            (
+                "RUN cat <<A <<B\n1\nA\n2\nB",
+                &linux,
+                vec!["/bin/sh", "-c", "cat <<A <<B\n1\nA\n2\nB"],
+            ),
             ("RUN <<X\n#!/bin/sh\nY\nX", &linux, vec!["/bin/sh", "-c", "/dev/pipes/X"]),
             ("RUN dir \"C:\\x y\"", &windows, vec!["cmd /S /C dir \"C:\\x y\""]),
         ] {

@@ -146,8 +146,12 @@ impl Job {
 
     /// An instruction with the variables that have values replaced.
     fn shown(&self, state: &State, source: &str) -> String {
-        let expander =
-            Expander { raw_quotes: true, keep_unset: true, raw_escapes: true, ..self.plan.expander };
+        let expander = Expander {
+            raw_quotes: true,
+            keep_unset: true,
+            raw_escapes: true,
+            ..self.plan.expander
+        };
         let lookup = |name: &str| state.variable(name);
         let text = expander.word(source, &lookup).unwrap_or_else(|_| source.to_owned());
         match text.split_once(' ') {
@@ -454,7 +458,9 @@ impl Job {
         if !known {
             cache.alias(&key, "")?;
         }
-        Ok(known && !turn.no_cache && self.allowed.as_ref().is_none_or(|allowed| !allowed.is_empty()))
+        Ok(known
+            && !turn.no_cache
+            && self.allowed.as_ref().is_none_or(|allowed| !allowed.is_empty()))
     }
 
     /// Variables of a `RUN` that no `ARG` has to declare.
@@ -478,7 +484,9 @@ pub(crate) fn missing(name: &str) -> BuildError {
     };
     let mut error = BuildError::new(
         ErrorKind::NotFound,
-        format!("{reference}: not found: it is not in the store, and this version of Silo has no registries"),
+        format!(
+            "{reference}: not found: it is not in the store, and this version of Silo has no registries"
+        ),
     );
     // docker wording
     error.classic = Some(format!(

@@ -156,7 +156,11 @@ fn stages_hand_files_on() {
         COPY --from=middle /in/deep/ /again/\n";
     let context = context(&engine, &[("Dockerfile", dockerfile)]);
     built(&engine, &context, &["-t", &tag]);
-    let found = shell(&engine, &tag, "cat /in/deep/file /followed /again/file; readlink /in/link; grep -c root /passwd");
+    let found = shell(
+        &engine,
+        &tag,
+        "cat /in/deep/file /followed /again/file; readlink /in/link; grep -c root /passwd",
+    );
     assert_eq!(found, "made\nmade\nmade\ndeep/file\n1");
     let middle = engine.name("middle");
     built(&engine, &context, &["--target", "middle", "-t", &middle]);
@@ -207,7 +211,10 @@ fn copies_follow_the_rules() {
         ("ls /tree /tree/empty; cat /tree/sub/new", "/tree:\nempty\nsub\ntop\n\n/tree/empty:\nn"),
         ("cat /there/sub/keep /there/sub/new", "old\nn"),
         ("ls /real", "one.txt"),
-        ("stat -c '%u:%g %a' /owned /numbered /file /tree/top", "1000:2000 644\n5:5 644\n0:0 644\n0:0 711"),
+        (
+            "stat -c '%u:%g %a' /owned /numbered /file /tree/top",
+            "1000:2000 644\n5:5 644\n0:0 644\n0:0 711",
+        ),
         ("ls /work; cat /work/renamed", "one.txt\nrenamed\n1"),
         ("cat '/space dir/with space'", "s"),
     ] {
@@ -225,7 +232,8 @@ fn archives_are_unpacked_by_add_alone() {
         COPY files.tar.gz /copied/\n\
         ADD plain.txt /plain/\n\
         ADD files.tar /tarred\n";
-    let context = context(&engine, &[("Dockerfile", dockerfile), ("plain.txt", "p\n"), ("x/y", "z\n")]);
+    let context =
+        context(&engine, &[("Dockerfile", dockerfile), ("plain.txt", "p\n"), ("x/y", "z\n")]);
     for arguments in [["-cf", "files.tar"], ["-czf", "files.tar.gz"]] {
         let status = std::process::Command::new("tar")
             .args(["--owner=12", "--group=34", "-C"])
@@ -238,7 +246,11 @@ fn archives_are_unpacked_by_add_alone() {
         assert!(status.success());
     }
     built(&engine, &context, &["-t", &tag]);
-    let found = shell(&engine, &tag, "cat /added/x/y /tarred/x/y /plain/plain.txt; ls /copied; stat -c %u:%g /added/x/y");
+    let found = shell(
+        &engine,
+        &tag,
+        "cat /added/x/y /tarred/x/y /plain/plain.txt; ls /copied; stat -c %u:%g /added/x/y",
+    );
     assert_eq!(found, "z\nz\np\nfiles.tar.gz\n12:34");
     engine.ok(&["rmi", "-f", &tag]);
 }
@@ -277,10 +289,20 @@ fn failures_say_what_failed() {
         silo_tests::Kind::Silo => "pull access denied for silo-test/not-there",
         silo_tests::Kind::Docker => "",
     };
-    let file = |text: &str| context(&engine, &[("Dockerfile", text), (".dockerignore", "hidden\n"), ("hidden", "")]);
+    let file = |text: &str| {
+        context(&engine, &[("Dockerfile", text), (".dockerignore", "hidden\n"), ("hidden", "")])
+    };
     for (dockerfile, code, message) in [
-        ("FROM busybox\nRUN exit 3\n", 3, "The command '/bin/sh -c exit 3' returned a non-zero code: 3"),
-        ("FROM busybox\nCOPY nothing /\n", 1, "COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: file does not exist"),
+        (
+            "FROM busybox\nRUN exit 3\n",
+            3,
+            "The command '/bin/sh -c exit 3' returned a non-zero code: 3",
+        ),
+        (
+            "FROM busybox\nCOPY nothing /\n",
+            1,
+            "COPY failed: file not found in build context or excluded by .dockerignore: stat nothing: file does not exist",
+        ),
         ("FROM busybox\nCOPY hidden /\n", 1, "stat hidden: file does not exist"),
         ("FROM busybox\nFROB x\n", 1, "unknown instruction: FROB"),
         ("RUN x\n", 1, "no build stage in current context"),
@@ -316,7 +338,8 @@ fn contexts_come_as_archives() {
         assert_eq!(outcome.code, 0, "{compress}: {}", outcome.stderr);
         assert_eq!(shell(&engine, &tag, "cat /a"), "from a tar");
     }
-    let outcome = with_input(&engine, &["build", "-t", &tag, "-"], b"FROM busybox\nRUN echo only > /a\n");
+    let outcome =
+        with_input(&engine, &["build", "-t", &tag, "-"], b"FROM busybox\nRUN echo only > /a\n");
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert_eq!(shell(&engine, &tag, "cat /a"), "only");
     engine.ok(&["rmi", "-f", &tag]);
@@ -346,10 +369,12 @@ fn with_input(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {
 fn triggers_run_in_images_made_from_it() {
     let engine = Engine::start();
     let (parent, child) = (engine.name("parent"), engine.name("child"));
-    let files = [("Dockerfile", "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN cp /f /g\n"), ("f", "x\n")];
+    let files =
+        [("Dockerfile", "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN cp /f /g\n"), ("f", "x\n")];
     let first = context(&engine, &files);
     built(&engine, &first, &["-t", &parent]);
-    let second = context(&engine, &[("Dockerfile", &format!("FROM {parent}\nRUN cat /g\n")), ("f", "x\n")]);
+    let second =
+        context(&engine, &[("Dockerfile", &format!("FROM {parent}\nRUN cat /g\n")), ("f", "x\n")]);
     built(&engine, &second, &["-t", &child]);
     assert_eq!(shell(&engine, &child, "cat /g"), "x");
     assert_eq!(engine.inspect(&child)["Config"]["OnBuild"], serde_json::Value::Null);
@@ -367,8 +392,16 @@ fn options_reach_the_steps() {
         RUN test $(ls /sys/class/net | wc -l) = 1\n";
     let context = context(&engine, &[("Dockerfile", dockerfile)]);
     let arguments = [
-        "--add-host", "example.test:10.1.2.3", "--shm-size", "32m", "--ulimit", "nofile=123:123",
-        "--network", "none", "-t", &tag,
+        "--add-host",
+        "example.test:10.1.2.3",
+        "--shm-size",
+        "32m",
+        "--ulimit",
+        "nofile=123:123",
+        "--network",
+        "none",
+        "-t",
+        &tag,
     ];
     built(&engine, &context, &arguments);
     engine.ok(&["rmi", "-f", &tag]);

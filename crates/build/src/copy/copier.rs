@@ -15,7 +15,9 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::CopyError;
@@ -95,9 +97,8 @@ impl<'a> Copier<'a> {
         } else if let Some(parent) = target.parent() {
             self.make_directories(parent)?;
         }
-        let opened = |path: &Path| {
-            resolve::directory(self.root, path).map_err(CopyError::io("open", path))
-        };
+        let opened =
+            |path: &Path| resolve::directory(self.root, path).map_err(CopyError::io("open", path));
         if from_directory {
             if !into && there.is_some() {
                 // buildkit wording
@@ -202,8 +203,7 @@ impl<'a> Copier<'a> {
             }
             let make = || -> io::Result<()> {
                 let parent = resolve::directory(self.root, &above)?;
-                let mode =
-                    self.options.chmod.as_ref().map_or(0o755, Chmod::of_new_directories);
+                let mode = self.options.chmod.as_ref().map_or(0o755, Chmod::of_new_directories);
                 rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
                 let (uid, gid) = self.options.owner.unwrap_or((0, 0));
                 let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -264,8 +264,7 @@ impl<'a> Copier<'a> {
                 }
                 continue;
             }
-            let flags =
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let source = rustix::fs::openat(&level.source, &name, flags, Mode::empty())
                 .map_err(CopyError::io("open", &there))?;
             levels.push(Level { source, stat, name, target: None, made: false });
@@ -302,8 +301,7 @@ impl<'a> Copier<'a> {
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(CopyError::io("make directory", shown)(error)),
             }
-            let flags =
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let target = match rustix::fs::openat(parent, &name, flags, Mode::empty()) {
                 Ok(target) => target,
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -359,7 +357,9 @@ impl<'a> Copier<'a> {
                 let kind = if kind == FileType::Socket { FileType::Fifo } else { kind };
                 let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
                 if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
-                    return Err(io::Error::other("a device 0:0, which overlay takes for a whiteout"));
+                    return Err(io::Error::other(
+                        "a device 0:0, which overlay takes for a whiteout",
+                    ));
                 }
                 rustix::fs::mknodat(directory, name, kind, mode, stat.st_rdev)?;
             }
@@ -468,12 +468,7 @@ fn times(
 }
 
 /// Copies the bytes, by the kernel where it can.
-fn copy_content(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    stat: &Stat,
-    buffer: &mut Vec<u8>,
-) -> io::Result<()> {
+fn copy_content(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Vec<u8>) -> io::Result<()> {
     const PIECE: usize = 256 << 10;
     let mut left = u64::try_from(stat.st_size).unwrap_or(0);
     let mut by_kernel = left > 64 << 10;

@@ -83,8 +83,7 @@ impl<'a> Hasher<'a> {
                 self.node(directory.as_fd(), &name, &stat)?;
             }
             if is_directory(&stat) && verdict.descend {
-                let flags =
-                    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let opened = rustix::fs::openat(directory, &name, flags, Mode::empty())?;
                 self.children(&opened, &below, filter)?;
             }
@@ -103,8 +102,7 @@ impl<'a> Hasher<'a> {
                 self.field(target.as_bytes());
             }
             FileType::RegularFile => {
-                let flags =
-                    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let version = version(stat);
                 let digest = match self.digests.get(&version) {
                     Some(digest) => digest,

@@ -23,7 +23,11 @@ pub(crate) enum Names {
 }
 
 /// A name as an entry of a directory has it, which on Windows may be spelled otherwise.
-pub(crate) fn spelled(directory: BorrowedFd<'_>, name: &OsStr, names: Names) -> io::Result<OsString> {
+pub(crate) fn spelled(
+    directory: BorrowedFd<'_>,
+    name: &OsStr,
+    names: Names,
+) -> io::Result<OsString> {
     if names == Names::Exact
         || rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     {

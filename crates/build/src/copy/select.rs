@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Stat;
 use silo_dockerfile::glob::{Glob, has_wildcards};
 
-use super::resolve::{self, Names};
 use super::CopyError;
+use super::resolve::{self, Names};
 
 /// A file or directory that a source names.
 #[derive(Debug, Clone)]
@@ -79,7 +79,8 @@ pub(crate) fn select(
     let Some(base) = find(root, &start, names)? else { return Ok(Vec::new()) };
     let mut level = vec![base.path];
     for pattern in &parts[plain..] {
-        let pattern = if names == Names::AnyCase { pattern.to_lowercase() } else { (*pattern).to_owned() };
+        let pattern =
+            if names == Names::AnyCase { pattern.to_lowercase() } else { (*pattern).to_owned() };
         // As in Go, a pattern that is broken matches nothing.
         let Ok(glob) = Glob::new(&pattern) else { return Ok(Vec::new()) };
         let mut next = Vec::new();
@@ -144,7 +145,11 @@ mod tests {
             found.iter().map(|found| found.path.display().to_string()).collect()
         };
         assert_eq!(paths("a/*.txt"), ["a/1.txt", "a/2.txt"]);
-        assert_eq!(paths("*/1.txt"), ["a/1.txt", "b/1.txt"], "links to directories are not searched");
+        assert_eq!(
+            paths("*/1.txt"),
+            ["a/1.txt", "b/1.txt"],
+            "links to directories are not searched"
+        );
         assert_eq!(paths("link/1.txt"), ["a/1.txt"]);
         assert_eq!(paths("lin?"), ["a"]);
         assert_eq!(paths("star\\*"), ["star*"]);

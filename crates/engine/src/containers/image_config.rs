@@ -56,10 +56,11 @@ fn fill(config: &mut Config, image: &ContainerConfig) {
         }
     }
     if config.entrypoint.is_empty() {
-        if config.cmd.is_empty()
-            && let Some(cmd) = &image.cmd
-        {
-            config.cmd = cmd.clone().into();
+        if config.cmd.is_empty() {
+            if let Some(cmd) = &image.cmd {
+                config.cmd = cmd.clone().into();
+            }
+            config.args_escaped = image.args_escaped;
         }
         if config.entrypoint.is_null()
             && let Some(entrypoint) = &image.entrypoint

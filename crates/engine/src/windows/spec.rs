@@ -163,7 +163,13 @@ mod tests {
             ],
             ..Spec::default()
         };
-        adapt(&mut spec, &snapshot, Lasting::default(), Path::new("/containers/x/prefix"), "ContainerUser");
+        adapt(
+            &mut spec,
+            &snapshot,
+            Lasting::default(),
+            Path::new("/containers/x/prefix"),
+            "ContainerUser",
+        );
         let order: Vec<_> = spec.mounts.iter().map(|m| m.destination.to_str().unwrap()).collect();
         assert_eq!(order, ["/proc", "/tmp", "/run", "/drives", "/prefix", "/c", "/c/data"]);
         assert_eq!(spec.mounts[5].options[0], "lowerdir=/l/a\\:b/Files:/l/c/Files");

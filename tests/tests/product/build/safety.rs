@@ -18,7 +18,11 @@ fn links_of_a_context_lead_nowhere_else() {
     symlink(&secret, context.join("tree/absolute")).expect("a link");
     symlink("../../../../../../../../../../etc/shadow", context.join("dir/up")).expect("a link");
     built(&engine, &context, &["-t", &tag]);
-    let found = shell(&engine, &tag, "readlink /dir/up; cat /tree/absolute /dir/up 2>/dev/null || echo none");
+    let found = shell(
+        &engine,
+        &tag,
+        "readlink /dir/up; cat /tree/absolute /dir/up 2>/dev/null || echo none",
+    );
     assert_eq!(found, "../../../../../../../../../../etc/shadow\nnone");
     for source in ["tree/absolute", "dir/up", "../secret", "/../../etc/shadow"] {
         fs::write(context.join("Dockerfile"), format!("FROM busybox\nCOPY {source} /out\n"))
@@ -42,7 +46,11 @@ fn destinations_stay_in_the_image() {
     );
     let context = context(&engine, &[("Dockerfile", &dockerfile), ("f", "f"), ("t", "t")]);
     let status = std::process::Command::new("tar")
-        .arg("-C").arg(&context).args(["-cf", "t.tar", "t"]).current_dir(&context).status();
+        .arg("-C")
+        .arg(&context)
+        .args(["-cf", "t.tar", "t"])
+        .current_dir(&context)
+        .status();
     assert!(status.expect("run tar").success());
     built(&engine, &context, &["-t", &tag]);
     assert_eq!(fs::read_dir(&outside).expect("a directory").count(), 0);
@@ -109,7 +117,8 @@ fn sources_of_mounts_stay_inside() {
         let list = shell(&engine, &tag, "cat /list");
         assert!(!list.contains("boot"), "{mount}: {list}");
     }
-    let context = context(&engine, &[("Dockerfile", "FROM busybox\nRUN --security=insecure true\n")]);
+    let context =
+        context(&engine, &[("Dockerfile", "FROM busybox\nRUN --security=insecure true\n")]);
     let outcome = build(&engine, &context, &[]);
     assert!(outcome.stderr.contains("security.insecure is not allowed"), "{}", outcome.stderr);
 }

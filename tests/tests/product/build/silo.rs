@@ -10,7 +10,9 @@ use super::{build, built, context, shell};
 /// A private engine, for what only Silo has.
 fn silo() -> Option<Engine> {
     let engine = Engine::start();
-    engine.is_silo_or_skip("only Silo's builder does this by its classic endpoint").then_some(engine)
+    engine
+        .is_silo_or_skip("only Silo's builder does this by its classic endpoint")
+        .then_some(engine)
 }
 
 #[test]
@@ -114,10 +116,17 @@ fn the_same_build_gives_the_same_image() {
         COPY f /f\nWORKDIR /w/x\n";
     let context = context(&engine, &[("Dockerfile", dockerfile), ("f", "f\n")]);
     for tag in [&one, &two] {
-        built(&engine, &context, &["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", tag]);
+        built(
+            &engine,
+            &context,
+            &["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", tag],
+        );
     }
     assert_eq!(engine.inspect(&one)["Id"], engine.inspect(&two)["Id"]);
-    assert_eq!(shell(&engine, &one, "stat -c %Y /made /dir /f"), "1700000000\n1700000000\n1700000000");
+    assert_eq!(
+        shell(&engine, &one, "stat -c %Y /made /dir /f"),
+        "1700000000\n1700000000\n1700000000"
+    );
     assert_eq!(engine.inspect(&one)["Created"], "2023-11-14T22:13:20Z");
 }
 

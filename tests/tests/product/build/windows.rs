@@ -95,8 +95,7 @@ fn the_same_windows_build_gives_the_same_layers() {
         RUN echo made> C:\\made.txt\n";
     let context = context(&engine, &[("Dockerfile", dockerfile), ("f", "f\n")]);
     for tag in ["one", "two"] {
-        let arguments =
-            ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", tag];
+        let arguments = ["--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", tag];
         built(&engine, &context, &arguments);
     }
     assert_eq!(engine.inspect("one")["RootFS"], engine.inspect("two")["RootFS"]);
@@ -107,7 +106,10 @@ fn what_windows_has_not_is_refused() {
     let Some(engine) = WindowsEngine::start_or_skip() else { return };
     let base = "FROM silo/nanoserver:ltsc2022\n";
     for (text, message) in [
-        ("RUN powershell -Command Get-Date\n", "Windows PowerShell is not in Silo's Windows containers"),
+        (
+            "RUN powershell -Command Get-Date\n",
+            "Windows PowerShell is not in Silo's Windows containers",
+        ),
         ("SHELL [\"powershell\", \"-Command\"]\nRUN Get-Date\n", "Windows PowerShell is not in"),
         ("COPY --chown=1:1 Dockerfile C:/x\n", "--chown is not supported by Windows images"),
         ("COPY Dockerfile D:/x\n", "not on the system drive"),
