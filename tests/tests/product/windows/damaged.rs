@@ -119,7 +119,7 @@ fn damaged_attributes_are_left_out() {
         odd("Files/other", "MSWINDOWS.efs", "AAAA"),
     ]);
     let tar = layer(&scratch.join("layer.tar"), &entries);
-    load(&engine, Some(CORE), "odd:one", &[tar.clone()]);
+    load(&engine, Some(CORE), "odd:one", std::slice::from_ref(&tar));
     for entry in &entries[2..] {
         let name = entry["name"].as_str().expect("a name").trim_start_matches("Files/");
         let show = format!("type C:\\{name}");

@@ -118,7 +118,7 @@ fn links_are_followed_within_the_drive() {
     fs_err::write(outside.join("secret"), "the host's secret\n").expect("a file");
     let entries = linked(&outside);
     let tar = layer(&scratch.join("linked.tar"), &entries);
-    load(&engine, Some(CORE), "linked:one", &[tar.clone()]);
+    load(&engine, Some(CORE), "linked:one", std::slice::from_ref(&tar));
     let before = saved(&engine, "linked:one");
     assert_eq!(before.last(), Some(&format!("sha256:{}", sum(&tar))));
 
