@@ -83,7 +83,14 @@ fn some_keys_only() {
     assert!(parse(text).is_err());
     assert!(parse_keys(&text[..text.len() - 1], &["b"]).unwrap().hive.get("B").is_some());
     assert!(parse_keys(text, &["b"]).is_err());
-    assert!(parse_keys(b"WINE REGISTRY Version 2\n[A] 1\nx[", &[]).unwrap().hive.root.subkeys().is_empty());
+    assert!(
+        parse_keys(b"WINE REGISTRY Version 2\n[A] 1\nx[", &[])
+            .unwrap()
+            .hive
+            .root
+            .subkeys()
+            .is_empty()
+    );
     assert_eq!(parse_keys(b"", &["b"]), Err(Error::NotWine));
 }
 

@@ -168,15 +168,26 @@ fn depth_is_limited() {
     root.create(&path, FileTime(0)).unwrap();
     let mut bytes = written(root);
     assert_eq!(read(&bytes).unwrap().root.count(), MAX_DEPTH);
-    // The root's list leads to a key that is one level down already: a loop would be deeper.
-    let last = (BASE..bytes.len() - 80)
-        .rev()
-        .find(|&at| bytes[at..].starts_with(b"nk") && bytes[at + 76] == b'd')
-        .unwrap();
-    let list = find(&bytes, b"lh");
-    put(&mut bytes, last + 20, 1);
-    put(&mut bytes, last + 28, offset(list));
-    assert!(read(&bytes).is_err());
+    // The deepest key takes the key of another branch over: one level more.
+    let mut root = Key::new("ROOT");
+    root.create(&path, FileTime(0)).unwrap();
+    root.create("z\\y", FileTime(0)).unwrap();
+    bytes = written(root);
+    let key = |bytes: &[u8], name: u8, subkeys: u8| {
+        (BASE..bytes.len() - 80)
+            .find(|&at| {
+                bytes[at..].starts_with(b"nk")
+                    && bytes[at + 76] == name
+                    && bytes[at + 20] == subkeys
+            })
+            .unwrap()
+    };
+    let (deepest, other) = (key(&bytes, b'd', 0), key(&bytes, b'z', 1));
+    bytes.copy_within(other + 28..other + 32, deepest + 28);
+    put(&mut bytes, deepest + 20, 1);
+    put(&mut bytes, other + 20, 0);
+    put(&mut bytes, other + 28, u32::MAX);
+    assert_eq!(read(&bytes).unwrap_err(), Error::Depth);
 }
 
 #[test]
