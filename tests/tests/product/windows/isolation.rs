@@ -6,7 +6,7 @@ use std::process::Command;
 use silo_tests::WindowsEngine;
 
 use super::image::archive;
-use super::{CORE, fetch, program};
+use super::{CORE, fetch, program, wait_log};
 
 const LONG: [&str; 4] = ["ping", "-n", "1000", "127.0.0.1"];
 
@@ -83,6 +83,16 @@ fn no_path_leads_to_the_host() {
         "\\\\.\\PhysicalDrive0".to_owned(),
         "\\\\?\\unix\\etc\\shadow".to_owned(),
         "\\\\?\\unix\\root\\.ssh\\id_rsa".to_owned(),
+        format!("\\\\.\\C:\\..\\..{windows}"),
+        format!("C:\\CON\\..\\..\\..{windows}"),
+        format!("C:\\Windows.\\..\\..{windows}"),
+        format!("C:\\Windows:s\\..\\..{windows}"),
+        format!("C:\\PROGRA~1\\..\\..{windows}"),
+        format!("\\\\localhost\\c$\\..{windows}"),
+        format!("\\\\?\\UNC\\localhost\\..{windows}"),
+        format!("\\Device\\Harddisk0\\Partition1{windows}"),
+        format!("\\DosDevices\\Z:{windows}"),
+        format!("/{windows}").replace('\\', "/"),
     ];
     for prefix in
         ["\\\\?\\unix", "\\\\.\\unix", "\\??\\unix", "\\\\?\\Z:", "\\\\?\\GLOBALROOT\\??\\unix"]
@@ -110,6 +120,27 @@ fn no_path_leads_to_the_host() {
         assert_eq!(text, "drive D", "{user}");
     }
     assert_eq!(fs_err::read_to_string(&secret).expect("a file"), "the host's secret\n");
+}
+
+/// What programs share by name, of one container is not another's.
+#[test]
+fn named_things_are_of_one_container() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let Some(node) = program("node", "C:\\node") else { return };
+    let pipe = "\\\\\\\\.\\\\pipe\\\\own";
+    let server = format!(
+        "require('net').createServer(s => s.end('from the pipe')).listen('{pipe}', () => console.log('listens'))"
+    );
+    let client = format!(
+        "require('net').connect('{pipe}').on('error', e => console.log(e.code)).pipe(process.stdout)"
+    );
+    let name = engine.name("server");
+    let exe = "C:\\node\\node.exe";
+    engine.ok(&["run", "-d", "--name", &name, "-v", &node, CORE, exe, "-e", &server]);
+    wait_log(&engine, &name, "listens");
+    assert_eq!(engine.ok(&["exec", &name, exe, "-e", &client]), "from the pipe");
+    let other = ["run", "--rm", "-v", &node, CORE, exe, "-e", &client];
+    assert_eq!(engine.ok(&other), "ENOENT");
 }
 
 /// Devices of the host are not there, by no name.
