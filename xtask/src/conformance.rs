@@ -7,23 +7,30 @@ use anyhow::{Result, bail};
 
 use crate::{build_silo, check, root};
 
-/// `docker-py DIR` (the unpacked source distribution), `contest DIR` (a built youki tree) or
-/// `dockerfile DIR` (a source of BuildKit).
+/// `docker-py DIR` (the unpacked source distribution), `contest DIR` (a built youki tree)
+/// `dockerfile DIR` (a source of BuildKit) or `windows-dockerfiles DIR` (a folder of them).
 pub fn run(arguments: &[String]) -> Result<()> {
     let [suite, folder, rest @ ..] = arguments else {
-        bail!("usage: cargo xtask conformance docker-py|contest|dockerfile DIR [argument ...]");
+        bail!(
+            "usage: cargo xtask conformance docker-py|contest|dockerfile|windows-dockerfiles DIR"
+        );
     };
     if !Path::new(folder).is_dir() {
         bail!("{folder} is not a folder; unpack the suite there first");
     }
-    if suite == "dockerfile" {
-        // Not a script: the crate's own tests read the data.
+    // Not scripts: the crate's own tests read the data.
+    let data = match suite.as_str() {
+        "dockerfile" => Some(("buildkit", "SILO_BUILDKIT")),
+        "windows-dockerfiles" => Some(("corpus", "SILO_DOCKERFILES")),
+        _ => None,
+    };
+    if let Some((test, variable)) = data {
         return check(
             Command::new("cargo")
-                .args(["nextest", "run", "-p", "silo-dockerfile", "--test", "buildkit"])
+                .args(["nextest", "run", "-p", "silo-dockerfile", "--test", test])
                 .arg("--no-capture")
                 .args(rest)
-                .env("SILO_BUILDKIT", fs_err::canonicalize(folder)?)
+                .env(variable, fs_err::canonicalize(folder)?)
                 .current_dir(root()),
         );
     }

@@ -26,7 +26,8 @@ tasks:
   protos                    generate the code of crates/buildkit/src/pb from its .proto files
   rules                     the repository rules alone
   bench [name ...]          benchmarks side by side with other engines
-  conformance <suite> DIR   run a suite that lies in DIR: docker-py, contest, dockerfile
+  conformance <suite> DIR   run a suite that lies in DIR: docker-py, contest,
+                            dockerfile, windows-dockerfiles
   vm                        run the engine on Debian's kernel, with control groups of version 2
                             alone, in an emulated machine (tests/vm)
 ";
