@@ -39,8 +39,8 @@ mod headers;
 mod identify;
 mod imports;
 mod reader;
-#[cfg(test)]
-mod sample;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 
 pub use apiset::ApiSets;
 pub use clr::{Clr, DotNet};

@@ -1,9 +1,10 @@
-//! Small executables for tests.
+//! Small executables for tests of this and other crates.
+#![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used)]
 
 use crate::{Import, Symbol};
 
 /// What is behind a name that a library offers.
-pub(crate) enum Export {
+pub enum Export {
     Code,
     Forward(&'static str),
     /// Code as Wine's for a function that it lacks, with a library's name.
@@ -11,15 +12,15 @@ pub(crate) enum Export {
 }
 
 /// A file with one section at 0x1000, which is also there in the file.
-pub(crate) struct Builder {
-    pub(crate) machine: u16,
-    pub(crate) wide: bool,
-    pub(crate) wine: bool,
-    pub(crate) subsystem: u16,
-    pub(crate) library: &'static str,
-    pub(crate) imports: Vec<Import>,
-    pub(crate) exports: Vec<(&'static str, Export)>,
-    pub(crate) clr: Option<Vec<&'static str>>,
+pub struct Builder {
+    pub machine: u16,
+    pub wide: bool,
+    pub wine: bool,
+    pub subsystem: u16,
+    pub library: &'static str,
+    pub imports: Vec<Import>,
+    pub exports: Vec<(&'static str, Export)>,
+    pub clr: Option<Vec<&'static str>>,
 }
 
 impl Default for Builder {
@@ -175,7 +176,7 @@ impl Builder {
         (body.numbers(&[72, 0x0005_0002, metadata, 0, 1]), 72)
     }
 
-    pub(crate) fn build(&self) -> Vec<u8> {
+    pub fn build(&self) -> Vec<u8> {
         let mut body = Body(vec![0; 16]);
         let mut directories = [(0, 0); 16];
         directories[0] = self.export_table(&mut body);

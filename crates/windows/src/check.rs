@@ -33,6 +33,8 @@ mod known;
 mod libraries;
 mod services;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

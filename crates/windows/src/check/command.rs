@@ -19,49 +19,34 @@ pub struct Command<'a> {
 const MAX_WORDS: usize = 64;
 
 impl Command<'_> {
-    /// Its words, as the program sees them.
-    fn all_words(&self) -> Vec<String> {
-        match self.words.split_first() {
-            Some((first, rest)) if self.escaped => {
-                let mut words = split(first);
-                words.extend(rest.iter().take(MAX_WORDS).cloned());
-                words
-            }
-            _ => self.words.iter().take(MAX_WORDS).cloned().collect(),
-        }
+    /// The whole command line.
+    fn line(&self) -> String {
+        crate::command::line(&self.words[..self.words.len().min(MAX_WORDS)], self.escaped)
     }
 
     /// The program that it names, and its arguments. What `cmd /c` is to run comes before `cmd`
     /// itself.
     pub fn programs(&self) -> Vec<(String, Vec<String>)> {
-        let mut words = self.all_words();
+        let line = self.line();
+        let mut words = split(&line);
         if words.is_empty() {
             return Vec::new();
         }
         let program = words.remove(0);
         let mut programs = Vec::new();
-        if stem(&program).eq_ignore_ascii_case("cmd") {
-            let run = words.iter().position(|word| {
-                word.get(..2).is_some_and(|flag| {
-                    flag.eq_ignore_ascii_case("/c") || flag.eq_ignore_ascii_case("/k")
-                })
-            });
-            if let Some(at) = run {
-                let glued = words[at].get(2..).unwrap_or_default();
-                let line = std::iter::once(glued)
-                    .chain(words[at + 1..].iter().map(String::as_str))
-                    .collect::<Vec<_>>()
-                    .join(" ");
-                let line = line.trim().trim_start_matches(['@', '(', ' ']);
-                // The outer quotes of cmd /s /c "..." are not the program's.
-                let line = match line.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-                    Some(inner) if inner.contains(' ') && !inner.starts_with('"') => inner,
-                    _ => line,
-                };
-                let mut inner = split(line);
-                if !inner.is_empty() {
-                    let program = inner.remove(0);
-                    programs.push((program, inner));
+        if stem(&program).eq_ignore_ascii_case("cmd")
+            && let Some(rest) = after_run(&line)
+        {
+            let rest = rest.trim().trim_start_matches(['@', '(', ' ']);
+            // cmd takes outer quotes away, unless they are around a program's name alone.
+            let inner = rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+            let inner = inner.filter(|inner| !inner.starts_with('"') || inner.ends_with('"'));
+            let lines = inner.filter(|inner| inner.contains(' ')).into_iter().chain([rest]);
+            for line in lines {
+                let mut words = split(line);
+                if !words.is_empty() {
+                    let program = words.remove(0);
+                    programs.push((program, words));
                 }
             }
         }
@@ -99,6 +84,23 @@ impl Command<'_> {
         }
         found
     }
+}
+
+/// What follows the word `/c` or `/k` of a command line.
+fn after_run(line: &str) -> Option<&str> {
+    let mut quoted = false;
+    let mut before = ' ';
+    for (at, character) in line.char_indices() {
+        if character == '/' && before == ' ' && !quoted {
+            let rest = line.get(at + 1..)?;
+            if rest.starts_with(['c', 'C', 'k', 'K']) {
+                return rest.get(1..);
+            }
+        }
+        quoted ^= character == '"';
+        before = character;
+    }
+    None
 }
 
 /// The directories of `PATH`.
@@ -206,9 +208,10 @@ mod tests {
     fn programs_of_commands() {
         for (words, escaped, found) in [
             (&["node", "x.js"][..], false, &["node"][..]),
-            (&["cmd", "/S", "/C", "app.exe -x"], false, &["app.exe", "cmd"]),
+            (&["cmd", "/S", "/C", "app.exe -x"], false, &["app.exe", "app.exe -x", "cmd"]),
             (&["cmd /S /C \"C:\\my app\\x.exe\" -y"], true, &["C:\\my app\\x.exe", "cmd"]),
-            (&["cmd", "/s", "/c", "\"app.exe -x\""], false, &["app.exe", "cmd"]),
+            (&["cmd", "/s", "/c", "C:\\my app\\x.exe", "-y"], false, &["C:\\my app\\x.exe", "cmd"]),
+            (&["cmd", "/c", "C:\\my app\\x.exe"], false, &["C:\\my", "C:\\my app\\x.exe", "cmd"]),
             (&["C:\\Windows\\system32\\CMD.EXE"], false, &["C:\\Windows\\system32\\CMD.EXE"]),
             (&["cmd", "/c"], false, &["cmd"]),
             (&["cmd", "/cver"], false, &["ver", "cmd"]),
