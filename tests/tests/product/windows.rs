@@ -4,6 +4,7 @@
 mod commands;
 mod console;
 mod copy;
+mod check;
 mod damaged;
 mod errors;
 mod image;

@@ -219,7 +219,7 @@ fn library_reasons(
 /// What is said of a library that is nowhere.
 pub(super) fn missing_library(library: &str, by: Option<&str>) -> Reason {
     let by = by.map(|by| format!(" ({by} needs it)")).unwrap_or_default();
-    let text = format!("{library} is neither in the image nor in Wine{by}");
+    let text = format!("{library} is missing: neither Wine nor the program has it{by}");
     let advice = if known::is_graphics(library) {
         "the runtime is made without graphics".to_owned()
     } else if is_redistributable(library) {

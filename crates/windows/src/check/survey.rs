@@ -100,7 +100,11 @@ impl Survey {
             path.push(name.to_owned());
             drive.find(&path)
         };
-        let has_own_net = facts.is_host && beside(drive, "hostfxr.dll")?.is_some();
+        let mut has_own_net = false;
+        if facts.is_host {
+            let host = [&home[..], &["host".to_owned(), "fxr".to_owned()]].concat();
+            has_own_net = beside(drive, "hostfxr.dll")?.is_some() || drive.find(&host)?.is_some();
+        }
         let mut program = Program {
             path: path.to_owned(),
             facts: Rc::clone(&facts),

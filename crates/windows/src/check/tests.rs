@@ -81,7 +81,7 @@ fn libraries_that_are_nowhere() {
     expect(
         &[("app/x.exe", program(vec![import("gone.dll", false, &["f"])]))],
         Grade::No,
-        "gone.dll is neither in the image nor in Wine",
+        "gone.dll is missing",
     );
     // Through a library of its own.
     let own = program(vec![import("gone.dll", false, &[])]);
@@ -245,7 +245,7 @@ fn ends_are_explained() {
         explain_end(&mut drive, &command, code)
     };
     for (line, code, words) in [
-        ("bad.exe -x", 0xC000_0135, "C:\\app\\bad.exe cannot be loaded\n  gone.dll is neither"),
+        ("bad.exe -x", 0xC000_0135, "C:\\app\\bad.exe cannot be loaded\n  gone.dll is missing"),
         ("half.exe", 0x8000_0100, "called what Wine does not have: kernel32.dll!Half"),
         ("half.exe", 0xC000_0135, "is missing (0xc0000135)"),
         ("none.exe", 0xC000_007B, "damaged, or for another processor (0xc000007b)"),
