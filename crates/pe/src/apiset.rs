@@ -108,10 +108,7 @@ mod tests {
 
     #[test]
     fn sets_stand_for_libraries() {
-        let sets = [
-            ("api-ms-win-crt-heap-l1-1-0", "ucrtbase.dll"),
-            ("ext-ms-win-none-l1-1-2", ""),
-        ];
+        let sets = [("api-ms-win-crt-heap-l1-1-0", "ucrtbase.dll"), ("ext-ms-win-none-l1-1-2", "")];
         let sets = ApiSets::parse(&table(&sets)).unwrap();
         for (name, library) in [
             ("API-MS-WIN-CRT-HEAP-L1-1-0.dll", Some("ucrtbase.dll")),

@@ -155,11 +155,8 @@ pub(crate) fn read(reader: &mut Reader<'_>) -> Result<(Headers, Layout), Error> 
     if optional + optional_size < directories_at {
         return Err(Error::Damaged("its optional header is too short"));
     }
-    let image_base = if is_wide {
-        reader.u64(optional + 24)?
-    } else {
-        u64::from(reader.u32(optional + 28)?)
-    };
+    let image_base =
+        if is_wide { reader.u64(optional + 24)? } else { u64::from(reader.u32(optional + 28)?) };
     let alignment = reader.u32(optional + 32)?;
     let (image_size, front) = (reader.u32(optional + 56)?, reader.u32(optional + 60)?);
     let subsystem = match reader.u16(optional + 68)? {
@@ -216,7 +213,8 @@ mod tests {
             (Machine::Arm64, 0xaa64, true),
             (Machine::Other(0x200), 0x200, true),
         ] {
-            let file = Builder { machine: number, wide, subsystem: 3, ..Builder::default() }.build();
+            let file =
+                Builder { machine: number, wide, subsystem: 3, ..Builder::default() }.build();
             let source = &file[..];
             let pe = Pe::open(&source).unwrap();
             assert_eq!(pe.headers().machine, machine);

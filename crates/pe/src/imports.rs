@@ -50,11 +50,8 @@ pub(crate) fn read(
     if let Some((table, _)) = layout.directory(IMPORTS) {
         let mut at = layout.offset(table)?;
         loop {
-            let (names, name, addresses) = (
-                tables.reader.u32(at)?,
-                tables.reader.u32(at + 12)?,
-                tables.reader.u32(at + 16)?,
-            );
+            let (names, name, addresses) =
+                (tables.reader.u32(at)?, tables.reader.u32(at + 12)?, tables.reader.u32(at + 16)?);
             if name == 0 || addresses == 0 {
                 break;
             }

@@ -2,8 +2,9 @@
 //!
 //! It runs Wine's loader with the start program, which reads the rest from its directory (see
 //! [`crate::control`]), turns Linux signals into console events, and reaps what Wine leaves
-//! behind. Process 1 also makes links that programs ask for. When the program has ended, process 1 has the registry written before it ends and
-//! everything else with it.
+//! behind. Process 1 also makes links that programs ask for. When the program has ended, process
+//! 1 has the registry written before it ends and everything else with it. Of a program that was
+//! not even loaded it says which library was missing.
 
 use std::ffi::CString;
 use std::io::{self, Write as _};

@@ -1,10 +1,10 @@
 //! Windows containers: real programs in them, and what holds between them and the host. Docker
 //! has none on Linux, so all of these are of Silo alone.
 
+mod check;
 mod commands;
 mod console;
 mod copy;
-mod check;
 mod damaged;
 mod errors;
 mod image;

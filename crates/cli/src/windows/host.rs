@@ -96,7 +96,8 @@ fn memory() -> Finding {
     #[expect(clippy::cast_precision_loss, reason = "a size for people")]
     let found = format!("{} available", silo_types::size::binary(available as f64 * 1024.0));
     if available < MEMORY {
-        let advice = "a container takes 40 MB before its program, the set-up 500 MB: add some, or swap";
+        let advice =
+            "a container takes 40 MB before its program, the set-up 500 MB: add some, or swap";
         Finding::bad(Verdict::Warning, "memory", found, advice)
     } else {
         Finding::good("memory", found)

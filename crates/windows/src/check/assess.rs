@@ -73,11 +73,8 @@ pub fn glance(
     let Some(program) = survey.programs.first() else { return Ok(None) };
     let system = system.unwrap_or(drive);
     // Wine's own programs have what they need.
-    let found = if program.facts.is_wine() {
-        Vec::new()
-    } else {
-        answers(system, &survey.needs, false)?
-    };
+    let found =
+        if program.facts.is_wine() { Vec::new() } else { answers(system, &survey.needs, false)? };
     let around = Surroundings::of(system)?;
     Ok(Some(judge(program, shown(path), &survey.needs, Some(&found), &around)))
 }

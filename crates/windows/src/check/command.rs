@@ -57,7 +57,8 @@ impl Command<'_> {
     /// The files on drive C: that a program's name may mean, in Windows' order.
     pub fn candidates(&self, program: &str) -> Vec<Vec<String>> {
         let name = stem_and_ending(program);
-        let directory = WindowsPath::parse(if self.directory.is_empty() { "C:\\" } else { self.directory });
+        let directory =
+            WindowsPath::parse(if self.directory.is_empty() { "C:\\" } else { self.directory });
         let rooted = program.contains(['\\', '/', ':']);
         let mut directories: Vec<WindowsPath> = Vec::new();
         if rooted {

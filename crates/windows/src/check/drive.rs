@@ -90,9 +90,7 @@ impl Drive {
             }
             self.listings.insert(path.to_owned(), names);
         }
-        self.listings
-            .get(path)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        self.listings.get(path).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     }
 
     /// Calls `visit` for each file below `start`, sorted by name in each directory; links are not

@@ -39,7 +39,9 @@ pub fn explain(drive: &mut Drive, command: &Command<'_>, code: u32) -> Option<St
     Some(found.ok().flatten().unwrap_or_else(|| {
         let what = match code {
             status::DLL_NOT_FOUND => "a library that the program needs is missing",
-            status::INVALID_IMAGE_FORMAT => "a library that the program needs is damaged, or for another processor",
+            status::INVALID_IMAGE_FORMAT => {
+                "a library that the program needs is damaged, or for another processor"
+            }
             status::WINE_STUB => "the program called a function that Wine does not have",
             _ => "a library that the program needs lacks a function",
         };

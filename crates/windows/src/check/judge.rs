@@ -63,12 +63,7 @@ pub fn judge(
 }
 
 /// What a file's headers alone say against it.
-fn own_reasons(
-    facts: &Facts,
-    path: &str,
-    around: &Surroundings,
-    has_own_net: bool,
-) -> Vec<Reason> {
+fn own_reasons(facts: &Facts, path: &str, around: &Surroundings, has_own_net: bool) -> Vec<Reason> {
     let name = path.rsplit(['\\', '/']).next().unwrap_or(path);
     let headers = match &facts.kind {
         Kind::Executable(headers) => headers,
@@ -231,9 +226,9 @@ pub(super) fn missing_library(library: &str, by: Option<&str>) -> Reason {
 }
 
 fn is_redistributable(library: &str) -> bool {
-    ["msvcp", "msvcr", "vcruntime", "mfc", "vcomp", "concrt", "atl"]
-        .iter()
-        .any(|start| library.starts_with(start) && library[start.len()..].starts_with(char::is_numeric))
+    ["msvcp", "msvcr", "vcruntime", "mfc", "vcomp", "concrt", "atl"].iter().any(|start| {
+        library.starts_with(start) && library[start.len()..].starts_with(char::is_numeric)
+    })
 }
 
 /// Names with commas; the last ones as a number.

@@ -104,7 +104,12 @@ impl System {
     }
 
     /// Whether a library is there.
-    pub(super) fn has(&mut self, drive: &mut Drive, narrow: bool, library: &str) -> io::Result<bool> {
+    pub(super) fn has(
+        &mut self,
+        drive: &mut Drive,
+        narrow: bool,
+        library: &str,
+    ) -> io::Result<bool> {
         match self.behind(library) {
             Some(library) => Ok(place(drive, narrow, &library)?.is_some()),
             None => Ok(false),

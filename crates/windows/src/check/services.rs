@@ -159,7 +159,8 @@ mod tests {
 
     #[test]
     fn what_the_base_has_is_left_out() {
-        let base = hive(&[("Tcpip", 1, 0, "System32\\drivers\\tcpip.sys"), ("Old", 16, 3, "a.exe")]);
+        let base =
+            hive(&[("Tcpip", 1, 0, "System32\\drivers\\tcpip.sys"), ("Old", 16, 3, "a.exe")]);
         let image = hive(&[
             ("Tcpip", 1, 0, "System32\\drivers\\tcpip.sys"),
             ("Old", 16, 2, "a.exe"),

@@ -146,9 +146,9 @@ impl Survey {
                     continue;
                 }
                 let Some(facts) = self.facts(drive, &own)? else { continue };
-                let fits = facts.headers().is_some_and(|headers| {
-                    Some(headers.machine) == machine || facts.clr.is_some()
-                });
+                let fits = facts
+                    .headers()
+                    .is_some_and(|headers| Some(headers.machine) == machine || facts.clr.is_some());
                 if fits {
                     open.push_back((Some(import.library.clone()), facts, delayed));
                 } else {

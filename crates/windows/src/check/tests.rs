@@ -69,7 +69,11 @@ fn expect(files: &[(&str, Builder)], grade: Grade, words: &str) {
 #[test]
 fn what_it_needs_is_there() {
     let all = vec![import("KERNEL32.DLL", false, &["ExitProcess"]), import("Own.dll", false, &[])];
-    expect(&[("app/x.exe", program(all.clone())), ("app/OWN.dll", program(vec![]))], Grade::Good, "");
+    expect(
+        &[("app/x.exe", program(all.clone())), ("app/OWN.dll", program(vec![]))],
+        Grade::Good,
+        "",
+    );
     expect(&[("app/x.exe", program(all)), ("tools/own.dll", program(vec![]))], Grade::Good, "");
     let narrow = Builder { wide: false, machine: 0x14c, ..program(vec![]) };
     let imports = vec![import("kernel32.dll", false, &["ExitProcess"])];

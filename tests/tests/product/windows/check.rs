@@ -143,7 +143,19 @@ fn a_missing_library_is_named_before_and_after() {
     let log = engine.docker(&["logs", &name]).stderr;
     assert!(log.contains("lost.exe cannot be loaded\n  gone.dll is missing"), "{log}");
     let name = engine.name("b");
-    engine.ok(&["run", "-d", "--name", &name, "-v", &files, CORE, "ping", "-n", "999", "127.0.0.1"]);
+    engine.ok(&[
+        "run",
+        "-d",
+        "--name",
+        &name,
+        "-v",
+        &files,
+        CORE,
+        "ping",
+        "-n",
+        "999",
+        "127.0.0.1",
+    ]);
     let outcome = engine.docker(&["exec", &name, program]);
     assert!(outcome.stderr.contains("gone.dll is missing"), "{outcome:?}");
 
@@ -273,7 +285,9 @@ fn services_and_placeholders_of_images() {
         .as_array()
         .expect("services")
         .iter()
-        .map(|s| [&s["Name"], &s["Kind"], &s["Start"], &s["Grade"]].map(|v| v.as_str().unwrap_or("")))
+        .map(|s| {
+            [&s["Name"], &s["Kind"], &s["Start"], &s["Grade"]].map(|v| v.as_str().unwrap_or(""))
+        })
         .collect();
     assert_eq!(
         services,
