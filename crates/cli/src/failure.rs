@@ -25,6 +25,16 @@ impl Failure {
         Self { message: String::new(), code }
     }
 
+    /// What follows from a program's exit code. Those of Windows have 32 bits, and none of them
+    /// but zero is to look like success.
+    pub(crate) fn of_program(code: i64) -> Outcome {
+        match (code, u8::try_from(code & 255)) {
+            (0, _) => Ok(()),
+            (_, Ok(low @ 1..)) => Err(Self::code(low)),
+            _ => Err(Self::code(255)),
+        }
+    }
+
     /// The same with another exit code.
     pub(crate) fn with_code(self, code: u8) -> Self {
         Self { code, ..self }
@@ -58,5 +68,18 @@ impl From<String> for Failure {
 impl From<&str> for Failure {
     fn from(message: &str) -> Self {
         Self::new(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_programs_stay_failures() {
+        for (code, seen) in [(1, 1), (256, 255), (-1, 255), (0x8000_0100, 255), (0xC000_0135, 0x35)] {
+            assert_eq!(Failure::of_program(code), Err(Failure::code(seen)), "{code:#x}");
+        }
+        assert_eq!(Failure::of_program(0), Ok(()));
     }
 }

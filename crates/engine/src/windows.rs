@@ -58,6 +58,12 @@ pub(crate) fn not_set_up() -> Error {
     )
 }
 
+/// What is said of an image that is not there, if it is one which `silo windows setup` makes.
+pub(crate) fn base_is_missing(name: &str) -> Option<Error> {
+    let own = silo_windows::base::is_base(name);
+    (own || paths::substitute(name).is_some()).then(not_set_up)
+}
+
 /// Whether a container is a Windows one.
 pub(crate) fn is(record: &Record) -> bool {
     record.os == OS
@@ -96,12 +102,6 @@ impl Engine {
             "{name} is not in the store; using {stand_in}, Silo's compatible base, which is made of Wine and is not Microsoft's"
         );
         Some((stand_in, notice))
-    }
-
-    /// That an image which `silo windows setup` makes is not there, if it is one of those.
-    pub(crate) fn windows_base_is_missing(&self, name: &str) -> Option<Error> {
-        let own = silo_windows::base::is_base(name);
-        (own || paths::substitute(name).is_some()).then(not_set_up)
     }
 
     /// The top layer of the Wine runtime.

@@ -1,5 +1,7 @@
 //! `silo windows setup` from a mirror on this host. Docker has nothing like it.
 
+mod first_run;
+
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};

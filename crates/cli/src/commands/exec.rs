@@ -79,10 +79,7 @@ pub(crate) async fn exec(invocation: Invocation) -> Outcome {
         return Err(Failure::new("read escape sequence"));
     }
     let ended: Value = client.get(format!("/exec/{id}/json")).receive().await?;
-    match u8::try_from(ended.get("ExitCode").int() & 255) {
-        Ok(0) => Ok(()),
-        code => Err(Failure::code(code.unwrap_or(1))),
-    }
+    Failure::of_program(ended.get("ExitCode").int())
 }
 
 /// An exec that cannot start has the codes of a program that cannot run.

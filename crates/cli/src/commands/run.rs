@@ -283,11 +283,8 @@ async fn start_container(client: &Client, id: &str, checkpoint: &str) -> Result<
 
 fn exit_with(status: Option<i64>) -> Outcome {
     match status {
-        None | Some(0) => Ok(()),
-        // Windows' codes have 32 bits, and a failure is never to look like success.
-        Some(code) => {
-            Err(Failure::code(u8::try_from(code & 255).ok().filter(|c| *c != 0).unwrap_or(255)))
-        }
+        None => Ok(()),
+        Some(code) => Failure::of_program(code),
     }
 }
 

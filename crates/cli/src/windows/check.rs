@@ -16,8 +16,8 @@ const MAX_NEEDS: usize = 20_000;
 
 /// What a person means: a file or directory that is there, or an image.
 pub(crate) fn is_file(subject: &str) -> bool {
-    let path = subject.starts_with(['/', '.', '~']) || subject.ends_with(".exe");
-    path || fs_err::metadata(subject).is_ok()
+    let is_path = subject.starts_with(['/', '.', '~']);
+    is_path || subject.to_ascii_lowercase().ends_with(".exe") || fs_err::metadata(subject).is_ok()
 }
 
 /// The report of an image.

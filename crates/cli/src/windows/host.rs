@@ -75,9 +75,9 @@ fn narrow() -> Finding {
 fn narrow_by(there: bool, words: &str, config: &str) -> Finding {
     const WHAT: &str = "32-bit programs";
     let bad = |found, advice| Finding::bad(Verdict::Warning, WHAT, found, advice);
-    let word = words.split_whitespace().filter_map(|word| word.strip_prefix("ia32_emulation="));
+    let mut word = words.split_whitespace().filter_map(|word| word.strip_prefix("ia32_emulation="));
     let default = !config.contains("CONFIG_IA32_EMULATION_DEFAULT_DISABLED=y");
-    let on = word.last().map_or(default, |value| {
+    let on = word.next_back().map_or(default, |value| {
         matches!(value.to_ascii_lowercase().as_str(), "1" | "y" | "yes" | "t" | "true" | "on")
     });
     if !there {
@@ -135,7 +135,7 @@ mod tests {
         let findings = examine();
         assert!(findings.len() > 8);
         for finding in findings {
-            let lines = crate::doctor::lines(std::slice::from_ref(&finding));
+            let lines = doctor::lines(std::slice::from_ref(&finding));
             let fine = lines.starts_with("ok");
             assert_eq!(!fine, lines.contains(" -> "), "{lines}");
         }

@@ -40,6 +40,13 @@ struct Key {
     file: Option<[u64; 5]>,
 }
 
+impl Key {
+    fn of(record: &Record, chain: Digest, path: String) -> Self {
+        let directory = record.config.working_dir.clone();
+        Self { chain, words: record.command(), path, directory, file: None }
+    }
+}
+
 impl Known {
     fn has(&self, key: &Key) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
@@ -71,7 +78,7 @@ impl Engine {
             Ok(entry) => (entry, name.to_owned(), None),
             Err(error) => {
                 let found = self.windows_substitute(name);
-                let missing = || self.windows_base_is_missing(name).unwrap_or(error);
+                let missing = || super::base_is_missing(name).unwrap_or(error);
                 let (stand_in, notice) = found.ok_or_else(missing)?;
                 (self.image(&stand_in)?, stand_in, Some(notice))
             }
@@ -177,6 +184,9 @@ impl Engine {
         chain: Option<Digest>,
     ) -> Option<String> {
         let chain = chain?;
+        if self.is_known(record, chain) {
+            return None;
+        }
         let (engine, record) = (Arc::clone(self), record.clone());
         // A registry that is not ready is made here in place of at the start.
         let result = blocking(move || Ok(engine.first_program(&record, chain))).await;
@@ -187,6 +197,16 @@ impl Engine {
         let advice =
             if reason.advice.is_empty() { String::new() } else { format!("; {}", reason.advice) };
         Some(format!("{} {what}: {}{advice}", verdict.path, reason.text))
+    }
+
+    /// Whether there was nothing to say of a command that was looked at before.
+    fn is_known(&self, record: &Record, chain: Digest) -> bool {
+        let from_registry = !record.config.env.iter().any(|variable| named_path(variable).is_some());
+        if from_registry && !self.windows_registry_is_ready(&chain) {
+            return false;
+        }
+        let path = self.search_path(chain, &record.config.env);
+        !has_mounts(record) && self.windows_known.has(&Key::of(record, chain, path))
     }
 
     /// The verdict on the program of a container, where it is a bad one.
@@ -200,15 +220,8 @@ impl Engine {
             directory: &record.config.working_dir,
         };
         let mut image: Option<Drive> = None;
-        let mut key = Key {
-            chain,
-            words: words.clone(),
-            path: path.clone(),
-            directory: record.config.working_dir.clone(),
-            file: None,
-        };
-        let anywhere = record.mounts.iter().any(|mount| mount.destination.starts_with(DRIVE));
-        if !anywhere && self.windows_known.has(&key) {
+        let mut key = Key::of(record, chain, path.clone());
+        if !has_mounts(record) && self.windows_known.has(&key) {
             return None;
         }
         let search = search_directories(&path);
@@ -250,11 +263,7 @@ impl Engine {
 
     /// `PATH` of a container's programs.
     fn search_path(&self, chain: Digest, env: &[String]) -> String {
-        let named = |variable: &String| {
-            let (name, value) = variable.split_once('=')?;
-            name.eq_ignore_ascii_case("path").then(|| value.to_owned())
-        };
-        env.iter().find_map(named).or_else(|| self.registry_path(chain)).unwrap_or_default()
+        env.iter().find_map(|variable| named_path(variable)).map(str::to_owned).or_else(|| self.registry_path(chain)).unwrap_or_default()
     }
 
     fn registry_path(&self, chain: Digest) -> Option<String> {
@@ -345,6 +354,17 @@ impl Engine {
         }
         Ok(programs)
     }
+}
+
+/// The value of a variable, if it is `PATH`.
+fn named_path(variable: &str) -> Option<&str> {
+    let (name, value) = variable.split_once('=')?;
+    name.eq_ignore_ascii_case("path").then_some(value)
+}
+
+/// Whether something is mounted on drive C:.
+fn has_mounts(record: &Record) -> bool {
+    record.mounts.iter().any(|mount| mount.destination.starts_with(DRIVE))
 }
 
 /// The root of the mount that covers a path on drive C:, if one does, and the path in it.

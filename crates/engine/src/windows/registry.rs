@@ -90,6 +90,12 @@ impl Engine {
         Ok(prepared)
     }
 
+    /// Whether the registry of a chain was made before.
+    pub(super) fn windows_registry_is_ready(&self, chain: &Digest) -> bool {
+        // While another one is being made, nobody waits for the answer.
+        self.windows.0.try_lock().is_ok_and(|ready| ready.contains_key(chain))
+    }
+
     /// Removes the registries of layers that are gone, and what was not finished.
     pub(crate) fn collect_registries(&self) {
         let folder = self.config.data_root.join("windows/registry");

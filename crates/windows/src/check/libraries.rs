@@ -55,6 +55,7 @@ pub struct LookedUp {
 }
 
 /// A library that was opened.
+#[derive(Debug)]
 struct Library {
     file: File,
     /// None of what offers nothing, or cannot be read.
@@ -62,15 +63,10 @@ struct Library {
 }
 
 /// The system's libraries on a drive C:.
+#[derive(Debug)]
 pub(super) struct System {
     sets: ApiSets,
     libraries: HashMap<(bool, String), Option<Library>>,
-}
-
-impl std::fmt::Debug for System {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("System").field("libraries", &self.libraries.len()).finish()
-    }
 }
 
 impl System {
