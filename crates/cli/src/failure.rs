@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn failures_of_programs_stay_failures() {
-        for (code, seen) in [(1, 1), (256, 255), (-1, 255), (0x8000_0100, 255), (0xC000_0135, 0x35)] {
+        for (code, seen) in [(1, 1), (256, 255), (-1, 255), (0x8000_0100, 255), (0xC000_0135, 0x35)]
+        {
             assert_eq!(Failure::of_program(code), Err(Failure::code(seen)), "{code:#x}");
         }
         assert_eq!(Failure::of_program(0), Ok(()));

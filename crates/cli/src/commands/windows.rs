@@ -137,7 +137,7 @@ pub(crate) async fn offer_setup(client: &Client, error: ClientError) -> Outcome 
 
 fn ask() -> Outcome<bool> {
     let question = "Windows containers are not set up. 'silo windows setup' makes the Wine runtime and \
-        the base images once, in about a minute, from some 200 MB of Debian's packages.\n\
+        the base images once, in about a minute, from some 220 MB of Debian's packages.\n\
         Set up now and go on? [y/N] ";
     let failed = |error: std::io::Error| Failure::io("the terminal", &error);
     let mut out = std::io::stderr().lock();

@@ -201,7 +201,8 @@ impl Engine {
 
     /// Whether there was nothing to say of a command that was looked at before.
     fn is_known(&self, record: &Record, chain: Digest) -> bool {
-        let from_registry = !record.config.env.iter().any(|variable| named_path(variable).is_some());
+        let from_registry =
+            !record.config.env.iter().any(|variable| named_path(variable).is_some());
         if from_registry && !self.windows_registry_is_ready(&chain) {
             return false;
         }
@@ -263,7 +264,11 @@ impl Engine {
 
     /// `PATH` of a container's programs.
     fn search_path(&self, chain: Digest, env: &[String]) -> String {
-        env.iter().find_map(|variable| named_path(variable)).map(str::to_owned).or_else(|| self.registry_path(chain)).unwrap_or_default()
+        env.iter()
+            .find_map(|variable| named_path(variable))
+            .map(str::to_owned)
+            .or_else(|| self.registry_path(chain))
+            .unwrap_or_default()
     }
 
     fn registry_path(&self, chain: Digest) -> Option<String> {
