@@ -175,7 +175,7 @@ impl Builder {
         ));
         let warnings = job.warnings(&dockerfile, loading);
         if check {
-            return job.nothing(warnings);
+            return Ok(job.nothing(warnings));
         }
         // Stages are built side by side; the first that fails ends all.
         let mut tasks = JoinSet::new();

@@ -60,7 +60,9 @@ impl KeyBuilder {
     pub(crate) fn list<T: AsRef<[u8]>>(&mut self, items: impl IntoIterator<Item = T>) {
         let items: Vec<T> = items.into_iter().collect();
         self.0.update((items.len() as u64).to_le_bytes());
-        items.iter().for_each(|item| self.field(item));
+        for item in &items {
+            self.field(item);
+        }
     }
 
     /// Adds layers.

@@ -55,7 +55,7 @@ impl GitRef {
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
         let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
         let is_git = ["git://", "ssh://", "git@"].iter().any(|start| remote.starts_with(start))
-            || (is_url(remote) && remote.ends_with(".git"));
+            || (is_url(remote) && remote.strip_suffix(".git").is_some());
         let is_short = remote.starts_with("github.com/");
         if !is_git && !is_short {
             return Ok(None);

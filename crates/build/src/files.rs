@@ -225,7 +225,8 @@ impl Job {
                 fast.chain(Some(chain));
                 let fast = fast.finish();
                 if !turn.no_cache && self.apply_hit(state, &fast, work)? {
-                    return self.copied(turn, state, work);
+                    self.copied(turn, state, work);
+                    return Ok(());
                 }
                 alias = Some(fast);
             }
@@ -258,7 +259,8 @@ impl Job {
             if let Some(alias) = alias {
                 self.builder.cache.alias(&alias, &key)?;
             }
-            return self.copied(turn, state, work);
+            self.copied(turn, state, work);
+            return Ok(());
         }
 
         let engine = Arc::clone(&self.builder.engine);
@@ -302,13 +304,13 @@ impl Job {
         })
         .await?;
         self.keep(state, &key, alias, turn, made)?;
-        self.copied(turn, state, work)
+        self.copied(turn, state, work);
+        Ok(())
     }
 
-    fn copied(&self, turn: &Turn<'_>, state: &mut State, work: &Work) -> Result<(), BuildError> {
+    fn copied(&self, turn: &Turn<'_>, state: &mut State, work: &Work) {
         state.note_layer(turn.source);
         work.note(NoteKind::Image(self.image_id(state)));
-        Ok(())
     }
 
     /// What a copy depends on, but for the files.

@@ -108,12 +108,12 @@ impl Job {
     }
 
     /// The outcome of a build that only looked.
-    pub(crate) fn nothing(&self, warnings: Vec<Warning>) -> Result<Outcome, BuildError> {
+    pub(crate) fn nothing(&self, warnings: Vec<Warning>) -> Outcome {
         let config = ImageConfig::default();
         let id = silo_oci::image::digest(&config.to_bytes());
         let lease = Arc::new(self.builder.engine.store().lease());
         let (manifest, chain, config) = (None, None, Arc::new(config));
-        Ok(Outcome { image: id, manifest, config, chain, warnings, lease })
+        Outcome { image: id, manifest, config, chain, warnings, lease }
     }
 
     /// Tells what is dubious in the Dockerfile, as part of the work that `vertex` is.

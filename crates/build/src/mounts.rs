@@ -85,16 +85,10 @@ impl Mounts {
     }
 
     /// Adds a directory with a script.
-    pub(crate) fn script(
-        &mut self,
-        directory: &str,
-        name: &str,
-        text: &[u8],
-    ) -> Result<(), BuildError> {
+    pub(crate) fn script(&mut self, directory: &str, name: &str, text: &[u8]) {
         let (name, bytes) = (name.to_owned(), text.to_vec());
         let what = What::File { name, bytes, mode: 0o755, uid: 0, gid: 0, folder: true };
         self.wanted.push(Wanted { target: directory.to_owned(), readonly: true, what });
-        Ok(())
     }
 }
 

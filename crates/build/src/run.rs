@@ -117,7 +117,7 @@ impl Job {
         let created_by = format!("{} # buildkit", shown.join(" "));
         let mut mounts = self.mounts(turn, state, run, work).await?;
         if let Some((name, text)) = &command.script {
-            mounts.script(PIPES, name, text.as_bytes())?;
+            mounts.script(PIPES, name, text.as_bytes());
         }
         let key = self.run_key(state, run, &command, &network, &mounts);
         let turn_lock = self.builder.cache.turn(&key);
@@ -263,17 +263,13 @@ impl Job {
             ..HostConfig::default()
         };
         let held = self.open_mounts(&mut mounts).await?;
-        let step = self
-            .builder
-            .engine
-            .step(StepOptions {
-                chain: state.chain,
-                is_windows: state.is_windows(),
-                config,
-                host_config,
-                mounts: std::mem::take(&mut mounts.list),
-            })
-            .await?;
+        let step = self.builder.engine.step(StepOptions {
+            chain: state.chain,
+            is_windows: state.is_windows(),
+            config,
+            host_config,
+            mounts: std::mem::take(&mut mounts.list),
+        })?;
         work.note(NoteKind::Running(step.id().to_string()));
         let output = |stream, data| {
             let stream = match stream {

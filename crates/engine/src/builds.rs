@@ -297,7 +297,7 @@ impl Engine {
     }
 
     /// Makes the container of a step.
-    pub async fn step(self: &Arc<Self>, options: StepOptions) -> Result<StepContainer, Error> {
+    pub fn step(self: &Arc<Self>, options: StepOptions) -> Result<StepContainer, Error> {
         let StepOptions { chain, is_windows, mut config, mut host_config, mounts } = options;
         if is_windows {
             self.windows_runtime()?;

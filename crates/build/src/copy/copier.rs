@@ -254,9 +254,8 @@ impl<'a> Copier<'a> {
             if !is_directory(&stat) {
                 if verdict.included {
                     self.ensure(levels, shown)?;
-                    let (source, target) = match levels.last() {
-                        Some(Level { source, target: Some(target), .. }) => (source, target),
-                        _ => continue,
+                    let Some(Level { source, target: Some(target), .. }) = levels.last() else {
+                        continue;
                     };
                     let spelled = self.spelled(target, &name)?;
                     let (source, target) = (source.as_fd(), target.as_fd());
@@ -545,4 +544,143 @@ pub(crate) fn xattrs(file: BorrowedFd<'_>) -> Result<Attributes, Errno> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::*;
+    use crate::copy::select::select;
+
+    struct Trees {
+        temporary: tempfile::TempDir,
+    }
+
+    impl Trees {
+        fn new() -> Self {
+            let temporary = tempfile::tempdir().unwrap();
+            for name in ["from", "to"] {
+                fs_err::create_dir(temporary.path().join(name)).unwrap();
+            }
+            Self { temporary }
+        }
+
+        fn at(&self, name: &str) -> PathBuf {
+            self.temporary.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs_err::create_dir_all(self.at(name).parent().unwrap()).unwrap();
+            fs_err::write(self.at(name), text).unwrap();
+        }
+
+        fn copy(
+            &self,
+            source: &str,
+            destination: &str,
+            change: impl FnOnce(&mut Options),
+        ) -> Result<(), CopyError> {
+            let from = silo_sys::path::open_root(self.at("from")).unwrap();
+            let to = silo_sys::path::open_root(self.at("to")).unwrap();
+            let mut options = Options { owner: None, chmod: None, names: Names::Exact };
+            change(&mut options);
+            let mut copier = Copier::new(to.as_fd(), options);
+            for found in select(from.as_fd(), source, Names::Exact).unwrap() {
+                copier.copy(from.as_fd(), &found, &Filter::default(), destination)?;
+            }
+            Ok(())
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs_err::read_to_string(self.at("to").join(name)).unwrap_or_default()
+        }
+    }
+
+    #[test]
+    fn where_things_go() {
+        for (source, destination, expected) in [
+            ("f", "/new", "new"),
+            ("f", "/new/", "new/f"),
+            ("f", "/there", "there/f"),
+            ("f", "/link", "there/f"),
+            ("f", "/file", "file"),
+            ("f", "/a/b/c", "a/b/c"),
+            ("d", "/new", "new/x"),
+            ("d", "/there", "there/x"),
+            ("d/.", "/", "x"),
+            ("f", "/dangling", "missing"),
+        ] {
+            let trees = Trees::new();
+            trees.write("from/f", "copied");
+            trees.write("from/d/x", "copied");
+            trees.write("to/there/kept", "kept");
+            trees.write("to/file", "old");
+            symlink("/there", trees.at("to/link")).unwrap();
+            symlink("missing", trees.at("to/dangling")).unwrap();
+            trees.copy(source, destination, |_| {}).unwrap();
+            assert_eq!(trees.read(expected), "copied", "{source} {destination}");
+            assert_eq!(trees.read("there/kept"), "kept");
+        }
+    }
+
+    #[test]
+    fn kinds_do_not_replace_directories() {
+        let trees = Trees::new();
+        trees.write("from/d/x/y", "1");
+        trees.write("from/e/x", "2");
+        trees.write("to/d", "file");
+        let error = trees.copy("d", "/d", |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "cannot copy to non-directory: /d");
+        trees.copy("d", "/t", |_| {}).unwrap();
+        let error = trees.copy("e", "/t", |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "cannot replace to directory /t/x with file");
+        // A link in the way is replaced, not followed.
+        trees.write("to/target", "kept");
+        symlink("../target", trees.at("to/t/l")).unwrap();
+        trees.write("from/g/l", "new");
+        trees.copy("g", "/t", |_| {}).unwrap();
+        assert_eq!((trees.read("t/l"), trees.read("target")), ("new".into(), "kept".into()));
+    }
+
+    #[test]
+    fn owners_modes_times_and_links_are_kept() {
+        let trees = Trees::new();
+        trees.write("from/d/a", "x");
+        let file = trees.at("from/d/a");
+        fs_err::hard_link(&file, trees.at("from/d/b")).unwrap();
+        symlink("a", trees.at("from/d/l")).unwrap();
+        fs_err::create_dir(trees.at("from/d/sub")).unwrap();
+        let mode = std::fs::Permissions::from_mode;
+        fs_err::set_permissions(&file, mode(0o4750)).unwrap();
+        fs_err::set_permissions(trees.at("from/d/sub"), mode(0o1777)).unwrap();
+        rustix::fs::chown(&file, Some(Uid::from_raw(7)), Some(Gid::from_raw(8))).unwrap();
+        fs_err::set_permissions(&file, mode(0o4750)).unwrap();
+        trees.copy("d", "/out", |_| {}).unwrap();
+        let look = |name: &str| fs_err::symlink_metadata(trees.at("to/out").join(name)).unwrap();
+        let (a, b) = (look("a"), look("b"));
+        assert_eq!((a.uid(), a.gid(), a.mode() & 0o7777), (7, 8, 0o4750));
+        assert_eq!((a.ino(), a.nlink()), (b.ino(), 2));
+        assert_eq!(a.mtime(), fs_err::metadata(&file).unwrap().mtime());
+        assert!(look("l").is_symlink());
+        assert_eq!(look("sub").mode() & 0o7777, 0o1777);
+        trees
+            .copy("d", "/owned", |options| {
+                options.owner = Some((1, 2));
+                options.chmod = Some(Chmod::parse("600").unwrap());
+            })
+            .unwrap();
+        let owned = fs_err::symlink_metadata(trees.at("to/owned/a")).unwrap();
+        assert_eq!((owned.uid(), owned.gid(), owned.mode() & 0o7777), (1, 2, 0o600));
+    }
+
+    #[test]
+    fn names_of_windows_meet_in_any_case() {
+        let trees = Trees::new();
+        trees.write("from/D/FILE.txt", "new");
+        trees.write("to/Out/d/file.TXT", "old");
+        let root = |options: &mut Options| options.names = Names::AnyCase;
+        trees.copy(".", "/OUT/", root).unwrap();
+        assert_eq!(trees.read("Out/d/file.TXT"), "new");
+    }
 }

@@ -17,7 +17,7 @@ pub(crate) fn parse(text: &str, root: BorrowedFd<'_>) -> Result<(u32, u32), Copy
         Ok(uid) => (uid, uid),
         Err(_) if user.is_empty() => (0, 0),
         Err(_) => {
-            let fields = find(root, "etc/passwd", user, 7)?.ok_or_else(|| {
+            let fields = find(root, "etc/passwd", user, 7).ok_or_else(|| {
                 // docker wording
                 CopyError::Refused(format!(
                     "unable to convert uid/gid chown string to host mapping: can't find uid for user {user}: no such user: {user}"
@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &str, root: BorrowedFd<'_>) -> Result<(u32, u32), Copy
         Some(group) => match group.parse::<u32>() {
             Ok(gid) => gid,
             Err(_) => {
-                let fields = find(root, "etc/group", group, 3)?.ok_or_else(|| {
+                let fields = find(root, "etc/group", group, 3).ok_or_else(|| {
                     // docker wording
                     CopyError::Refused(format!(
                         "unable to convert uid/gid chown string to host mapping: can't find gid for group {group}: no such group: {group}"
@@ -49,19 +49,14 @@ fn number(text: &str) -> Result<u32, CopyError> {
 }
 
 /// The fields of the first line of an account file that begins with a name.
-fn find(
-    root: BorrowedFd<'_>,
-    path: &str,
-    name: &str,
-    fields: usize,
-) -> Result<Option<Vec<String>>, CopyError> {
+fn find(root: BorrowedFd<'_>, path: &str, name: &str, fields: usize) -> Option<Vec<String>> {
     let Ok(Some(bytes)) = silo_sys::path::read_regular_file_in_root(root, path, LIMIT) else {
-        return Ok(None);
+        return None;
     };
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
     let mut found = lines.filter(|line| line.len() >= fields && line[0] == name);
-    Ok(found.next())
+    found.next()
 }
 
 #[cfg(test)]
