@@ -263,6 +263,32 @@ impl Engine {
         command
     }
 
+    /// Gives `docker` the plugins `buildx` and `compose` of Debian's newest suite, which
+    /// `cargo xtask test` unpacks, or those in the folder `SILO_TEST_DOCKER_PLUGINS`. Without
+    /// them the running test counts as skipped.
+    pub fn has_plugins_or_skip(&self) -> bool {
+        let folder = std::env::var_os("SILO_TEST_DOCKER_PLUGINS").map_or_else(
+            || {
+                let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+                root.join("target/docker-cli/usr/libexec/docker/cli-plugins")
+            },
+            PathBuf::from,
+        );
+        let plugins = ["docker-buildx", "docker-compose"].map(|name| folder.join(name));
+        if !plugins.iter().all(|plugin| plugin.exists()) {
+            let thread = std::thread::current();
+            crate::skip(thread.name().unwrap_or("a test"), "buildx and compose are not here");
+            return false;
+        }
+        let target = self.directory.path().join("docker-config/cli-plugins");
+        fs_err::create_dir_all(&target).expect("a folder for plugins");
+        for plugin in plugins {
+            let name = plugin.file_name().expect("a name");
+            std::os::unix::fs::symlink(&plugin, target.join(name)).expect("a link to a plugin");
+        }
+        true
+    }
+
     /// A `silo` command that speaks to this engine.
     pub fn silo_command(&self) -> Command {
         let mut command = Command::new(silo_binary());

@@ -1,11 +1,11 @@
-//! The `docker` command lines that the product tests drive the engine with.
+//! The `docker` command lines that the product tests drive the engine with, and their plugins.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Debian's newest suite, whose command line is taken out of its package without installing it.
+/// Debian's newest suite, whose packages are unpacked without being installed.
 const NEWEST_SUITE: &str = "sid";
 
 /// Every command line at hand: the one in PATH, Debian 12's, and the newest suite's. A suite that
@@ -32,11 +32,18 @@ pub fn docker_clis() -> Vec<PathBuf> {
     found
 }
 
-/// Unpacks the newest command line below `target/`, once.
+/// What is unpacked, and a file that shows that it is. The plugins are found by the tests.
+const PACKAGES: [(&str, &str); 3] = [
+    ("docker-cli", "usr/bin/docker"),
+    ("docker-buildx", "usr/libexec/docker/cli-plugins/docker-buildx"),
+    ("docker-compose", "usr/libexec/docker/cli-plugins/docker-compose"),
+];
+
+/// Unpacks the newest command line and its plugins below `target/`, once.
 fn newest() -> Result<PathBuf> {
     let folder = crate::root().join("target/docker-cli");
-    let program = folder.join("usr/bin/docker");
-    if program.exists() {
+    let program = folder.join(PACKAGES[0].1);
+    if PACKAGES.iter().all(|(_, file)| folder.join(file).exists()) {
         return Ok(program);
     }
     let lists = folder.join("apt");
@@ -67,12 +74,15 @@ fn newest() -> Result<PathBuf> {
         crate::check(&mut command)
     };
     apt(&["update"])?;
-    apt(&["download", "docker-cli"])?;
-    let package = fs_err::read_dir(&lists)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")?;
-    crate::check(Command::new("dpkg-deb").arg("-x").arg(package).arg(&folder))?;
+    let mut download = vec!["download"];
+    download.extend(PACKAGES.map(|(name, _)| name));
+    apt(&download)?;
+    for entry in fs_err::read_dir(&lists)? {
+        let package = entry?.path();
+        if package.extension().is_some_and(|extension| extension == "deb") {
+            crate::check(Command::new("dpkg-deb").arg("-x").arg(package).arg(&folder))?;
+        }
+    }
     fs_err::remove_dir_all(&lists)?;
     let version = Command::new(&program).arg("--version").output()?;
     if !version.status.success() {

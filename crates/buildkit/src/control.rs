@@ -51,14 +51,9 @@ impl Control for Service {
         request: Request<PruneRequest>,
     ) -> Result<Response<Self::PruneStream>, Status> {
         let request = request.into_inner();
-        let filters = request.filter.iter().map(|filter| {
-            let (name, value) = filter.split_once("==").or_else(|| filter.split_once('='))?;
-            Some((name.to_owned(), value.to_owned()))
-        });
-        let filters: Option<Vec<_>> = filters.collect();
         let options = PruneOptions {
             all: request.all,
-            filters: filters.ok_or_else(|| Status::invalid_argument("invalid filter"))?,
+            filters: request.filter.iter().flat_map(|filter| prune_filters(filter)).collect(),
             keep_storage: u64::try_from(request.reserved_space.max(request.max_used_space))
                 .unwrap_or_default(),
             keep_duration: Duration::from_nanos(
@@ -286,6 +281,18 @@ impl Drop for Ended<'_> {
             details: Vec::new(),
         }));
     }
+}
+
+/// The conditions of a filter as clients write it, `type==exec.cachemount,inuse`.
+fn prune_filters(filter: &str) -> Vec<(String, String)> {
+    let conditions = filter.split(',').filter(|condition| !condition.is_empty());
+    conditions
+        .map(|condition| {
+            let pair = ["~=", "==", "="].iter().find_map(|sign| condition.split_once(sign));
+            let (name, value) = pair.unwrap_or((condition, "true"));
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
 }
 
 fn usage(record: CacheRecord) -> UsageRecord {

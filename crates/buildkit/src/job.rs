@@ -184,6 +184,13 @@ fn keep_log(
 
 impl Progress for Job {
     fn event(&self, event: Event) {
+        // The builder has vertices without a name for instructions that only change the
+        // configuration; BuildKit shows none.
+        if let Event::Vertex(vertex) = &event
+            && vertex.name.is_empty()
+        {
+            return;
+        }
         if let Some(response) = status::response(event) {
             self.tell(response);
         }

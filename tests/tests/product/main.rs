@@ -3,6 +3,7 @@
 //! Every test but those that name a difference passes on a real Docker Engine as well.
 
 mod build;
+mod buildkit;
 mod copy;
 mod crash;
 mod engines;
