@@ -232,7 +232,9 @@ fn remote(place: &str) -> Option<Place> {
         return Some(Place::Upload(rest.to_owned()));
     }
     if place.starts_with("http://") || place.starts_with("https://") {
-        let is_git = path.ends_with(".git") || place.contains("?ref=") || place.contains("&ref=");
+        let is_git = path.strip_suffix(".git").is_some()
+            || place.contains("?ref=")
+            || place.contains("&ref=");
         let place = place.to_owned();
         return Some(if is_git { Place::Git(place) } else { Place::Http(place) });
     }

@@ -165,14 +165,15 @@ impl Uploads {
                 let taken =
                     self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(build);
                 if let Some(taken) = taken {
-                    return taken;
+                    // A tuple, because what is inside can be waited for itself.
+                    return (taken,);
                 }
                 // The sender lives as long as `self`.
                 drop(changed.changed().await);
             }
         };
         let announced = tokio::time::timeout(PATIENCE, announced);
-        let receive = announced.await.map_err(|_| Error::invalid("the context did not come"))?;
+        let (receive,) = announced.await.map_err(|_| Error::invalid("the context did not come"))?;
         self.changed.send_replace(());
         receive.await.map_err(|_| Error::invalid("the context could not be read"))
     }

@@ -183,20 +183,17 @@ impl Solver {
         let names: Vec<String> = image_names(export)?.iter().map(ToString::to_string).collect();
         let sent = match export.kind.as_str() {
             "docker" => {
-                let make = move |mut to: &mut dyn std::io::Write| {
-                    builder.export_docker(&image, &names, &mut to)
-                };
+                let make =
+                    move |to: &mut dyn std::io::Write| builder.export_docker(&image, &names, to);
                 send_bytes(session, number, make).await
             }
             "oci" => {
-                let make = move |mut to: &mut dyn std::io::Write| {
-                    builder.export_oci(&image, &names, &mut to)
-                };
+                let make =
+                    move |to: &mut dyn std::io::Write| builder.export_oci(&image, &names, to);
                 send_bytes(session, number, make).await
             }
             "tar" => {
-                let make =
-                    move |mut to: &mut dyn std::io::Write| builder.export_tar(&image, &mut to);
+                let make = move |to: &mut dyn std::io::Write| builder.export_tar(&image, to);
                 send_bytes(session, number, make).await
             }
             _ => {

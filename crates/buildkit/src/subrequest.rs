@@ -155,14 +155,12 @@ async fn text(job: &Arc<Job>, request: &BuildRequest) -> Result<(String, Vec<u8>
         DockerfileSource::Text { name, text } => return Ok((name.clone(), text.clone())),
         DockerfileSource::InContext { context, path } => (context.as_ref(), path.clone()),
     };
-    let context = match (context, &request.context) {
-        (Some(context), _) | (None, ContextRef::Files(context)) => context,
-        _ => {
-            return Err(BuildError::new(
-                ErrorKind::NotImplemented,
-                "a Dockerfile that is not with the client can only be built",
-            ));
-        }
+    let ((Some(context), _) | (None, ContextRef::Files(context))) = (context, &request.context)
+    else {
+        return Err(BuildError::new(
+            ErrorKind::NotImplemented,
+            "a Dockerfile that is not with the client can only be built",
+        ));
     };
     let filter = Filter { follow: vec![path.clone()], exclude: Vec::new() };
     let vertex = Digest::from_sha256([0; 32]);
