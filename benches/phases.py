@@ -24,9 +24,10 @@ PHASES = [
     ("Wine's loader starts wineserver", "server executed"),
     ("wineserver reads the registry", "server ready"),
     ("loader: Wine's own libraries, silo-run.exe", "boot forked"),
-    ("silo-boot brings the session up", "boot ended"),
-    ("silo-run.exe: console, account, pipes", "program forked"),
-    ("the program (services start beside it)", "program ended"),
+    ("silo-boot: what programs look at; services start", "run named"),
+    ("silo-run.exe: what to start, pipes (drivers load)", "program forked"),
+    ("Linux loads the program (services start)", "program named"),
+    ("services awaited; the program: DLLs, console, work", "program ended"),
     ("silo-run.exe ends", "run ended"),
     ("process 1 ends, and Wine with it", "init ended"),
     ("supervisor, engine, command line", "client ended"),
@@ -68,16 +69,19 @@ def marks(lines, client):
             parent[int(values["child_pid"])] = (int(values["pid"]), moment)
         elif event == "task_rename":
             name = values["newcomm"]
-            # Wine forks twice for a process; the first fork is where it begins.
+            # Wine forks twice for a process; the first fork is where it begins. A process has its
+            # name when Windows code is about to run in it, the first one after the session is up.
             if name == "wineboot.exe" and boot is None:
                 boot, middle = pid, parent[pid][0]
                 at["boot forked"] = parent[middle][1]
             elif name in ("cmd", "cmd.exe") and program is None and run:
                 program, middle = pid, parent[pid][0]
-                at["program forked"] = parent[middle][1]
+                at["program forked"], at["program named"] = parent[middle][1], moment
+            elif name == "silo-run.exe" and pid == run:
+                at["run named"] = moment
         elif event == "sched_process_exit":
             name = {own: "client ended", init: "init ended", run: "run ended", server: "server ready",
-                    boot: "boot ended", program: "program ended"}.get(pid)
+                    program: "program ended"}.get(pid)
             if name:
                 at[name] = moment
     return at
