@@ -1,10 +1,12 @@
 //! What a build gives out besides an image in the store: archives, and files.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use silo_store::SaveImage;
 use silo_types::{Digest, Error};
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::builder::Builder;
 use crate::context::Tree;
@@ -69,5 +71,41 @@ impl Builder {
         let is_windows = outcome.config.os == "windows";
         let root = self.engine.layers_root(outcome.chain, is_windows)?;
         Ok(Tree::of(root, Arc::default(), Some(Box::new(Arc::clone(&outcome.lease)))))
+    }
+
+    /// Writes the files of a cache mount as a tar. Blocks.
+    pub fn export_mount(&self, id: &str, output: impl Write) -> Result<(), Error> {
+        let (files, _held) = self.idle_mount(id)?;
+        let root = silo_sys::path::open_root(&files)
+            .map_err(|_| Error::not_found(format!("no cache mount {id:?}")))?;
+        silo_store::tree::export(root, output).map_err(Error::from_kind)
+    }
+
+    /// Puts the files of a tar, compressed or not, in place of those of a cache mount. Blocks.
+    pub fn import_mount(&self, id: &str, input: impl Read + Send) -> Result<(), Error> {
+        let (files, _held) = self.idle_mount(id)?;
+        let failed =
+            |error: std::io::Error| Error::internal(format!("write cache mount {id:?}: {error}"));
+        let scratch = self.scratch()?;
+        let aside = scratch.directory("files")?;
+        let root = silo_sys::path::open_root(&aside).map_err(failed)?;
+        let options = silo_store::tree::UnpackOptions::default();
+        silo_store::tree::unpack_into(root, Path::new(""), input, options)
+            .map_err(Error::from_kind)?;
+        let directory = files.parent().unwrap_or(&files);
+        fs_err::create_dir_all(directory).map_err(failed)?;
+        fs_err::write(directory.join("id"), id).map_err(failed)?;
+        crate::scratch::remove(&files);
+        fs_err::rename(&aside, &files).map_err(failed)
+    }
+
+    /// Where a cache mount is that no step uses now, and that none uses until it is let go.
+    fn idle_mount(&self, id: &str) -> Result<(PathBuf, OwnedRwLockWriteGuard<()>), Error> {
+        let name = crate::mounts::directory_name(id, 0);
+        let lock = self.mount_lock(&name);
+        let held = lock
+            .try_write_owned()
+            .map_err(|_| Error::conflict(format!("cache mount {id:?} is used by a build")))?;
+        Ok((self.directory.join("mounts").join(name).join("files"), held))
     }
 }

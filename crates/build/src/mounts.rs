@@ -427,20 +427,27 @@ impl Agent {
     }
 }
 
+/// The name of the directory of a cache mount; those that are used alone at once have numbers.
+pub(crate) fn directory_name(id: &str, number: u32) -> String {
+    let mut key = KeyBuilder::new("cache mount");
+    key.field(id);
+    key.field(number.to_le_bytes());
+    key.finish()
+}
+
 impl crate::builder::Builder {
+    /// The lock of a cache mount's directory.
+    pub(crate) fn mount_lock(&self, name: &str) -> Arc<RwLock<()>> {
+        let mut locks = self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(locks.entry(name.to_owned()).or_insert_with(|| Arc::new(RwLock::new(()))))
+    }
+
     /// The directory name of a cache mount, held as its sharing asks.
     async fn hold_mount(&self, id: &str, sharing: Sharing) -> (String, Held) {
         let mut number = 0_u32;
         loop {
-            let mut key = KeyBuilder::new("cache mount");
-            key.field(id);
-            key.field(number.to_le_bytes());
-            let name = key.finish();
-            let lock = {
-                let mut locks =
-                    self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                Arc::clone(locks.entry(name.clone()).or_insert_with(|| Arc::new(RwLock::new(()))))
-            };
+            let name = directory_name(id, number);
+            let lock = self.mount_lock(&name);
             match sharing {
                 Sharing::Shared => return (name, Held::Shared(lock.read_owned().await)),
                 Sharing::Locked => return (name, Held::Alone(lock.write_owned().await)),

@@ -366,6 +366,20 @@ fn with_input(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {
 }
 
 #[test]
+fn a_dockerfile_may_be_elsewhere() {
+    let engine = Engine::start();
+    let tag = engine.name("elsewhere");
+    let files = [("file", "x\n"), (".dockerignore", ".dockerignore\n")];
+    let context = context(&engine, &files);
+    let dockerfile = engine.scratch().join("Elsewhere");
+    fs::write(&dockerfile, "FROM busybox\nCOPY . /src\n").expect("a file");
+    let dockerfile = dockerfile.to_str().expect("UTF-8");
+    built(&engine, &context, &["-f", dockerfile, "-t", &tag]);
+    assert_eq!(shell(&engine, &tag, "ls -A /src"), "file");
+    engine.ok(&["rmi", "-f", &tag]);
+}
+
+#[test]
 fn triggers_run_in_images_made_from_it() {
     let engine = Engine::start();
     let (parent, child) = (engine.name("parent"), engine.name("child"));

@@ -7,7 +7,8 @@ use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use silo_build::progress::Progress;
-use silo_build::{BuildRequest, ContextRef, DockerfileSource, Limits, PruneOptions};
+use silo_build::{BuildRequest, CacheRecord, ContextRef, DockerfileSource, Limits, PruneOptions};
+use silo_docker::system::Usage;
 use silo_oci::reference::Reference;
 use silo_types::{Error, ErrorKind};
 use tokio::sync::mpsc;
@@ -194,6 +195,37 @@ pub(crate) fn cancel(request: &Request) -> Answer {
     }
     request.builder.cancel(id);
     respond::status(hyper::StatusCode::OK)
+}
+
+/// What the cache holds, for `GET /system/df`.
+pub(crate) fn usage(request: &Request) -> Result<Usage<serde_json::Value>, Error> {
+    let records = request.builder.disk_usage()?;
+    let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let idle = records.iter().filter(|record| !record.in_use && !record.shared);
+    Ok(Usage {
+        active_count: count(records.iter().filter(|record| record.in_use).count()),
+        total_count: count(records.len()),
+        // What images have too is counted with them.
+        total_size: records.iter().filter(|r| !r.shared).map(|record| bytes(record.size)).sum(),
+        reclaimable: idle.map(|record| bytes(record.size)).sum(),
+        items: records.iter().map(item).collect(),
+    })
+}
+
+fn item(record: &CacheRecord) -> serde_json::Value {
+    json!({
+        "ID": record.id,
+        "Parents": record.parents,
+        "Type": record.kind,
+        "Description": record.description,
+        "InUse": record.in_use,
+        "Shared": record.shared,
+        "Size": record.size,
+        "CreatedAt": record.created.to_string(),
+        "LastUsedAt": record.last_used.map(|time| time.to_string()),
+        "UsageCount": record.usage_count,
+    })
 }
 
 /// `POST /build/prune`.

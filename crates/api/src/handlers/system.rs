@@ -48,7 +48,10 @@ pub(crate) async fn disk_usage(request: Request) -> Answer {
         }
     }
     let verbose = request.at_least(52) && request.query.flag("verbose");
-    let usage = request.engine.disk_usage(kinds).await?;
+    let mut usage = request.engine.disk_usage(kinds).await?;
+    if kinds.build_cache {
+        usage.build_cache_usage = Some(super::build::usage(&request)?);
+    }
     respond::json(&compat::disk_usage(usage, verbose, request.version)?)
 }
 
