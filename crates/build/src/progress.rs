@@ -8,10 +8,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use silo_types::Digest;
 
+use crate::Boxed;
+
 /// Where a build's events go. Called from several tasks; must not block.
 pub trait Progress: fmt::Debug + Send + Sync {
     /// Takes an event.
     fn event(&self, event: Event);
+
+    /// Waits until more output can be taken: a program that writes without end is held up by a
+    /// client that reads slowly.
+    fn ready(&self) -> Boxed<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Something that happened.

@@ -277,6 +277,7 @@ impl Job {
                 StepStream::Stderr => Stream::Stderr,
             };
             work.log(stream, data);
+            self.progress.ready()
         };
         let code = step.run(output).await?;
         drop(held);

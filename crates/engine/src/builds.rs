@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -151,8 +152,12 @@ impl StepContainer {
         &self.container.id
     }
 
-    /// Runs the program to its end and returns its exit code.
-    pub async fn run(&self, output: impl Fn(StepStream, Bytes) + Send) -> Result<i64, Error> {
+    /// Runs the program to its end and returns its exit code. The program is held up while what
+    /// `output` gives back is not ready.
+    pub async fn run<'a>(
+        &self,
+        output: impl Fn(StepStream, Bytes) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> + Send,
+    ) -> Result<i64, Error> {
         let (sender, receiver) = oneshot::channel();
         let options = AttachOptions { stdout: true, stderr: true, ..AttachOptions::default() };
         let waiting = WaitingClient { options, streams: sender };
@@ -172,7 +177,7 @@ impl StepContainer {
                     break;
                 }
                 let which = if number == 2 { StepStream::Stderr } else { StepStream::Stdout };
-                output(which, bytes.into());
+                output(which, bytes.into()).await;
             }
         }
         let ended = watch.wait_for(|state| !state.running || state.exits != begun).await;

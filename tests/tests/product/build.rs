@@ -366,6 +366,25 @@ fn with_input(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {
 }
 
 #[test]
+fn long_output_comes_whole_and_waits_for_its_reader() {
+    use std::io::{BufRead as _, BufReader};
+    let engine = Engine::start();
+    let text = "FROM busybox\nRUN yes 'line of very many' | head -n 200000\n";
+    let context = context(&engine, &[("Dockerfile", text)]);
+    let mut command = engine.docker_command();
+    command.env("DOCKER_BUILDKIT", "0").args(["build", "--no-cache"]).arg(&context);
+    let mut child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("run docker");
+    let output = BufReader::new(child.stdout.take().expect("output"));
+    let lines = output.lines().map_while(Result::ok).filter(|line| line.starts_with("line "));
+    assert_eq!(lines.count(), 200_000);
+    assert!(child.wait().expect("wait for docker").success());
+}
+
+#[test]
 fn a_dockerfile_may_be_elsewhere() {
     let engine = Engine::start();
     let tag = engine.name("elsewhere");

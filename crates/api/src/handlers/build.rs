@@ -105,7 +105,7 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
 pub(super) fn remote(url: &str) -> Result<ContextRef, Error> {
     let plain = url.split('#').next().unwrap_or_default();
     let is_http = plain.starts_with("http://") || plain.starts_with("https://");
-    if is_http && !plain.ends_with(".git") {
+    if is_http && plain.strip_suffix(".git").is_none() {
         return Ok(ContextRef::Http(url.to_owned()));
     }
     let is_git = is_http
@@ -156,6 +156,7 @@ pub(crate) async fn build(request: Request) -> Answer {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let names = options.tags.clone();
     let classic = Arc::new(Classic::new(sender.clone(), quiet));
+    let queue = classic.queue();
     let progress: Arc<dyn Progress> = Arc::clone(&classic) as Arc<dyn Progress>;
     let task = tokio::spawn(async move {
         let outcome = tokio::select! {
@@ -176,13 +177,14 @@ pub(crate) async fn build(request: Request) -> Answer {
         return Err(Error::new(kind, line.message.error.clone()));
     }
     drop(task);
-    let lines = stream::unfold((first, receiver), |(first, mut receiver)| async move {
+    let lines = stream::unfold((first, receiver, queue), |(first, mut receiver, queue)| async {
         let line = match first {
             Some(line) => line,
             None => receiver.recv().await?,
         };
+        queue.take(&line);
         let line = respond::line(&line.message).map_err(std::io::Error::other);
-        Some((line, (None, receiver)))
+        Some((line, (None, receiver, queue)))
     });
     Ok(respond::content("application/json", Body::stream(lines)))
 }

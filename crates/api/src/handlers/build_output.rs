@@ -1,15 +1,18 @@
 //! The output of the classic builder: steps one after the other, whatever order they are carried
 //! out in.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 use silo_build::progress::{Event, NoteKind, Progress, Stream};
-use silo_build::{BuildError, Outcome};
+use silo_build::{Boxed, BuildError, Outcome};
 use silo_docker::stream::{StreamError, StreamMessage};
 use silo_oci::reference::Reference;
 use silo_types::{Digest, ErrorKind};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// One line, or an error before there was any.
@@ -20,10 +23,31 @@ pub(crate) struct Line {
     pub(crate) refusal: Option<ErrorKind>,
 }
 
+/// Bytes that may wait for a client.
+const MAX_QUEUED: usize = 1 << 20;
+/// Bytes that may wait for their step's turn.
+const MAX_WAITING: usize = 16 << 20;
+
+/// What a client has not taken yet.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    bytes: AtomicUsize,
+    taken: Notify,
+}
+
+impl Queue {
+    /// Notes that a line has gone to the client.
+    pub(crate) fn take(&self, line: &Line) {
+        self.bytes.fetch_sub(line.message.stream.len(), Ordering::Relaxed);
+        self.taken.notify_waiters();
+    }
+}
+
 /// Turns events into lines.
 #[derive(Debug)]
 pub(crate) struct Classic {
     sender: UnboundedSender<Line>,
+    queue: Arc<Queue>,
     quiet: bool,
     state: Mutex<State>,
 }
@@ -35,6 +59,8 @@ struct State {
     waiting: BTreeMap<usize, Vec<String>>,
     ended: BTreeSet<usize>,
     steps: HashMap<Digest, Shown>,
+    /// Bytes that waited so far.
+    held: usize,
     /// Something was sent.
     said: bool,
 }
@@ -59,12 +85,19 @@ impl Classic {
             waiting: BTreeMap::new(),
             ended: BTreeSet::new(),
             steps: HashMap::new(),
+            held: 0,
             said: false,
         };
-        Self { sender, quiet, state: Mutex::new(state) }
+        Self { sender, queue: Arc::default(), quiet, state: Mutex::new(state) }
+    }
+
+    /// What waits for the client.
+    pub(crate) fn queue(&self) -> Arc<Queue> {
+        Arc::clone(&self.queue)
     }
 
     fn send(&self, message: StreamMessage) {
+        self.queue.bytes.fetch_add(message.stream.len(), Ordering::Relaxed);
         // A client that has gone ends the build.
         drop(self.sender.send(Line { message, refusal: None }));
     }
@@ -78,7 +111,10 @@ impl Classic {
             state.said = true;
             self.send(StreamMessage::stream(text));
         } else {
-            state.waiting.entry(number).or_default().push(text);
+            state.held += text.len();
+            if state.held <= MAX_WAITING {
+                state.waiting.entry(number).or_default().push(text);
+            }
         }
     }
 
@@ -137,17 +173,31 @@ impl Classic {
 }
 
 impl Progress for Classic {
+    fn ready(&self) -> Boxed<'_, ()> {
+        Box::pin(async {
+            loop {
+                let taken = self.queue.taken.notified();
+                tokio::pin!(taken);
+                // From here on it is told of everything that is taken.
+                taken.as_mut().enable();
+                if self.queue.bytes.load(Ordering::Relaxed) <= MAX_QUEUED {
+                    return;
+                }
+                taken.await;
+            }
+        })
+    }
+
     fn event(&self, event: Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *state;
         match event {
             Event::Vertex(vertex) => {
                 let Some(step) = &vertex.step else { return };
-                if !state.steps.contains_key(&vertex.digest) {
-                    let is_from =
-                        step.text.get(..4).is_some_and(|w| w.eq_ignore_ascii_case("FROM"));
-                    let shown = Shown { number: step.number, is_from, image: None };
-                    state.steps.insert(vertex.digest, shown);
+                if let Entry::Vacant(place) = state.steps.entry(vertex.digest) {
+                    let word = step.text.get(..4).unwrap_or_default();
+                    let is_from = word.eq_ignore_ascii_case("FROM");
+                    place.insert(Shown { number: step.number, is_from, image: None });
                     let text = format!("Step {}/{} : {}\n", step.number, step.total, step.text);
                     self.say(state, step.number, text);
                 }
@@ -203,8 +253,6 @@ impl Progress for Classic {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use silo_build::progress::{Log, Note, Step, Vertex};
 
     use super::*;
