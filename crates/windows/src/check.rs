@@ -45,7 +45,7 @@ pub use end::{explain as explain_end, means_not_loaded};
 pub use facts::{Facts, Kind};
 pub use judge::{Surroundings, judge};
 pub use libraries::{Answer, LookedUp, Need, answers};
-pub use services::{Service, services};
+pub use services::{Service, features, services};
 pub use survey::{Program, Survey, survey};
 
 /// How well a program fits.

@@ -10,7 +10,7 @@ use silo_types::{Digest, Error};
 use silo_windows::base::{self, BUILDS, KINDS};
 use silo_windows::check::{
     Assessment, Command, Drive, Grade, LookedUp, Need, Reason, Report, Surroundings, Verdict,
-    answers, assess, glance, search_directories, services,
+    answers, assess, features, glance, search_directories, services,
 };
 use silo_windows::registry::HiveName;
 use silo_windows::runtime;
@@ -115,7 +115,10 @@ impl Engine {
         words.extend(config.cmd.clone().unwrap_or_default());
         let path = self.search_path(top, &config.env.clone().unwrap_or_default());
         let wine = self.wine_version();
-        let mut reasons = Vec::new();
+        let mut reasons = features(
+            system.hive(HiveName::Software),
+            below.as_ref().map(|below| below.hive(HiveName::Software)),
+        );
         if wine.is_empty() {
             reasons.push(Reason {
                 grade: Grade::No,

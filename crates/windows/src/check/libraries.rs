@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 use silo_pe::{ApiSets, Exports, Found, Pe, Symbol};
@@ -66,7 +67,7 @@ struct Library {
 #[derive(Debug)]
 pub(super) struct System {
     sets: ApiSets,
-    libraries: HashMap<(bool, String), Option<Library>>,
+    libraries: HashMap<(bool, String), Option<Rc<Library>>>,
 }
 
 impl System {
@@ -81,16 +82,26 @@ impl System {
     pub(super) fn look_up(&mut self, drive: &mut Drive, need: &Need) -> io::Result<Answer> {
         let mut answer = Answer::default();
         let Some(library) = self.behind(&need.library) else { return Ok(answer) };
-        if self.library(drive, need.narrow, &library)?.is_none() {
-            return Ok(answer);
-        }
+        let Some(found) = self.library(drive, need.narrow, &library)? else { return Ok(answer) };
         answer.present = true;
+        let mut pe = Pe::open(&found.file).ok();
         for function in &need.functions {
             let symbol = match function.strip_prefix('#').map(str::parse) {
                 Some(Ok(number)) => Symbol::Ordinal(number),
                 _ => Symbol::Name(function.clone()),
             };
-            match self.function(drive, need.narrow, &library, symbol)? {
+            let here = match (&found.exports, &mut pe) {
+                // What cannot be read may well be there.
+                (Some(exports), Some(pe)) => exports.find(pe, &symbol).unwrap_or(Found::Function),
+                _ => Found::Missing,
+            };
+            let found = match here {
+                Found::Forward { library, symbol } => {
+                    self.function(drive, need.narrow, &library, symbol)?
+                }
+                here => here,
+            };
+            match found {
                 Found::Missing => answer.missing.push(function.clone()),
                 Found::Stub => answer.stubs.push(function.clone()),
                 Found::Function | Found::Forward { .. } => {}
@@ -129,16 +140,16 @@ impl System {
         drive: &mut Drive,
         narrow: bool,
         name: &str,
-    ) -> io::Result<Option<&Library>> {
+    ) -> io::Result<Option<Rc<Library>>> {
         let key = (narrow, name.to_owned());
         if !self.libraries.contains_key(&key) {
             let library = place(drive, narrow, name)?.map(|file| {
                 let exports = Pe::open(&file).and_then(|mut pe| pe.exports());
-                Library { exports: exports.ok().flatten(), file }
+                Rc::new(Library { exports: exports.ok().flatten(), file })
             });
             self.libraries.insert(key.clone(), library);
         }
-        Ok(self.libraries.get(&key).and_then(Option::as_ref))
+        Ok(self.libraries.get(&key).cloned().flatten())
     }
 
     fn function(
@@ -148,7 +159,8 @@ impl System {
         library: &str,
         symbol: Symbol,
     ) -> io::Result<Found> {
-        let (mut library, mut symbol) = (library.to_owned(), symbol);
+        let Some(mut library) = self.behind(library) else { return Ok(Found::Missing) };
+        let mut symbol = symbol;
         for _ in 0..MAX_FORWARDS {
             let Some(found) = self.library(drive, narrow, &library)? else {
                 return Ok(Found::Missing);

@@ -41,6 +41,32 @@ impl Service {
     }
 }
 
+/// Parts of Windows that an installer put in, by their keys in `SOFTWARE`.
+const FEATURES: &[(&str, &str)] = &[
+    (
+        "Microsoft\\InetStp",
+        "IIS is installed, which needs the HTTP.sys driver of the Windows kernel",
+    ),
+    (
+        "Microsoft\\NET Framework Setup\\NDP\\v4\\Full",
+        ".NET Framework is installed, which does not run with Wine",
+    ),
+    ("Microsoft\\PowerShell\\3", "Windows PowerShell is installed, which needs .NET Framework"),
+    ("Microsoft\\Microsoft SQL Server", "SQL Server is installed, which does not run with Wine"),
+    ("Microsoft\\MSMQ", "Message Queuing is installed, which Wine does not have"),
+];
+
+/// What of Windows' features an image has beside its base's, and Wine has not.
+pub fn features(software: &Hive, base: Option<&Hive>) -> Vec<Reason> {
+    FEATURES
+        .iter()
+        .filter(|(key, _)| {
+            software.get(key).is_some() && base.is_none_or(|base| base.get(key).is_none())
+        })
+        .map(|(_, text)| Reason::new(Grade::Likely, *text, ""))
+        .collect()
+}
+
 fn text(key: &Key, name: &str) -> Option<String> {
     let text = key.value(name)?.text()?;
     Some(text.chars().filter(|character| !character.is_control()).take(1024).collect())
@@ -183,6 +209,16 @@ mod tests {
             ]
         );
         assert_eq!(services(&image, None).len(), 5);
+    }
+
+    #[test]
+    fn features_of_the_base_are_its_own() {
+        let mut software = Hive::default();
+        software.root.create("Microsoft\\InetStp\\Components", FileTime(1)).unwrap();
+        let found = features(&software, Some(&Hive::default()));
+        assert_eq!(found.len(), 1);
+        assert!(found[0].text.starts_with("IIS is installed"), "{found:?}");
+        assert!(features(&software, Some(&software)).is_empty());
     }
 
     #[test]

@@ -13,6 +13,11 @@ use super::{Drive, Facts, Kind, Need};
 const MAX_PROGRAMS: usize = 2000;
 /// Most libraries that come with a program.
 const MAX_MODULES: usize = 2000;
+/// How much is read for one survey: imported functions, and [`PER_FILE`] for each file.
+const WORK: usize = 2_000_000;
+const PER_FILE: usize = 500;
+/// What a file counts that could not be read to its end.
+const PER_DAMAGED: usize = 20_000;
 
 /// A program that was looked at.
 #[derive(Debug)]
@@ -52,6 +57,8 @@ pub struct Survey {
     /// What was left out.
     pub left_out: Vec<String>,
     known: HashMap<(bool, String), usize>,
+    /// How much was read.
+    work: usize,
     modules: HashMap<PathBuf, Rc<Facts>>,
 }
 
@@ -79,8 +86,20 @@ impl Survey {
         if let Some(facts) = self.modules.get(path) {
             return Ok(Some(Rc::clone(facts)));
         }
+        if self.work >= WORK {
+            let more = "what was too much to be read";
+            if self.left_out.iter().all(|known| known != more) {
+                self.left_out.push(more.to_owned());
+            }
+            return Ok(None);
+        }
         let Some(file) = drive.open(path)? else { return Ok(None) };
         let facts = Rc::new(Facts::read(&file));
+        let functions: usize = facts.imports.iter().map(|import| import.functions.len()).sum();
+        self.work += functions + PER_FILE;
+        if matches!(facts.kind, Kind::Damaged(_)) {
+            self.work += PER_DAMAGED;
+        }
         self.modules.insert(path.to_owned(), Rc::clone(&facts));
         Ok(Some(facts))
     }
