@@ -1,6 +1,6 @@
 //! From facts to a verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -177,7 +177,8 @@ fn library_reasons(
             reasons.push(reason);
         }
         let gone = answer.missing.iter().chain(&answer.stubs);
-        let gone = gone.filter(|name| one.functions.contains(name));
+        let wanted: HashSet<&String> = one.functions.iter().collect();
+        let gone = gone.filter(|name| wanted.contains(name));
         let list = if one.delayed { &mut late_functions } else { &mut functions };
         list.extend(gone.map(|name| format!("{library}!{name}")));
     }

@@ -74,6 +74,10 @@ pub fn survey(
         let program = survey.program(drive, path, facts, search)?;
         survey.programs.push(program);
     }
+    for need in &mut survey.needs {
+        need.functions.sort_unstable();
+        need.functions.dedup();
+    }
     if programs.len() > MAX_PROGRAMS {
         let more = programs.len() - MAX_PROGRAMS;
         survey.left_out.push(format!("{more} programs beyond the first {MAX_PROGRAMS}"));
@@ -198,8 +202,6 @@ impl Survey {
         }
         if let Some(whole) = self.needs.get_mut(need) {
             whole.functions.extend(functions.iter().cloned());
-            whole.functions.sort_unstable();
-            whole.functions.dedup();
         }
         program.uses.push(Use { need, functions, delayed, by });
     }
