@@ -22,15 +22,15 @@ PHASES = [
     ("container: namespaces, cgroup, mounts, seccomp", "init executed"),
     ("process 1 starts Wine's loader", "loader executed"),
     ("Wine's loader starts wineserver", "server executed"),
-    ("wineserver reads the registry", "server ready"),
-    ("loader: Wine's own libraries, silo-run.exe", "boot forked"),
+    ("wineserver goes to the background", "server ready"),
+    ("registry read; Wine's own libraries, silo-run.exe", "boot forked"),
     ("silo-boot: what programs look at; services start", "run named"),
     ("silo-run.exe: what to start, pipes (drivers load)", "program forked"),
     ("Linux loads the program (services start)", "program named"),
     ("services awaited; the program: DLLs, console, work", "program ended"),
     ("silo-run.exe ends", "run ended"),
-    ("process 1 ends, and Wine with it", "init ended"),
-    ("supervisor, engine, command line", "client ended"),
+    ("process 1 ends", "init ended"),
+    ("Wine ends; supervisor, engine, command line", "client ended"),
 ]
 
 
