@@ -73,7 +73,7 @@ impl DerefMut for WindowsEngine {
 /// Compiles a program for Windows with the compiler that Silo's own are built by.
 pub fn compile_windows(source: &str, program: &Path) {
     let mut compiler = Command::new("x86_64-w64-mingw32-gcc")
-        .args(["-O1", "-s", "-xc", "-"])
+        .args(["-O1", "-s", "-xc", "-", "-xnone", "-lntdll"])
         .arg("-o")
         .arg(program)
         .stdin(Stdio::piped())

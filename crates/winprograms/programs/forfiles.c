@@ -1,5 +1,5 @@
 /* forfiles: runs a command for each file that fits. */
-#include "rt.h"
+#include "common/walk.h"
 
 static const WCHAR *mask = L"*", *command = L"cmd /c echo @file";
 static BOOL below, dated, later;
@@ -30,12 +30,12 @@ static void run(const WCHAR *root, const WCHAR *directory, const WIN32_FIND_DATA
     } words[] = {
         { L"@fname", quoted(stem) },
         { L"@file", quoted(data->cFileName) },
-        { L"@fsize", format_text(L"%I64u", ((ULONGLONG)data->nFileSizeHigh << 32) | data->nFileSizeLow) },
+        { L"@fsize", format_text(L"%I64u", file_size(data)) },
         { L"@fdate", format_text(L"%u/%u/%u", t.wMonth, t.wDay, t.wYear) },
         { L"@ftime", format_text(L"%u:%02u:%02u", t.wHour, t.wMinute, t.wSecond) },
         { L"@path", quoted(path) },
         { L"@relpath", format_text(L"\".\\%s\"", path + wcslen(root) + (root[wcslen(root) - 1] != '\\')) },
-        { L"@isdir", copy_text(data->dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY ? L"TRUE" : L"FALSE") },
+        { L"@isdir", copy_text(is_directory(data->dwFileAttributes) ? L"TRUE" : L"FALSE") },
         { L"@ext", quoted(ending) },
     };
     enum { ROOM = 32768 };
@@ -80,27 +80,13 @@ static void run(const WCHAR *root, const WCHAR *directory, const WIN32_FIND_DATA
 
 static void walk(const WCHAR *root, const WCHAR *directory)
 {
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(directory, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return;
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        ULONGLONG time = ((ULONGLONG)data.ftLastWriteTime.dwHighDateTime << 32)
-            | data.ftLastWriteTime.dwLowDateTime;
-        if (matches(data.cFileName, mask) && (!dated || (later ? time >= limit : time <= limit)))
-            run(root, directory, &data);
-        if (below && (data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
-            && !(data.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT)) {
-            WCHAR *inner = join(directory, data.cFileName);
-            walk(root, inner);
-            release(inner);
-        }
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    for (struct entries e = entries_of(directory); next_entry(&e);) {
+        ULONGLONG time = file_time(&e.data.ftLastWriteTime);
+        if (matches(e.data.cFileName, mask) && (!dated || (later ? time >= limit : time <= limit)))
+            run(root, directory, &e.data);
+        if (below && is_own_directory(e.data.dwFileAttributes))
+            walk(root, e.path);
+    }
 }
 
 /* [+|-]days or [+|-]MM/dd/yyyy */
@@ -116,7 +102,7 @@ static BOOL parse_date(const WCHAR *text)
     if (parse_number(text, &days) && days <= 32768) {
         FILETIME now;
         GetSystemTimeAsFileTime(&now);
-        ULONGLONG n = ((ULONGLONG)now.dwHighDateTime << 32) | now.dwLowDateTime;
+        ULONGLONG n = file_time(&now);
         limit = minus ? n - days * day : n + days * day;
         return TRUE;
     }
@@ -132,7 +118,7 @@ static BOOL parse_date(const WCHAR *text)
     t.wYear = (WORD)wcstoul(end, &end, 10);
     if (*end || !SystemTimeToFileTime(&t, &local) || !LocalFileTimeToFileTime(&local, &file))
         return FALSE;
-    limit = (((ULONGLONG)file.dwHighDateTime << 32) | file.dwLowDateTime) + (minus ? day - 1 : 0);
+    limit = file_time(&file) + (minus ? day - 1 : 0);
     return TRUE;
 }
 
@@ -165,7 +151,7 @@ int program(int argc, WCHAR **argv)
     static WCHAR root[4096];
     GetFullPathNameW(path, 4095, root, NULL);
     DWORD attributes = GetFileAttributesW(root);
-    if (attributes == INVALID_FILE_ATTRIBUTES || !(attributes & FILE_ATTRIBUTE_DIRECTORY))
+    if (attributes == INVALID_FILE_ATTRIBUTES || !is_directory(attributes))
         return failed(L"The specified directory does not exist.");
     walk(root, root);
     if (!ran) {

@@ -2,7 +2,7 @@
  * icacls: access lists. In a container on Linux nobody enforces them, so changes are checked for
  * form and for the files' existence, and then only said to have no effect.
  */
-#include "rt.h"
+#include "common/walk.h"
 
 static ULONGLONG good, bad;
 static BOOL below, quiet, going_on, showing;
@@ -28,23 +28,10 @@ static void one(const WCHAR *path)
 static void walk(const WCHAR *path)
 {
     one(path);
-    DWORD attributes = GetFileAttributesW(path);
-    if (!below || !(attributes & FILE_ATTRIBUTE_DIRECTORY) || (attributes & FILE_ATTRIBUTE_REPARSE_POINT))
+    if (!below || !is_own_directory(GetFileAttributesW(path)))
         return;
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(path, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return;
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        WCHAR *inner = join(path, data.cFileName);
-        walk(inner);
-        release(inner);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    for (struct entries e = entries_of(path); next_entry(&e);)
+        walk(e.path);
 }
 
 static int invalid(const WCHAR *what)
@@ -100,23 +87,9 @@ int program(int argc, WCHAR **argv)
         return 87;
     }
     showing = !changing;
-    if (wcschr(name, '*') || wcschr(name, '?')) {
-        WIN32_FIND_DATAW data;
-        WCHAR *directory = copy_text(name), *last = wcsrchr(directory, '\\');
-        if (last)
-            last[1] = 0;
-        else
-            *directory = 0;
-        HANDLE find = FindFirstFileW(name, &data);
-        if (find != INVALID_HANDLE_VALUE) {
-            do {
-                if (is_dots(data.cFileName))
-                    continue;
-                WCHAR *path = join(directory, data.cFileName);
-                walk(path);
-                release(path);
-            } while (FindNextFileW(find, &data));
-        }
+    if (has_wildcards(name)) {
+        for (struct entries e = entries_like(name); next_entry(&e);)
+            walk(e.path);
     } else if (GetFileAttributesW(name) == INVALID_FILE_ATTRIBUTES) {
         complain(L"%s: %s\n", name, error_text(GetLastError()));
         bad++;

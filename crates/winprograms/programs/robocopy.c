@@ -1,5 +1,5 @@
 /* robocopy: copies and mirrors directories; the exit code tells what was done, as on Windows. */
-#include "rt.h"
+#include "common/walk.h"
 
 enum { COPIED = 1, EXTRA = 2, MISMATCH = 4, FAILED = 8, FATAL = 16, MAX_PATTERNS = 64 };
 
@@ -67,30 +67,16 @@ static void failure(const WCHAR *what, const WCHAR *path)
 
 static BOOL remove_all(const WCHAR *path)
 {
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(path, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find != INVALID_HANDLE_VALUE) {
-        do {
-            if (is_dots(data.cFileName))
-                continue;
-            WCHAR *inner = join(path, data.cFileName);
-            SetFileAttributesW(inner, FILE_ATTRIBUTE_NORMAL);
-            if (data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
-                remove_all(inner);
-            else
-                DeleteFileW(inner);
-            release(inner);
-        } while (FindNextFileW(find, &data));
-        FindClose(find);
+    for (struct entries e = entries_of(path); next_entry(&e);) {
+        SetFileAttributesW(e.path, FILE_ATTRIBUTE_NORMAL);
+        if (is_own_directory(e.data.dwFileAttributes))
+            remove_all(e.path);
+        else if (is_directory(e.data.dwFileAttributes))
+            RemoveDirectoryW(e.path);
+        else
+            DeleteFileW(e.path);
     }
     return RemoveDirectoryW(path);
-}
-
-static ULONGLONG time_of(const FILETIME *t)
-{
-    return ((ULONGLONG)t->dwHighDateTime << 32) | t->dwLowDateTime;
 }
 
 /* Copies one file; -1 when it is left out, 0 on failure. */
@@ -103,7 +89,7 @@ static int copy_one(const WCHAR *from, const WCHAR *to, const WIN32_FIND_DATAW *
             files.mismatched++;
             return -1;
         }
-        ULONGLONG old = time_of(&there.ftLastWriteTime), new = time_of(&data->ftLastWriteTime);
+        ULONGLONG old = file_time(&there.ftLastWriteTime), new = file_time(&data->ftLastWriteTime);
         ULONGLONG old_size = ((ULONGLONG)there.nFileSizeHigh << 32) | there.nFileSizeLow;
         kind = new > old ? L"Newer" : new < old ? L"Older" : size != old_size ? L"Changed" : L"Same";
         if ((new == old && size == old_size && !o.same_too) || (new < old && o.no_older)
@@ -138,40 +124,39 @@ static int copy_one(const WCHAR *from, const WCHAR *to, const WIN32_FIND_DATAW *
 
 static void purge(const WCHAR *from, const WCHAR *to)
 {
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(to, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return;
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        WCHAR *source = join(from, data.cFileName), *extra = join(to, data.cFileName);
-        BOOL is_directory = (data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
-        BOOL out = is_directory ? any(data.cFileName, source, o.no_directory, o.no_directory_count)
-                                : any(data.cFileName, source, o.no_file, o.no_file_count);
+    for (struct entries e = entries_of(to); next_entry(&e);) {
+        const WIN32_FIND_DATAW *data = &e.data;
+        WCHAR *source = join(from, data->cFileName);
+        BOOL folder = is_directory(data->dwFileAttributes);
+        BOOL out = folder ? any(data->cFileName, source, o.no_directory, o.no_directory_count)
+                          : any(data->cFileName, source, o.no_file, o.no_file_count);
         if (!out && GetFileAttributesW(source) == INVALID_FILE_ATTRIBUTES) {
-            (is_directory ? &directories : &files)->extra++;
-            if (is_directory ? !o.no_directories : !o.no_files)
-                say(L"\t  *EXTRA %s  \t\t%s\n", is_directory ? L"Dir" : L"File", extra);
+            (folder ? &directories : &files)->extra++;
+            if (folder ? !o.no_directories : !o.no_files)
+                say(L"\t  *EXTRA %s  \t\t%s\n", folder ? L"Dir" : L"File", e.path);
             if (o.purge && !o.list_only) {
-                SetFileAttributesW(extra, FILE_ATTRIBUTE_NORMAL);
-                if (is_directory ? !remove_all(extra) : !DeleteFileW(extra)) {
-                    failure(L"Deleting Extra", extra);
+                SetFileAttributesW(e.path, FILE_ATTRIBUTE_NORMAL);
+                if (is_own_directory(data->dwFileAttributes) ? !remove_all(e.path)
+                        : folder ? !RemoveDirectoryW(e.path) : !DeleteFileW(e.path)) {
+                    failure(L"Deleting Extra", e.path);
                     files.failed++;
                 }
             }
         }
         release(source);
-        release(extra);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    }
+}
+
+static BOOL has_nothing(const WCHAR *directory)
+{
+    struct entries e = entries_of(directory);
+    BOOL nothing = !next_entry(&e);
+    end_entries(&e);
+    return nothing;
 }
 
 static void copy_directory(const WCHAR *from, const WCHAR *to, ULONGLONG depth)
 {
-    WIN32_FIND_DATAW data;
     directories.total++;
     BOOL is_new = GetFileAttributesW(to) == INVALID_FILE_ATTRIBUTES;
     if (!o.no_directories)
@@ -187,54 +172,35 @@ static void copy_directory(const WCHAR *from, const WCHAR *to, ULONGLONG depth)
     }
     if (!is_new)
         purge(from, to);
-    WCHAR *all = join(from, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE) {
+    struct entries e = entries_of(from);
+    if (e.find == INVALID_HANDLE_VALUE) {
         failure(L"Accessing Source Directory", from);
         directories.failed++;
         return;
     }
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        WCHAR *source = join(from, data.cFileName), *target = join(to, data.cFileName);
-        ULONGLONG size = ((ULONGLONG)data.nFileSizeHigh << 32) | data.nFileSizeLow;
-        if (!(data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)) {
+    while (next_entry(&e)) {
+        const WIN32_FIND_DATAW *data = &e.data;
+        WCHAR *target = join(to, data->cFileName);
+        ULONGLONG size = file_size(data);
+        if (!is_directory(data->dwFileAttributes)) {
             files.total++;
             bytes.total += size;
             int done = -1;
-            if (any(data.cFileName, source, o.files, o.file_count)
-                && !any(data.cFileName, source, o.no_file, o.no_file_count) && size <= o.max
+            if (any(data->cFileName, e.path, o.files, o.file_count)
+                && !any(data->cFileName, e.path, o.no_file, o.no_file_count) && size <= o.max
                 && size >= o.min)
-                done = copy_one(source, target, &data, size);
+                done = copy_one(e.path, target, data, size);
             (*(done > 0 ? &files.copied : done ? &files.skipped : &files.failed))++;
             *(done > 0 ? &bytes.copied : done ? &bytes.skipped : &bytes.failed) += size;
             if (done > 0 && (o.move_files || o.move_all) && !o.list_only)
-                DeleteFileW(source);
+                DeleteFileW(e.path);
         } else if (o.below && depth < o.depth
-                   && !any(data.cFileName, source, o.no_directory, o.no_directory_count)) {
-            BOOL is_empty = FALSE;
-            if (!o.empty) {
-                WIN32_FIND_DATAW inner;
-                WCHAR *inside = join(source, L"*");
-                HANDLE look = FindFirstFileW(inside, &inner);
-                is_empty = TRUE;
-                if (look != INVALID_HANDLE_VALUE) {
-                    do
-                        is_empty = is_dots(inner.cFileName);
-                    while (is_empty && FindNextFileW(look, &inner));
-                    FindClose(look);
-                }
-                release(inside);
-            }
-            if (!is_empty)
-                copy_directory(source, target, depth + 1);
+                   && !any(data->cFileName, e.path, o.no_directory, o.no_directory_count)
+                   && (o.empty || !has_nothing(e.path))) {
+            copy_directory(e.path, target, depth + 1);
         }
-        release(source);
         release(target);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    }
     if (o.move_all && !o.list_only)
         RemoveDirectoryW(from);
 }

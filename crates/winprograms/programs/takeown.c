@@ -1,6 +1,6 @@
 /* takeown: makes files one's own. Everything in a container belongs to the one account that Linux
  * knows, so what is left is to find the files. */
-#include "rt.h"
+#include "common/walk.h"
 
 static WCHAR owner[300];
 static BOOL below;
@@ -17,24 +17,14 @@ static void usage(void)
 static int take(const WCHAR *path, DWORD attributes)
 {
     print(L"\nSUCCESS: The file (or folder): \"%s\" now owned by %s.\n", path, owner);
-    if (!below || !(attributes & FILE_ATTRIBUTE_DIRECTORY)
-        || (attributes & FILE_ATTRIBUTE_REPARSE_POINT))
+    if (!below || !is_own_directory(attributes))
         return 0;
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(path, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
+    struct entries e = entries_of(path);
+    if (e.find == INVALID_HANDLE_VALUE)
         return failed(error_text(GetLastError()));
     int result = 0;
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        WCHAR *full = join(path, data.cFileName);
-        result |= take(full, data.dwFileAttributes);
-        release(full);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    while (next_entry(&e))
+        result |= take(e.path, e.data.dwFileAttributes);
     return result;
 }
 
@@ -71,29 +61,17 @@ int program(int argc, WCHAR **argv)
         wcscpy(owner, L"the administrators group");
     else
         _snwprintf(owner, 299, L"user: \"User Manager\\%s\"", user);
-    if (!wcschr(file, '*') && !wcschr(file, '?')) {
+    if (!has_wildcards(file)) {
         DWORD attributes = GetFileAttributesW(file);
         if (attributes == INVALID_FILE_ATTRIBUTES)
             return failed(error_text(GetLastError()));
         return take(file, attributes);
     }
-    WIN32_FIND_DATAW data;
-    HANDLE find = FindFirstFileW(file, &data);
-    if (find == INVALID_HANDLE_VALUE)
+    struct entries e = entries_like(file);
+    if (e.find == INVALID_HANDLE_VALUE)
         return failed(error_text(GetLastError()));
-    WCHAR *directory = copy_text(file), *name = wcsrchr(directory, '\\');
-    if (name)
-        name[1] = 0;
-    else
-        *directory = 0;
     int result = 0;
-    do {
-        if (is_dots(data.cFileName))
-            continue;
-        WCHAR *full = join(directory, data.cFileName);
-        result |= take(full, data.dwFileAttributes);
-        release(full);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    while (next_entry(&e))
+        result |= take(e.path, e.data.dwFileAttributes);
     return result;
 }

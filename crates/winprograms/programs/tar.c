@@ -1,6 +1,7 @@
 /* tar: packs and unpacks tar, tar.gz and zip, as Windows' tar (bsdtar) does. */
 #include "deflate.h"
 #include "inflate.h"
+#include "common/walk.h"
 #include "tar.h"
 
 enum { MAX_DIRECTORIES = 32 };
@@ -351,21 +352,10 @@ static void pack(const WCHAR *path, const WCHAR *name, const WIN32_FIND_DATAW *d
         } else {
             tar_entry_header(bytes, '5', 0, time);
         }
-        WIN32_FIND_DATAW below;
-        WCHAR *all = join(path, L"*");
-        HANDLE find = FindFirstFileW(all, &below);
-        release(all);
-        if (find != INVALID_HANDLE_VALUE) {
-            do {
-                if (is_dots(below.cFileName))
-                    continue;
-                WCHAR *next = join(path, below.cFileName);
-                WCHAR *next_name = format_text(L"%s/%s", name, below.cFileName);
-                pack(next, next_name, &below);
-                release(next);
-                release(next_name);
-            } while (FindNextFileW(find, &below));
-            FindClose(find);
+        for (struct entries e = entries_of(path); next_entry(&e);) {
+            WCHAR *next_name = format_text(L"%s/%s", name, e.data.cFileName);
+            pack(e.path, next_name, &e.data);
+            release(next_name);
         }
     }
     release(stored);

@@ -1,5 +1,5 @@
 /* tree: shows a directory's subdirectories, and with /F its files. */
-#include "rt.h"
+#include "common/walk.h"
 
 static BOOL files, plain;
 static ULONGLONG found;
@@ -17,15 +17,8 @@ static int __cdecl order(const void *a, const void *b)
 static struct names names_in(const WCHAR *path, BOOL want_directories)
 {
     struct names names = { 0 };
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(path, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return names;
-    do {
-        BOOL is_directory = (data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) != 0;
-        if (is_dots(data.cFileName) || is_directory != want_directories)
+    for (struct entries e = entries_of(path); next_entry(&e);) {
+        if (is_directory(e.data.dwFileAttributes) != want_directories)
             continue;
         if (names.count == names.room) {
             WCHAR **more = allocate((names.room = names.room * 2 + 16) * sizeof(WCHAR *));
@@ -33,9 +26,8 @@ static struct names names_in(const WCHAR *path, BOOL want_directories)
             release(names.list);
             names.list = more;
         }
-        names.list[names.count++] = copy_text(data.cFileName);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+        names.list[names.count++] = copy_text(e.data.cFileName);
+    }
     qsort(names.list, names.count, sizeof(WCHAR *), order);
     return names;
 }

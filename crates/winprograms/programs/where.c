@@ -1,5 +1,5 @@
 /* where: finds files along PATH, along another variable, or below a directory. */
-#include "rt.h"
+#include "common/walk.h"
 
 static BOOL quiet, quoted, times;
 static unsigned found;
@@ -25,7 +25,7 @@ static void report(const WCHAR *path, const WIN32_FIND_DATAW *data)
         SYSTEMTIME t;
         FileTimeToLocalFileTime(&data->ftLastWriteTime, &local);
         FileTimeToSystemTime(&local, &t);
-        ULONGLONG size = ((ULONGLONG)data->nFileSizeHigh << 32) | data->nFileSizeLow;
+        ULONGLONG size = file_size(data);
         print(L"%10I64u   %2u/%2u/%u  %2u:%02u:%02u  ", size, t.wMonth, t.wDay, t.wYear, t.wHour,
               t.wMinute, t.wSecond);
     }
@@ -34,16 +34,10 @@ static void report(const WCHAR *path, const WIN32_FIND_DATAW *data)
 
 static void search(const WCHAR *directory, const WCHAR *pattern)
 {
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(directory, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return;
-    do {
-        if (data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY)
+    for (struct entries e = entries_of(directory); next_entry(&e);) {
+        if (is_directory(e.data.dwFileAttributes))
             continue;
-        BOOL hit = matches(data.cFileName, pattern);
+        BOOL hit = matches(e.data.cFileName, pattern);
         if (!hit && !wcschr(pattern, '.')) {
             WCHAR endings[256] = L".COM;.EXE;.BAT;.CMD", *next = endings;
             GetEnvironmentVariableW(L"PATHEXT", endings, 255);
@@ -54,37 +48,21 @@ static void search(const WCHAR *directory, const WCHAR *pattern)
                 if (!*ending)
                     continue;
                 full = format_text(L"%s%s", pattern, ending);
-                hit = matches(data.cFileName, full);
+                hit = matches(e.data.cFileName, full);
                 release(full);
             }
         }
-        if (hit) {
-            WCHAR *path = join(directory, data.cFileName);
-            report(path, &data);
-            release(path);
-        }
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+        if (hit)
+            report(e.path, &e.data);
+    }
 }
 
 static void search_below(const WCHAR *directory, const WCHAR *pattern)
 {
     search(directory, pattern);
-    WIN32_FIND_DATAW data;
-    WCHAR *all = join(directory, L"*");
-    HANDLE find = FindFirstFileW(all, &data);
-    release(all);
-    if (find == INVALID_HANDLE_VALUE)
-        return;
-    do {
-        if (!(data.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY) || is_dots(data.cFileName)
-            || (data.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT))
-            continue;
-        WCHAR *path = join(directory, data.cFileName);
-        search_below(path, pattern);
-        release(path);
-    } while (FindNextFileW(find, &data));
-    FindClose(find);
+    for (struct entries e = entries_of(directory); next_entry(&e);)
+        if (is_own_directory(e.data.dwFileAttributes))
+            search_below(e.path, pattern);
 }
 
 /* Each directory of a list like PATH; names that stand twice are searched once. */

@@ -228,6 +228,7 @@ fn options_that_cannot_work_are_named() {
         ("nslookup", "not supported"),
         ("setx /s other A b", "/s"),
         ("certutil -store", "-store"),
+        ("powershell -Command exit", "nothing was run"),
     ] {
         let result = container!().run(command, b"");
         assert_ne!(result.end, End::Exit(0), "{command}");

@@ -24,4 +24,5 @@ mod volumes;
 mod websocket;
 mod windows;
 mod windows_commit;
+mod windows_registry;
 mod windows_setup;

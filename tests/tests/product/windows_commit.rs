@@ -10,13 +10,13 @@ use silo_tests::{Engine, WindowsEngine};
 const CORE: &str = "silo/servercore:ltsc2019";
 
 /// One record of a layer's tar.
-struct Entry {
-    name: String,
+pub(crate) struct Entry {
+    pub(crate) name: String,
     kind: u8,
     link: String,
     mode: u32,
     pax: BTreeMap<String, String>,
-    data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 /// Reads a tar as far as layers need it.
@@ -52,7 +52,7 @@ fn entries(tar: &[u8]) -> Vec<Entry> {
 }
 
 /// Saves an image, and reads its top layer.
-fn top_layer(engine: &Engine, image: &str) -> (PathBuf, Vec<Entry>) {
+pub(crate) fn top_layer(engine: &Engine, image: &str) -> (PathBuf, Vec<Entry>) {
     let archive = engine.scratch().join("image.tar");
     engine.ok(&["save", "-o", archive.to_str().expect("UTF-8"), image]);
     let files = entries(&fs::read(&archive).expect("the archive"));
@@ -103,7 +103,7 @@ fn set(engine: &Engine, name: &str, key: &str, value: &str, data: &str) {
 }
 
 /// Another reader of hives, if the host has it, has to find a key.
-fn check_hive(folder: &Path, layer: &[Entry], name: &str, commands: &str, want: &str) {
+pub(crate) fn check_hive(folder: &Path, layer: &[Entry], name: &str, commands: &str, want: &str) {
     use std::io::Write;
     let data = &layer.iter().find(|entry| entry.name == name).expect("a hive").data;
     let path = folder.join("hive");

@@ -16,6 +16,9 @@ use super::registry::{self, Hives, PROFILES};
 use super::{Error, Prefix, SETUP_USER};
 use crate::tree::{Node, Tree};
 
+/// A program that has a directory of its own.
+const POWERSHELL: &str = "powershell.exe";
+
 /// A program of Silo's inside Windows.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
@@ -46,6 +49,13 @@ pub fn content(prefix: Prefix, programs: &[Program<'_>], time: i64) -> Result<Co
     let mut drive = prefix.drive;
     for program in programs {
         let directory = if program.narrow { "SysWOW64" } else { "System32" };
+        if program.name == POWERSHELL {
+            for directory in ["System32", "SysWOW64"] {
+                let path = format!("Windows/{directory}/WindowsPowerShell/v1.0/{POWERSHELL}");
+                put(&mut drive, &path, program.bytes)?;
+            }
+            continue;
+        }
         put(&mut drive, &format!("Windows/{directory}/{}", program.name), program.bytes)?;
     }
     profiles(&mut drive, &hives)?;
