@@ -27,7 +27,8 @@ pub enum Machine {
 /// A program for Windows.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// Its file name in `C:\Windows\System32`, in lower case and with its ending.
+    /// Its file name, in lower case and with its ending. All lie in `C:\Windows\System32` but
+    /// `powershell.exe`, which has a directory of its own there.
     pub name: &'static str,
     /// What it runs on.
     pub machine: Machine,

@@ -145,7 +145,8 @@ impl Key {
                 self.keys.remove(name);
                 continue;
             }
-            let empty = Self { layer: Layer::Merge, keys: BTreeMap::new(), values: BTreeMap::new() };
+            let empty =
+                Self { layer: Layer::Merge, keys: BTreeMap::new(), values: BTreeMap::new() };
             self.keys.entry(name.clone()).or_insert(empty).put(key);
         }
     }
