@@ -18,6 +18,9 @@ use crate::plan::{Origin, PROXIES, PlannedStage};
 use crate::progress::{NoteKind, Step};
 use crate::state::State;
 
+/// The longest history whose image is shown after each instruction.
+const MAX_SHOWN: usize = 2000;
+
 /// One instruction on its way.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
@@ -307,7 +310,8 @@ impl Job {
             other => {
                 let mut work = self.work("", turn.step.clone());
                 let done = self.configure(&turn, &mut state, other);
-                if done.is_ok() {
+                let done = done.and_then(|()| Ok(state.check_weight()?));
+                if done.is_ok() && state.image.history.len() <= MAX_SHOWN {
                     let image = self.image_id(&state);
                     work.note(NoteKind::Image(image));
                     if self.was_made_before(&turn, &image)? {

@@ -14,6 +14,8 @@ use crate::copy::resolve::Names;
 
 /// What history says of where it comes from; clients tell BuildKit's order of steps by it.
 const COMMENT: &str = "buildkit.dockerfile.v0";
+/// The most bytes of variables, labels and history that a stage may add.
+const MAX_WEIGHT: usize = 8 << 20;
 /// `PATH` of a Linux image that has none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -36,6 +38,8 @@ pub(crate) struct State {
     pub(crate) cmd_set: bool,
     /// When the last step's layer was made, nanoseconds since 1970, and whether there is one.
     pub(crate) pending: Option<(i64, bool)>,
+    /// Bytes that instructions added to variables, labels and history.
+    pub(crate) weight: usize,
 }
 
 impl State {
@@ -56,6 +60,7 @@ impl State {
             base: None,
             cmd_set: false,
             pending: None,
+            weight: 0,
         };
         state.default_path();
         state
@@ -76,6 +81,7 @@ impl State {
             base: Some(image.id),
             cmd_set: false,
             pending: None,
+            weight: 0,
         };
         state.default_path();
         state
@@ -113,6 +119,7 @@ impl State {
     /// Sets a variable for instructions, but not for the image.
     pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
         let at = self.env.iter().position(|(key, _)| self.is_same(key, name));
+        self.weight += name.len() + value.len();
         let pair = (name.to_owned(), value.to_owned());
         match at {
             Some(at) => self.env[at] = pair,
@@ -167,9 +174,11 @@ impl State {
 
     /// Notes an instruction in the history.
     pub(crate) fn note(&mut self, created_by: impl Into<String>, with_layer: bool) {
+        let created_by = created_by.into();
+        self.weight += created_by.len();
         self.image.history.push(History {
             created: None,
-            created_by: created_by.into(),
+            created_by,
             comment: COMMENT.to_owned(),
             empty_layer: !with_layer,
             ..History::default()
@@ -204,6 +213,17 @@ impl State {
         }
         image.created = last.or(image.created);
         image
+    }
+
+    /// Fails when a stage's instructions have added more than any image needs: values that double
+    /// each other would fill the memory.
+    pub(crate) fn check_weight(&self) -> Result<(), Error> {
+        if self.weight > MAX_WEIGHT {
+            return Err(Error::invalid(format!(
+                "the variables, labels and commands of a stage have more than {MAX_WEIGHT} bytes"
+            )));
+        }
+        Ok(())
     }
 
     /// A directory relative to the working directory, as the image's configuration has it.
@@ -292,6 +312,20 @@ mod tests {
         }
         assert!(windows.place("d:\\x").is_err());
         assert_eq!(windows.workdir("/nginx").unwrap(), "C:\\nginx");
+    }
+
+    #[test]
+    fn what_a_stage_adds_is_bounded() {
+        let mut state = State::scratch("linux", "amd64", "");
+        let value = "x".repeat(1 << 20);
+        for name in ["A", "B", "C"] {
+            state.set_env(name, &value);
+            state.note(format!("ENV {name}={value}"), false);
+        }
+        state.check_weight().unwrap();
+        state.set_env("D", &value);
+        state.note(format!("ENV D={value}"), false);
+        assert!(state.check_weight().is_err());
     }
 
     #[test]
