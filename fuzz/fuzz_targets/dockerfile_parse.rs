@@ -52,7 +52,9 @@ fuzz_target!(|text: &[u8]| {
         // that begins in the middle of a continued comment would be one.
         let printable = |node: &Node| {
             let line = node.original.trim();
-            !line.is_empty() && !line.ends_with(escape) && !line.starts_with('#')
+            !line.is_empty()
+                && !line.ends_with(escape)
+                && !line.starts_with('#')
                 && node.heredocs.iter().all(|heredoc| !heredoc.name.contains(['\n', '\r']))
                 && node.heredocs.iter().all(|h| h.content.is_empty() || h.content.ends_with('\n'))
         };

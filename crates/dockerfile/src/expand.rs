@@ -21,9 +21,13 @@ use crate::quote;
 /// Where values come from. On Windows the caller compares names without regard to case.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The longest text that an expansion may give, in bytes: more than a kernel takes as one
-/// variable, and a bound for files whose variables double each other.
-pub const MAX_EXPANSION: usize = 16 << 20;
+/// How much a text may grow by expansion, in bytes: a bound for files whose variables double each
+/// other. [`crate::Instruction::expand`] holds all words of an instruction to it together.
+pub const MAX_EXPANSION: usize = 4 << 20;
+
+/// The longest value that a variable may have, in bytes: Linux takes no longer one into a
+/// program's environment.
+pub const MAX_VALUE: usize = 128 << 10;
 
 /// How deep `${a:-${b:-...}}` may go.
 const MAX_DEPTH: usize = 64;
@@ -97,7 +101,7 @@ impl Expander {
             raw_escapes: self.raw_escapes,
             lookup,
             depth: 0,
-            budget: MAX_EXPANSION,
+            budget: MAX_EXPANSION + text.len(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
@@ -120,6 +124,10 @@ impl Expander {
             }
         }
     }
+}
+
+fn too_long() -> String {
+    format!("the result is longer by more than {MAX_EXPANSION} bytes")
 }
 
 /// The start of a text that is too long for a message.
@@ -184,7 +192,7 @@ impl State<'_> {
     fn spend(&mut self, bytes: usize) -> Result<(), ExpandError> {
         match self.budget.checked_sub(bytes) {
             Some(left) => self.budget = left,
-            None => return error(format!("the result is longer than {MAX_EXPANSION} bytes")),
+            None => return error(too_long()),
         }
         Ok(())
     }
@@ -193,6 +201,12 @@ impl State<'_> {
         let value = (self.lookup)(name);
         match &value {
             Some(value) => {
+                if value.len() > MAX_VALUE {
+                    let length = value.len();
+                    return error(format!(
+                        "{name} has {length} bytes, at most {MAX_VALUE} are used"
+                    ));
+                }
                 self.spend(value.len())?;
                 self.matched.insert(name.to_owned());
             }
@@ -446,9 +460,9 @@ impl State<'_> {
             return Ok(format!("${{{name}/{shape}/{replacement}}}"));
         }
         let pattern = Pattern::new(&shape).map_err(|cause| invalid(&shape, &cause))?;
-        pattern.replace(&value.unwrap_or_default(), &replacement, all, self.budget).ok_or_else(
-            || ExpandError::new(format!("the result is longer than {MAX_EXPANSION} bytes")),
-        )
+        pattern
+            .replace(&value.unwrap_or_default(), &replacement, all, self.budget)
+            .ok_or_else(|| ExpandError::new(too_long()))
     }
 
     /// A variable's name: digits, one special parameter, or letters, digits and `_`.

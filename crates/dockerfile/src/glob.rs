@@ -120,7 +120,8 @@ impl Glob {
                 }
                 _ => {}
             }
-            // An earlier star has nothing to offer that the last one has not.
+            // An earlier star has nothing to offer that the last one has not, or where it has,
+            // between classes that take a `/`, Go does not look either.
             match star {
                 Some((place, taken)) if path.get(taken).is_some_and(|&next| next != '/') => {
                     star = Some((place, taken + 1));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::ast::{Instruction, KeyValue, Sources};
 use crate::error::ExpandError;
-use crate::expand::{Expander, Lookup};
+use crate::expand::{Expander, Lookup, MAX_EXPANSION};
 use crate::mount;
 
 impl Instruction {
@@ -28,9 +28,11 @@ impl Instruction {
         lookup: Lookup<'_>,
     ) -> Result<BTreeSet<String>, ExpandError> {
         let mut unmatched = BTreeSet::new();
+        let mut left = MAX_EXPANSION;
         let mut expand = |text: &str| {
             let expansion = expander.expand(text, lookup)?;
             unmatched.extend(expansion.unmatched);
+            spend(&mut left, text.len(), expansion.text.len())?;
             Ok(expansion.text)
         };
         match self {
@@ -39,14 +41,14 @@ impl Instruction {
                     optional(part, &mut expand)?;
                 }
                 sources(&mut add.sources, &mut expand)?;
-                inline(&mut add.sources, lookup, &mut unmatched)?;
+                inline(&mut add.sources, lookup, &mut unmatched, &mut left)?;
             }
             Self::Copy(copy) => {
                 for part in [&mut copy.chown, &mut copy.chmod] {
                     optional(part, &mut expand)?;
                 }
                 sources(&mut copy.sources, &mut expand)?;
-                inline(&mut copy.sources, lookup, &mut unmatched)?;
+                inline(&mut copy.sources, lookup, &mut unmatched, &mut left)?;
             }
             Self::Env(pairs) | Self::Label(pairs) => {
                 for KeyValue { key, value, .. } in pairs {
@@ -59,6 +61,7 @@ impl Instruction {
                 for port in ports.iter() {
                     let expansion = expander.expand(port, lookup)?;
                     unmatched.extend(expansion.unmatched);
+                    spend(&mut left, port.len(), expansion.text.len())?;
                     expanded.extend(expansion.words);
                 }
                 *ports = expanded;
@@ -90,6 +93,19 @@ impl Instruction {
     }
 }
 
+/// Counts by how much the words of an instruction have grown.
+fn spend(left: &mut usize, before: usize, after: usize) -> Result<(), ExpandError> {
+    match left.checked_sub(after.saturating_sub(before)) {
+        Some(rest) => *left = rest,
+        None => {
+            return Err(ExpandError::new(format!(
+                "the instruction grows by more than {MAX_EXPANSION} bytes"
+            )));
+        }
+    }
+    Ok(())
+}
+
 type Expand<'a> = &'a mut dyn FnMut(&str) -> Result<String, ExpandError>;
 
 fn optional(part: &mut Option<String>, expand: Expand<'_>) -> Result<(), ExpandError> {
@@ -111,10 +127,12 @@ fn inline(
     sources: &mut Sources,
     lookup: Lookup<'_>,
     unmatched: &mut BTreeSet<String>,
+    left: &mut usize,
 ) -> Result<(), ExpandError> {
     for source in sources.inline.iter_mut().filter(|source| source.expand) {
         let expansion = Expander::heredoc().expand(&source.data, lookup)?;
         unmatched.extend(expansion.unmatched);
+        spend(left, source.data.len(), expansion.text.len())?;
         source.data = expansion.text;
     }
     Ok(())

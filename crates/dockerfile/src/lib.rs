@@ -11,9 +11,10 @@
 //! <https://docs.docker.com/reference/dockerfile/>). Every [`ParseError`] has its lines where it
 //! has any, and [`ParseError::render`] shows them with carets under what is wrong.
 //!
-//! What is read here was written by strangers: a line has at most [`syntax::MAX_LINE`] bytes, an
-//! expansion at most [`expand::MAX_EXPANSION`], substitutions nest 64 deep, and no text takes
-//! more than time in proportion to its length and the length of the values it names.
+//! What is read here was written by strangers: a line has at most [`syntax::MAX_LINE`] bytes, a
+//! variable [`expand::MAX_VALUE`], an instruction grows by [`expand::MAX_EXPANSION`] at most,
+//! substitutions nest 64 deep, and what a pattern compares is bounded. What all variables of a
+//! stage have together is for the builder to bound.
 #![warn(missing_docs)]
 
 pub mod ast;
@@ -44,6 +45,9 @@ pub use mount::{Mount, MountKind, Sharing};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: usize = 16 << 20;
+
+/// The most stages that a file may have.
+pub const MAX_STAGES: usize = 1000;
 
 /// Reads a Dockerfile. The checks are those that its own `check` directive asks for.
 pub fn parse(text: &[u8]) -> Result<Dockerfile, ParseError> {

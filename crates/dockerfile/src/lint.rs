@@ -147,6 +147,9 @@ pub fn violation(config: &Config, warnings: &[Warning]) -> Option<String> {
     Some(format!("lint violation found for rules: {}", names.join(", ")))
 }
 
+/// The most warnings that one file gets from each of the two kinds of checks.
+const MAX_WARNINGS: usize = 1000;
+
 /// Gathers the warnings that count.
 #[derive(Debug, Default)]
 pub(crate) struct Linter {
@@ -165,9 +168,14 @@ impl Linter {
     }
 
     pub(crate) fn add(&mut self, warning: Warning) {
-        if !self.silent && self.config.counts(warning.rule) {
+        if !self.is_full() && !self.silent && self.config.counts(warning.rule) {
             self.warnings.push(warning);
         }
+    }
+
+    /// Whether there are so many that no more are wanted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.warnings.len() >= MAX_WARNINGS
     }
 
     pub(crate) fn warn(&mut self, rule: &'static Rule, span: Span, message: String) {

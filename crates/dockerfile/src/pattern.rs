@@ -6,7 +6,7 @@
 //! place can follow an earlier one on the same line.
 
 /// How many comparisons one substitution may take: parts with `?` are compared one by one.
-const MAX_COMPARISONS: usize = 1 << 28;
+const MAX_COMPARISONS: usize = 1 << 24;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {

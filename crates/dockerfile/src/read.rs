@@ -66,7 +66,12 @@ pub(crate) fn dockerfile(tree: Tree, linter: &mut Linter) -> Result<Dockerfile, 
                 format!("dockerfile parse error on line {}: {}", span.start_line, error.message);
             error.at(span)
         })?;
+        let count = stages.len();
         match (read, stages.last_mut()) {
+            (Read::Stage(_), _) if count == crate::MAX_STAGES => {
+                let message = format!("more than {} stages", crate::MAX_STAGES);
+                return Err(ParseError::new(message).at(span));
+            }
             (Read::Stage(stage), _) => stages.push(stage),
             (Read::Instruction(instruction), Some(stage)) => {
                 stage.instructions.push(located(node, instruction));
@@ -280,6 +285,7 @@ fn sources(node: &Node, name: &str) -> Result<Sources, ParseError> {
     }
     let mut paths = Vec::new();
     let mut inline = Vec::new();
+    let mut room = crate::MAX_FILE;
     for source in sources {
         let Some(opened) = word(source) else {
             paths.push(source.clone());
@@ -288,6 +294,13 @@ fn sources(node: &Node, name: &str) -> Result<Sources, ParseError> {
         // Of several with one name the last counts.
         let found = node.heredocs.iter().rfind(|heredoc| heredoc.name == opened.name);
         let content = found.map(|heredoc| heredoc.content.as_str()).unwrap_or_default();
+        // Each that has the name has the text: a line could ask for thousands of copies.
+        room = match room.checked_sub(content.len()) {
+            Some(room) => room,
+            None => {
+                return fail(format!("{name} has more than {} bytes of heredocs", crate::MAX_FILE));
+            }
+        };
         let data = if opened.chomp { heredoc::chomp(content) } else { content.to_owned() };
         inline.push(InlineSource { name: opened.name, data, expand: opened.expand });
     }

@@ -1,5 +1,11 @@
 //! "did you mean": the nearest of the words that would have been right.
 
+/// The longest word that has a near one, in characters.
+const MAX_WORD: usize = 64;
+
+/// How many words are compared.
+const MAX_OPTIONS: usize = 1000;
+
 /// The option nearest to `value` with a distance of at most two edits; nothing when `value` is
 /// one of them. Of equally near ones the first is taken. Without `case_sensitive` the answer has
 /// the case that `value` has.
@@ -10,9 +16,12 @@ pub fn search<'a>(
 ) -> Option<String> {
     let wanted = if case_sensitive { value.to_owned() } else { value.to_lowercase() };
     let wanted: Vec<char> = wanted.chars().collect();
+    if wanted.len() > MAX_WORD {
+        return None;
+    }
     let mut best = None;
     let mut least = 3;
-    for option in options {
+    for option in options.into_iter().take(MAX_OPTIONS) {
         let option = if case_sensitive { option.to_owned() } else { option.to_lowercase() };
         let characters: Vec<char> = option.chars().collect();
         if characters == wanted {

@@ -124,8 +124,18 @@ fn refused() {
 fn bounds() {
     let deep = "${a:-".repeat(MAX_DEPTH) + &"}".repeat(MAX_DEPTH);
     assert!(word(&deep).unwrap_err().contains("nested more than"));
-    let big = "x".repeat(1 << 20);
+    let big = "x".repeat(MAX_VALUE);
     let expander = Expander::with_char('\\');
-    let error = expander.word(&"$big".repeat(100), &|_| Some(big.clone())).unwrap_err();
-    assert!(error.message.ends_with("the result is longer than 16777216 bytes"));
+    let expand = |text: &str, value: &str| {
+        expander.word(text, &|_| Some(value.to_owned())).map_err(|error| error.message)
+    };
+    assert!(expand(&"$big".repeat(15), &big).is_ok());
+    let error = expand(&"$big".repeat(40), &big).unwrap_err();
+    assert!(error.ends_with("the result is longer by more than 4194304 bytes"), "{error}");
+    let error = expand("${big//x/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}", &big).unwrap_err();
+    assert!(error.ends_with("the result is longer by more than 4194304 bytes"), "{error}");
+    let error = expand("$big", &(big.clone() + "x")).unwrap_err();
+    assert!(error.ends_with("big has 131073 bytes, at most 131072 are used"), "{error}");
+    let text = "x".repeat(MAX_EXPANSION * 2);
+    assert_eq!(expand(&text, "").as_deref(), Ok(text.as_str()));
 }

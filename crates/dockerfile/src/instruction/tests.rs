@@ -80,6 +80,18 @@ fn heredocs() {
 }
 
 #[test]
+fn bounds() {
+    let long = |_: &str| Some("x".repeat(crate::expand::MAX_VALUE));
+    for (count, fits) in [(30, true), (40, false)] {
+        let text = format!("FROM a\nENV{}\n", " a=$b".repeat(count));
+        let file = parse(text.as_bytes()).unwrap();
+        let mut instruction = file.stages[0].instructions[0].node.clone();
+        let result = instruction.expand(&Expander::with_char('\\'), &long);
+        assert_eq!(result.is_ok(), fits, "{count}");
+    }
+}
+
+#[test]
 fn escapes_of_the_file() {
     let file = parse(b"# escape=`\nFROM a\nCOPY a `$v C:\\$v\\\n").unwrap();
     let mut instruction = file.stages[0].instructions[0].node.clone();

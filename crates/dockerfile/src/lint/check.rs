@@ -126,6 +126,9 @@ fn default_bases(
     }
 }
 
+/// How many bytes of variables are kept for a stage.
+const MAX_STATE: usize = 1 << 20;
+
 /// What is true in a stage at one point.
 #[derive(Debug, Clone, Default)]
 struct State {
@@ -135,6 +138,8 @@ struct State {
     declared: BTreeSet<String>,
     /// All variables of the base are known.
     known: bool,
+    /// How many bytes the variables have.
+    size: usize,
     workdir_set: bool,
     shell: bool,
     os: Os,
@@ -165,6 +170,12 @@ impl State {
     }
 
     fn set(&mut self, name: &str, value: String) {
+        // A stage with more has no program that could run; its state is copied to others.
+        self.size += name.len() + value.len();
+        if self.size > MAX_STATE {
+            self.known = false;
+            return;
+        }
         let key = self.fold(name);
         self.env.insert(key, (name.to_owned(), value));
     }
@@ -201,6 +212,9 @@ impl Checker<'_> {
         let global = &self.global;
         let expansion = self.expander.expand(text, &|name| global.get(name).cloned()).ok()?;
         for name in expansion.unmatched.difference(&self.names) {
+            if self.linter.is_full() {
+                break;
+            }
             let near = suggest::search(name, self.names.iter().map(String::as_str), true);
             let message =
                 format!("FROM argument '{name}' is not declared{}", did_you_mean("", near));
@@ -251,7 +265,7 @@ impl Checker<'_> {
             let outer = self.linter.enter(&instruction.comments);
             let result = self.instruction(instruction, &mut state, &mut once);
             self.linter.leave(outer);
-            if result.is_err() {
+            if result.is_err() || self.linter.is_full() {
                 break;
             }
         }
@@ -355,6 +369,9 @@ impl Checker<'_> {
         }
         for name in names.iter().filter(|name| !state.declared.contains(&state.fold(name))) {
             // Arguments of the builder itself, which never are variables of a step.
+            if self.linter.is_full() {
+                return;
+            }
             if ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"].contains(&name.as_str()) {
                 continue;
             }

@@ -269,6 +269,22 @@ fn refused_files() {
 }
 
 #[test]
+fn bounds() {
+    let text = "FROM a\n".repeat(crate::MAX_STAGES + 1);
+    assert_eq!(parse(text.as_bytes()).unwrap_err().message, "more than 1000 stages");
+    let copies = "<<A ".repeat(100);
+    let body = format!("{}A\n", "x\n".repeat(1 << 19));
+    let text = format!("FROM a\nCOPY {copies} /x/\n{}{body}", "A\n".repeat(99));
+    let error = parse(text.as_bytes()).unwrap_err();
+    assert!(error.message.ends_with("COPY has more than 16777216 bytes of heredocs"), "{error}");
+    // Warnings end some time, and those that suggest something do not compare everything.
+    let text = format!("FROM a\n{}", "copy b c\n".repeat(5000));
+    assert_eq!(parse(text.as_bytes()).unwrap().warnings.len(), 1);
+    let text = format!("FROM a\n{}RUN x\n", "Copy b c\n".repeat(5000));
+    assert_eq!(parse(text.as_bytes()).unwrap().warnings.len(), 1000);
+}
+
+#[test]
 fn carets() {
     let text = b"FROM a\nCOPY --form=b c \\\n  d\n";
     let error = parse(text).unwrap_err();
