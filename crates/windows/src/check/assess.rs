@@ -5,11 +5,14 @@ use std::path::{Path, PathBuf};
 
 use super::command::search_directories;
 use super::judge::listed;
-use super::survey::names;
+use super::survey::{names, survey_within};
 use super::{
     Answer, Command, Drive, Grade, Reason, Report, Service, Surroundings, Verdict, answers, judge,
     survey, worst,
 };
+
+/// How much is read for a single program before it is run.
+const GLANCE: usize = 200_000;
 
 /// What is known of an image before its files are looked at.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ pub fn glance(
     path: &Path,
     search: &[Vec<String>],
 ) -> io::Result<Option<Verdict>> {
-    let survey = survey(drive, &[path.to_owned()], search)?;
+    let survey = survey_within(drive, &[path.to_owned()], search, GLANCE)?;
     let Some(program) = survey.programs.first() else { return Ok(None) };
     let system = system.unwrap_or(drive);
     // Wine's own programs have what they need.

@@ -57,8 +57,8 @@ pub struct Survey {
     /// What was left out.
     pub left_out: Vec<String>,
     known: HashMap<(bool, String), usize>,
-    /// How much was read.
-    work: usize,
+    /// How much may still be read.
+    left: usize,
     modules: HashMap<PathBuf, Rc<Facts>>,
 }
 
@@ -68,7 +68,17 @@ pub fn survey(
     programs: &[PathBuf],
     search: &[Vec<String>],
 ) -> io::Result<Survey> {
-    let mut survey = Survey::default();
+    survey_within(drive, programs, search, WORK)
+}
+
+/// The same with a limit of its own to how much is read.
+pub(super) fn survey_within(
+    drive: &mut Drive,
+    programs: &[PathBuf],
+    search: &[Vec<String>],
+    work: usize,
+) -> io::Result<Survey> {
+    let mut survey = Survey { left: work, ..Survey::default() };
     for path in programs.iter().take(MAX_PROGRAMS) {
         let Some(facts) = survey.facts(drive, path)? else { continue };
         let program = survey.program(drive, path, facts, search)?;
@@ -90,7 +100,7 @@ impl Survey {
         if let Some(facts) = self.modules.get(path) {
             return Ok(Some(Rc::clone(facts)));
         }
-        if self.work >= WORK {
+        if self.left == 0 {
             let more = "what was too much to be read";
             if self.left_out.iter().all(|known| known != more) {
                 self.left_out.push(more.to_owned());
@@ -100,10 +110,9 @@ impl Survey {
         let Some(file) = drive.open(path)? else { return Ok(None) };
         let facts = Rc::new(Facts::read(&file));
         let functions: usize = facts.imports.iter().map(|import| import.functions.len()).sum();
-        self.work += functions + PER_FILE;
-        if matches!(facts.kind, Kind::Damaged(_)) {
-            self.work += PER_DAMAGED;
-        }
+        let damaged = matches!(facts.kind, Kind::Damaged(_));
+        let work = functions + if damaged { PER_DAMAGED } else { PER_FILE };
+        self.left = self.left.saturating_sub(work);
         self.modules.insert(path.to_owned(), Rc::clone(&facts));
         Ok(Some(facts))
     }
