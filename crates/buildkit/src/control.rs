@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
@@ -39,7 +40,14 @@ impl Control for Service {
         &self,
         _request: Request<DiskUsageRequest>,
     ) -> Result<Response<DiskUsageResponse>, Status> {
-        let records = self.solver.builder.disk_usage().map_err(|error| status::error(&error))?;
+        let solver = Arc::clone(&self.solver);
+        let records = tokio::task::spawn_blocking(move || {
+            let mut records = solver.builder.disk_usage()?;
+            records.extend(solver.slots.records());
+            Ok::<_, silo_types::Error>(records)
+        });
+        let records = records.await.map_err(|error| Status::internal(error.to_string()))?;
+        let records = records.map_err(|error| status::error(&error))?;
         let record = records.into_iter().map(usage).collect();
         Ok(Response::new(DiskUsageResponse { record }))
     }
@@ -60,7 +68,7 @@ impl Control for Service {
                 u64::try_from(request.keep_duration).unwrap_or_default(),
             ),
         };
-        let pruned = self.solver.builder.prune(options).await;
+        let pruned = self.solver.prune(options).await;
         let pruned = pruned.map_err(|error| status::error(&error))?;
         let records = pruned.records.into_iter().map(|record| Ok(usage(record)));
         Ok(Response::new(stream::iter(records.collect::<Vec<_>>()).boxed()))
@@ -122,7 +130,7 @@ impl Control for Service {
         let description = Sessions::describe(&headers).map_err(|error| status::error(&error))?;
         let mut incoming = request.into_inner();
         let (near, far) = tokio::io::duplex(PIPE);
-        let sessions = std::sync::Arc::clone(&self.sessions);
+        let sessions = Arc::clone(&self.sessions);
         tokio::spawn(async move { sessions.run(description, near).await });
         let (mut output, mut input) = tokio::io::split(far);
         tokio::spawn(async move {

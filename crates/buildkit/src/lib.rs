@@ -44,7 +44,7 @@ use hyper::HeaderMap;
 use hyper::Request;
 use hyper::Response;
 use hyper::body::Incoming;
-use silo_build::{Builder, TarContext};
+use silo_build::{Builder, PruneOptions, Pruned, TarContext};
 use silo_types::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Status;
@@ -102,6 +102,11 @@ impl BuildKit {
             Ok(description) => self.service.sessions.run(description, stream).await,
             Err(error) => tracing::debug!(%error, "a session"),
         }
+    }
+
+    /// Removes from the builder's cache, and of what clients have sent, what nobody uses.
+    pub async fn prune(&self, options: PruneOptions) -> Result<Pruned, Error> {
+        self.service.solver.prune(options).await
     }
 
     /// Builds for a client that has a session and asks with `POST /build?version=2`. Dropping the

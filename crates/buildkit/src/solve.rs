@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use silo_build::context::ContextRef;
 use silo_build::progress::{Event, Progress as _, Status, Vertex};
-use silo_build::{BuildError, BuildRequest, Builder, DockerfileSource, Outcome};
+use silo_build::{
+    BuildError, BuildRequest, Builder, DockerfileSource, Outcome, PruneOptions, Pruned,
+};
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind};
 
@@ -107,6 +109,18 @@ impl Solver {
         request.ssh = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.store = false;
         Ok(request)
+    }
+
+    /// Removes from the cache what nobody uses, contexts included.
+    pub(crate) async fn prune(&self, options: PruneOptions) -> Result<Pruned, Error> {
+        let slots = Arc::clone(&self.slots);
+        let also = options.clone();
+        let contexts = tokio::task::spawn_blocking(move || slots.prune(&also)).await;
+        let contexts = contexts.map_err(|error| Error::internal(error.to_string()))?;
+        let mut pruned = self.builder.prune(options).await?;
+        pruned.bytes += contexts.bytes;
+        pruned.records.extend(contexts.records);
+        Ok(pruned)
     }
 
     /// Builds and hands the result out.

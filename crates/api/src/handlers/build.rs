@@ -252,7 +252,7 @@ pub(crate) async fn prune(request: Request) -> Answer {
             options.filters.push((key.to_owned(), value.to_owned()));
         }
     }
-    let pruned = request.builder.prune(options).await?;
+    let pruned = request.buildkit.prune(options).await?;
     let deleted: Vec<String> = pruned.records.into_iter().map(|record| record.id).collect();
     let deleted = if deleted.is_empty() { json!(null) } else { json!(deleted) };
     respond::json(&json!({"CachesDeleted": deleted, "SpaceReclaimed": pruned.bytes}))

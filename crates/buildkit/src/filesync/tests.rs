@@ -339,3 +339,29 @@ async fn devices_and_labels_stay_with_the_client() {
     assert_eq!(&names[..count], b"user.a\0");
     drop(tree);
 }
+
+#[test]
+fn contexts_go_with_the_cache_and_when_there_are_many() {
+    let directory = tempfile::tempdir().unwrap();
+    let slots = slots(directory.path());
+    let held = slots.take("held").unwrap();
+    for number in 0..80 {
+        let slot = slots.take(&format!("key {number}")).unwrap();
+        fs_err::write(slot.path().join("f"), "x".repeat(5000)).unwrap();
+    }
+    let records = slots.records();
+    assert!(records.len() <= 65, "{}", records.len());
+    assert!(records.iter().any(|record| record.in_use));
+    let options = |filters: &[(&str, &str)]| silo_build::PruneOptions {
+        filters: filters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..silo_build::PruneOptions::default()
+    };
+    assert_eq!(slots.prune(&options(&[("type", "regular")])).records.len(), 0);
+    let pruned = slots.prune(&options(&[("type", "source.local")]));
+    assert_eq!(pruned.records.len(), records.len() - 1);
+    assert!(pruned.bytes >= 5000, "{}", pruned.bytes);
+    assert_eq!(slots.records().len(), 1, "what is used stays");
+    drop(held);
+    assert_eq!(slots.prune(&options(&[])).records.len(), 1);
+    assert_eq!(fs_err::read_dir(directory.path().join("contexts")).unwrap().count(), 0);
+}
