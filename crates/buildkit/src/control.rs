@@ -238,7 +238,8 @@ impl Service {
             }
         } else {
             let attributes = Attributes(request.frontend_attrs);
-            let answered = self.frontend(job, &request.frontend, &attributes).await;
+            let inputs = self.inputs(job, &request.frontend_inputs).await.map_err(plain)?;
+            let answered = self.frontend(job, &request.frontend, &attributes, &inputs).await;
             let (metadata, reference) = answered.map_err(plain)?;
             if reference.is_none() {
                 let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -253,7 +254,11 @@ impl Service {
         let build =
             job.bridge().request(&reference).map_err(|error| plain(status::error(&error)))?;
         let built = self.solver.run(&session, job, build, &exports).await;
-        built.map_err(|error| status::build_error(&error))
+        let built = built.map_err(|error| status::build_error(&error))?;
+        if let Some(image) = built.get("containerimage.digest") {
+            job.bridge().built(&reference, image.clone());
+        }
+        Ok(built)
     }
 }
 

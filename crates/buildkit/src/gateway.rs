@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use silo_build::BuildRequest;
 use silo_types::Error;
 use tokio::sync::oneshot;
@@ -25,11 +27,14 @@ use crate::pb::moby::buildkit::v1::frontend::{
     SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
     llb_bridge_server::LlbBridge, result,
 };
+use crate::pb::pb::{Definition, Input, Op, SourceOp};
 use crate::service::Service;
 use crate::status;
 
 /// The header that names a build.
 const BUILD_ID: &str = "buildkit-controlapi-buildid";
+/// The scheme of sources that are results of builds.
+const RESULT: &str = "silo-result://";
 /// Results that a client may ask for in one build.
 const MAX_RESULTS: usize = 256;
 
@@ -42,6 +47,8 @@ pub(crate) struct Bridge {
 #[derive(Debug, Default)]
 struct State {
     requests: HashMap<String, BuildRequest>,
+    /// The images that came of them, also after the build.
+    images: HashMap<String, String>,
     returned: Option<oneshot::Sender<Returned>>,
     early: Option<Returned>,
 }
@@ -80,6 +87,18 @@ impl Bridge {
         drop(requests);
     }
 
+    /// Remembers the image that came of a reference.
+    pub(crate) fn built(&self, reference: &str, image: String) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.images.insert(reference.to_owned(), image);
+    }
+
+    /// The image that came of a reference.
+    pub(crate) fn image(&self, reference: &str) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.images.get(reference).cloned()
+    }
+
     /// Remembers a build by a reference.
     pub(crate) fn add(&self, request: BuildRequest) -> Result<String, Error> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,6 +123,27 @@ impl Bridge {
     }
 }
 
+/// A definition that stands for a result: clients hand it on to builds that want the result as
+/// a context, and look no closer.
+fn definition(build: &str, reference: &str) -> Definition {
+    let identifier = format!("{RESULT}{build}/{reference}");
+    let source =
+        Op { source: Some(SourceOp { identifier, ..SourceOp::default() }), ..Op::default() };
+    let source = source.encode_to_vec();
+    let digest = silo_types::Digest::from_sha256(Sha256::digest(&source).into()).to_string();
+    let last = Op { inputs: vec![Input { digest, index: 0 }], ..Op::default() };
+    Definition { def: vec![source.into(), last.encode_to_vec().into()] }
+}
+
+/// The build and the reference that a definition stands for.
+fn result_of(definition: &Definition) -> Option<(String, String)> {
+    definition.def.iter().find_map(|bytes| {
+        let source = Op::decode(bytes.clone()).ok()?.source?;
+        let (build, reference) = source.identifier.strip_prefix(RESULT)?.split_once('/')?;
+        Some((build.to_owned(), reference.to_owned()))
+    })
+}
+
 fn unsupported(what: &str) -> Status {
     Status::unimplemented(format!("{what}: not supported by Silo"))
 }
@@ -113,6 +153,36 @@ impl Service {
         let id = request.metadata().get(BUILD_ID).and_then(|id| id.to_str().ok());
         let id = id.ok_or_else(|| Status::unknown("no buildid found in context"))?;
         self.jobs.get(id).await.map_err(|error| status::error(&error))
+    }
+
+    /// The results of other builds of the client that a build takes for contexts, as images.
+    pub(crate) async fn inputs(
+        &self,
+        job: &Arc<crate::job::Job>,
+        inputs: &HashMap<String, Definition>,
+    ) -> Result<HashMap<String, String>, Status> {
+        let mut images = HashMap::new();
+        for (name, definition) in inputs {
+            let (build, reference) = result_of(definition).ok_or_else(|| {
+                unsupported("definitions in BuildKit's low-level form as contexts")
+            })?;
+            let other = self.jobs.get(&build).await.map_err(|error| status::error(&error))?;
+            let image = match other.bridge().image(&reference) {
+                Some(image) => image,
+                None => {
+                    let request = other.bridge().request(&reference);
+                    let mut request = request.map_err(|error| status::error(&error))?;
+                    request.store = true;
+                    let progress = Arc::clone(job);
+                    let built = self.solver.builder.build(request, progress).await;
+                    let built = built
+                        .map_err(|error| status::with_details(&status::build_error(&error)))?;
+                    built.image.to_string()
+                }
+            };
+            images.insert(name.clone(), image);
+        }
+        Ok(images)
     }
 }
 
@@ -142,8 +212,13 @@ impl LlbBridge for Service {
             return Err(unsupported("definitions in BuildKit's low-level form"));
         }
         let attributes = Attributes(request.frontend_opt);
-        let (metadata, reference) = self.frontend(&job, &request.frontend, &attributes).await?;
-        let result = reference.map(|id| result::Result::Ref(Ref { id, def: None }));
+        let inputs = self.inputs(&job, &request.frontend_inputs).await?;
+        let (metadata, reference) =
+            self.frontend(&job, &request.frontend, &attributes, &inputs).await?;
+        let result = reference.map(|id| {
+            let def = Some(definition(job.reference(), &id));
+            result::Result::Ref(Ref { id, def })
+        });
         Ok(Response::new(SolveResponse {
             result: Some(SolveResult { result, metadata }),
             ..SolveResponse::default()

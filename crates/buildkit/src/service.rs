@@ -76,6 +76,7 @@ impl Service {
         job: &Arc<Job>,
         frontend: &str,
         attributes: &Attributes,
+        inputs: &HashMap<String, String>,
     ) -> Result<(HashMap<String, Bytes>, Option<String>), Status> {
         match frontend {
             "dockerfile.v0" => {}
@@ -99,8 +100,10 @@ impl Service {
             }));
         }
         let session = self.session(job.session()).await?;
-        let request =
-            self.solver.request(&session, attributes).map_err(|error| status::error(&error))?;
+        let request = self
+            .solver
+            .request(&session, attributes, inputs)
+            .map_err(|error| status::error(&error))?;
         match attributes.get("requestid") {
             "" => {
                 let reference = job.bridge().add(request).map_err(|error| status::error(&error))?;

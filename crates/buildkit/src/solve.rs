@@ -44,6 +44,7 @@ impl Solver {
         &self,
         session: &Arc<Session>,
         attributes: &Attributes,
+        inputs: &HashMap<String, String>,
     ) -> Result<BuildRequest, Error> {
         let local = |name: &str, hint: &str| {
             let slots = Arc::clone(&self.slots);
@@ -64,7 +65,13 @@ impl Solver {
                     Arc::clone(session),
                     id,
                 ))),
-                Place::Input(_) => return Err(not_yet("the result of another target as context")),
+                Place::Input(input) => {
+                    let image = inputs.get(&input).ok_or_else(|| {
+                        // BuildKit's wording.
+                        Error::invalid(format!("invalid input {input} for {name}"))
+                    })?;
+                    ContextRef::Image(image.clone())
+                }
             })
         };
         let main = attributes.context()?;
