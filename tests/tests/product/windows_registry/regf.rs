@@ -26,7 +26,7 @@ pub(crate) struct Key {
 
 struct Hive<'a>(&'a [u8]);
 
-impl<'a> Hive<'a> {
+impl Hive<'_> {
     fn number(&self, at: usize, size: usize) -> usize {
         self.0[at..at + size].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
     }
