@@ -111,17 +111,6 @@ impl Registry {
         }
     }
 
-    /// The hive files of a base layer.
-    pub fn to_base_files(&self) -> Result<Vec<(&'static str, Vec<u8>)>, Error> {
-        HiveName::ALL
-            .into_iter()
-            .map(|name| {
-                let bytes = silo_hive::write(self.hive(name), &WriteOptions::default())?;
-                Ok((name.base_path(), bytes))
-            })
-            .collect()
-    }
-
     /// What a container changed: `self` is its registry, `began` the one that it started with,
     /// both of Wine's files, and `base` what that was made of.
     pub fn changes(&self, began: &Self, base: &Self) -> Result<Changes, Error> {
@@ -323,14 +312,5 @@ mod tests {
         assert_eq!(key.value("A").unwrap().text().as_deref(), Some("b"));
         assert_eq!(key.value("TEMP").unwrap().text().as_deref(), Some("t"));
         assert_eq!(key.security.as_deref(), Some(&owner[..]));
-    }
-
-    #[test]
-    fn base_files_are_read_back() {
-        let registry = Registry::from_wine(&sample()).unwrap();
-        let files = registry.to_base_files().unwrap();
-        assert_eq!(files.len(), 5);
-        let software = silo_hive::read(&files[1].1).unwrap();
-        assert!(software.get("Vendor").is_some());
     }
 }

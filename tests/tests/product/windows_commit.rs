@@ -279,3 +279,50 @@ fn changes_are_kept_through_three_layers() {
     assert_eq!(other.inspect(&image(3))["Id"], engine.inspect(&image(3))["Id"]);
     check(&other);
 }
+
+/// Waits until Wine has written something into its registry's file, which it does by itself.
+#[expect(clippy::disallowed_methods, reason = "nobody tells when Wine has written its files")]
+fn wait_written(engine: &Engine, name: &str, text: &str) {
+    let id = engine.inspect(name)["Id"].as_str().expect("an id").to_owned();
+    let file = engine.data_root().join("containers").join(id).join("prefix/system.reg");
+    let end = std::time::Instant::now() + std::time::Duration::from_mins(2);
+    while !fs::read(&file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text)) {
+        assert!(std::time::Instant::now() < end, "{text} is not in {}", file.display());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn killed_and_paused_containers_keep_what_wine_has_written() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let (killed, paused) = (engine.name("killed"), engine.name("paused"));
+    for name in [&killed, &paused] {
+        idle(&engine, name, CORE);
+        set(&engine, name, "HKLM\\Software\\Written", "first", "one");
+        exec(&engine, name, &["cmd", "/c", "echo file> C:\\file.txt"]);
+    }
+    for name in [&killed, &paused] {
+        wait_written(&engine, name, "Software\\\\Written");
+        // What comes after may be lost, and nothing else.
+        set(&engine, name, "HKLM\\Software\\Written", "second", "two");
+    }
+    engine.ok(&["kill", &killed]);
+    engine.ok(&["wait", &killed]);
+    engine.ok(&["pause", &paused]);
+    for name in [&killed, &paused] {
+        let image = format!("{name}-image");
+        engine.ok(&["commit", name, &image]);
+        let look = "type C:\\file.txt& reg query HKLM\\Software\\Written /v first";
+        let seen = engine.ok(&["run", "--rm", &image, "cmd", "/c", look]);
+        let words: Vec<&str> = seen.split_whitespace().collect();
+        let key = "HKEY_LOCAL_MACHINE\\Software\\Written";
+        assert_eq!(words, ["file", key, "first", "REG_SZ", "one"], "{name}: {seen}");
+    }
+    // A container that goes on has lost nothing.
+    engine.ok(&["unpause", &paused]);
+    engine.ok(&["stop", "-t", "1", &paused]);
+    let image = engine.name("stopped-image");
+    engine.ok(&["commit", &paused, &image]);
+    let run = ["run", "--rm", &image, "reg", "query", "HKLM\\Software\\Written", "/v", "second"];
+    assert!(engine.ok(&run).contains("two"));
+}
