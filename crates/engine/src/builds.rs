@@ -254,8 +254,7 @@ impl Engine {
     /// The image that stands for one of Microsoft's which is not in the store, and what the
     /// client is told then.
     pub fn substitute(&self, name: &str) -> Option<(Arc<Entry>, String)> {
-        let (stand_in, text) = self.windows_substitute(name)?;
-        Some((self.image(&stand_in).ok()?, text))
+        self.windows_substitute(name).map(|found| (found.entry, found.notice))
     }
 
     /// The files of layers without anything of a container, as a read-only mount.

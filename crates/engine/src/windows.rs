@@ -19,6 +19,7 @@ mod tool;
 mod top;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use silo_store::{Snapshot, WindowsLayer};
 use silo_types::{Digest, Error, ErrorKind};
@@ -26,6 +27,7 @@ use silo_windows::runtime;
 
 use crate::container::{Container, Record};
 use crate::engine::Engine;
+use crate::images::Entry;
 
 pub(crate) use check::Known as KnownCommands;
 pub(crate) use process::{exec_exit_code, exit_code};
@@ -92,16 +94,26 @@ pub(crate) fn account(user: &str) -> Result<silo_windows::control::Rights, Error
     }
 }
 
+/// Silo's own base in place of one of Microsoft's.
+#[derive(Debug)]
+pub(crate) struct Substitute {
+    /// The base.
+    pub(crate) entry: Arc<Entry>,
+    /// Its name.
+    pub(crate) name: String,
+    /// What the client is told.
+    pub(crate) notice: String,
+}
+
 impl Engine {
-    /// Silo's own base that stands for one of Microsoft's which is not in the store, and what the
-    /// client is told then.
-    pub(crate) fn windows_substitute(&self, name: &str) -> Option<(String, String)> {
+    /// What stands for one of Microsoft's images that is not in the store.
+    pub(crate) fn windows_substitute(&self, name: &str) -> Option<Substitute> {
         let stand_in = paths::substitute(name)?;
-        self.image(&stand_in).ok()?;
+        let entry = self.image(&stand_in).ok()?;
         let notice = format!(
             "{name} is not in the store; using {stand_in}, Silo's compatible base, which is made of Wine and is not Microsoft's"
         );
-        Some((stand_in, notice))
+        Some(Substitute { entry, name: stand_in, notice })
     }
 
     /// The top layer of the Wine runtime.

@@ -58,11 +58,11 @@ impl Engine {
         let mut found = self.image(&config.image).ok();
         let mut notice = None;
         if found.is_none()
-            && let Some((stand_in, text)) = self.windows_substitute(&config.image)
+            && let Some(other) = self.windows_substitute(&config.image)
         {
-            found = self.image(&stand_in).ok();
-            config.image = stand_in;
-            notice = Some(text);
+            found = Some(other.entry);
+            config.image = other.name;
+            notice = Some(other.notice);
         }
         if found.is_none()
             && let Some(error) = windows::base_is_missing(&config.image)

@@ -169,8 +169,10 @@ impl Engine {
     pub(crate) fn mount_snapshot(&self, container: &Container) -> Result<OwnedFd, Error> {
         let snapshot = self.whole_snapshot(container)?;
         let lowers: Vec<&Path> = snapshot.lowers.iter().map(PathBuf::as_path).collect();
+        let mut options = overlay_options(container).to_vec();
         if container.record().is_ephemeral() {
-            // Its own mount was volatile.
+            // As its own mount is: a client that copies need not wait for the disk.
+            options.push(("volatile", None));
             silo_sys::mount::forget_volatile(&snapshot.work).map_err(|error| {
                 Error::internal(format!("clean work of container {}: {error}", container.id))
             })?;
@@ -178,7 +180,7 @@ impl Engine {
         let mounted = silo_sys::mount::overlay(
             &lowers,
             Some((&snapshot.upper, &snapshot.work)),
-            overlay_options(container),
+            &options,
         );
         let mount = mounted.map_err(|error| {
             Error::internal(format!("mount root of container {}: {error}", container.id))

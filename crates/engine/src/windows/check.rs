@@ -79,8 +79,8 @@ impl Engine {
             Err(error) => {
                 let found = self.windows_substitute(name);
                 let missing = || super::base_is_missing(name).unwrap_or(error);
-                let (stand_in, notice) = found.ok_or_else(missing)?;
-                (self.image(&stand_in)?, stand_in, Some(notice))
+                let found = found.ok_or_else(missing)?;
+                (found.entry, found.name, Some(found.notice))
             }
         };
         if entry.image.config.os != OS {
