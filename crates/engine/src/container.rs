@@ -63,6 +63,9 @@ impl Record {
         let show = |mount: &MountRecord| {
             let mut shown = mount.to_api();
             if windows {
+                if crate::windows::paths::pipe_of(&shown.destination).is_some() {
+                    shown.kind = "npipe".into();
+                }
                 shown.destination = crate::windows::paths::external(&shown.destination);
             }
             shown

@@ -20,6 +20,7 @@ use crate::check;
 use crate::control::{self, Request};
 use crate::links::Requests;
 use crate::path::{Speller, WindowsPath};
+use crate::pipes::{self, Pipes};
 
 /// Wine's loader in the runtime.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
@@ -69,8 +70,13 @@ fn supervise(name: &str, folder: &Path, volatile: bool) -> io::Result<u8> {
     // Without it programs are told that a link cannot be made.
     let links =
         is_first.then(|| Requests::open(Path::new(PREFIX), Path::new(DRIVE)).ok()).flatten();
+    // They are there before the program is.
+    let pipes = is_first.then(|| Pipes::open(Path::new(pipes::FOLDER), mask)).transpose()?;
     let child = signal::spawn_foreground(&command, &mask)?;
     // The child was made while there was one thread.
+    if let Some(pipes) = pipes {
+        pipes.serve()?;
+    }
     if let Some(links) = links {
         std::thread::Builder::new().spawn(move || links.serve())?;
     }

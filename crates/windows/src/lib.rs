@@ -28,6 +28,7 @@ pub mod image;
 pub mod init;
 mod links;
 pub mod path;
+pub mod pipes;
 pub mod registry;
 pub mod runtime;
 pub mod spool;

@@ -14,6 +14,7 @@ const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];
 
 /// What lies in `C:\Windows\System32` of base images.
 static PROGRAMS: &[Program] = &[
+    Program { name: "silo-pipe.exe", sources: &["pipe.c"], libraries: BASE },
     Program {
         name: "silo-run.exe",
         sources: &[

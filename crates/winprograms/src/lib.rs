@@ -9,6 +9,8 @@
 //!   programs, and so has the file of the same name in `System32`.
 //! * `silo-run.exe` starts a container's program and stays until it ends. It works by files
 //!   below `/prefix/.silo`, whose format is at the head of `programs/run.c`.
+//! * `silo-pipe.exe` is a named pipe that leads out of Windows; process 1 of a container starts
+//!   it. Its protocol is at the head of `programs/pipe.c`.
 //! * [`save`] writes a container's registry to files, from where the engine puts it.
 //! * [`processes`] tells the processes of a container, from where the engine puts it.
 //! * [`memory`] is a library for Linux that Wine loads where memory is limited.

@@ -11,6 +11,7 @@ mod image;
 mod isolation;
 mod layers;
 mod lifecycle;
+mod pipes;
 mod programs;
 mod resources;
 mod servers;

@@ -3,8 +3,10 @@
 
 use silo_docker::containers::Config;
 use silo_docker::host_config::HostConfig;
+use silo_docker::mounts::Mount;
 use silo_types::Error;
 use silo_windows::path::WindowsPath;
+use silo_windows::pipes;
 
 /// Where drives other than C: are mounted.
 const DRIVES: &str = "/drives";
@@ -53,12 +55,42 @@ pub(crate) fn internal(path: &WindowsPath) -> String {
 
 /// The Windows path of a place in the container's Linux root.
 pub(crate) fn external(path: &str) -> String {
+    if let Some(name) = pipe_of(path) {
+        return pipes::path(&name);
+    }
     let path = path.trim_start_matches('/');
     let (drive, rest) = match path.strip_prefix("drives/") {
         Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
         None => path.split_once('/').unwrap_or((path, "")),
     };
     format!("{}:\\{}", drive.to_ascii_uppercase(), rest.replace('/', "\\"))
+}
+
+/// The name of the pipe for which a place in the container's Linux root stands.
+pub(crate) fn pipe_of(path: &str) -> Option<String> {
+    pipes::decode(path.strip_prefix(pipes::FOLDER)?.strip_prefix('/')?)
+}
+
+/// Where the socket is mounted to which a named pipe leads.
+fn pipe_place(name: &str) -> String {
+    format!("{}/{}", pipes::FOLDER, pipes::encode(name))
+}
+
+/// Refuses what cannot be the other end of a named pipe.
+pub(crate) fn pipe_source(source: &str) -> Result<(), Error> {
+    if pipes::name(source).is_some() {
+        return Err(Error::invalid(format!(
+            "{source}: a Linux host has no named pipes; give the Unix socket to which the pipe is to lead, as in /run/silo/silo.sock:\\\\.\\pipe\\docker_engine"
+        )));
+    }
+    let is_socket = std::path::Path::new(source).is_absolute()
+        && rustix::fs::stat(source).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Socket
+        });
+    if is_socket {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{source}: a named pipe leads to a Unix socket, and this is none")))
 }
 
 /// A destination of a mount: not the root of C:, which is the image's.
@@ -103,12 +135,40 @@ fn split_bind(bind: &str) -> Vec<String> {
 fn translate_bind(bind: &str) -> Result<String, Error> {
     let invalid = || Error::invalid(format!("invalid volume specification: '{bind}'")); // docker wording
     let parts = split_bind(bind);
+    if let Some(name) = parts.get(1).and_then(|target| pipes::name(target)) {
+        pipe_source(&parts[0])?;
+        return match parts.get(2).map(String::as_str) {
+            None | Some("" | "rw") if parts.len() <= 3 => {
+                Ok(format!("{}:{}", parts[0], pipe_place(name)))
+            }
+            // A pipe has no files that could be kept from being written.
+            _ => Err(invalid()),
+        };
+    }
     match &parts[..] {
         [only] => destination(only),
         [source, target] => Ok(format!("{source}:{}", destination(target)?)),
         [source, target, mode] => Ok(format!("{source}:{}:{mode}", destination(target)?)),
         _ => Err(invalid()),
     }
+}
+
+/// Makes a mount of the socket out of one of a named pipe.
+fn translate_pipe(mount: &mut Mount) -> Result<(), Error> {
+    // docker wording
+    let wrong = |cause: &str| {
+        Error::invalid(format!("invalid mount config for type \"npipe\": {cause}"))
+    };
+    if mount.read_only {
+        return Err(wrong("field ReadOnly must not be specified"));
+    }
+    let Some(name) = pipes::name(&mount.target) else {
+        return Err(wrong(&format!("'{}' is not a valid pipe path", mount.target)));
+    };
+    pipe_source(&mount.source).map_err(|error| wrong(error.message()))?;
+    mount.target = pipe_place(name);
+    mount.kind = "bind".into();
+    Ok(())
 }
 
 /// Puts internal paths in place of Windows paths, and refuses what Windows containers have not.
@@ -136,7 +196,11 @@ pub(crate) fn translate(config: &mut Config, host_config: &mut HostConfig) -> Re
         if mount.kind == "tmpfs" {
             return none("tmpfs mounts");
         }
-        mount.target = destination(&mount.target)?;
+        if mount.kind == "npipe" {
+            translate_pipe(mount)?;
+        } else {
+            mount.target = destination(&mount.target)?;
+        }
     }
     finish(config)?;
     let pids = host_config.resources.pids_limit.unwrap_or(0);
@@ -230,6 +294,42 @@ mod tests {
         ] {
             assert!(translate_bind(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn pipes_lead_to_sockets() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let source = path.to_str().unwrap();
+        let place = "/run/silo-pipes/docker_engine";
+        assert_eq!(external(place), "\\\\.\\pipe\\docker_engine");
+        for (mode, fits) in [("", true), (":rw", true), (":ro", false), (":rw:rw", false)] {
+            let bind = format!("{source}:\\\\.\\pipe\\docker_engine{mode}");
+            let want = fits.then(|| format!("{source}:{place}"));
+            assert_eq!(translate_bind(&bind).ok(), want, "{mode}");
+        }
+        for (bind, why) in [
+            ("/tmp:\\\\.\\pipe\\x", "Unix socket"),
+            ("/no/such:\\\\.\\pipe\\x", "Unix socket"),
+            ("name:\\\\.\\pipe\\x", "Unix socket"),
+            ("\\\\.\\pipe\\x:\\\\.\\pipe\\x", "has no named pipes"),
+        ] {
+            let error = translate_bind(bind).unwrap_err();
+            assert!(error.message().contains(why), "{bind}: {error}");
+        }
+        let mount = |target: &str, read_only| Mount {
+            kind: "npipe".into(),
+            source: source.into(),
+            target: target.into(),
+            read_only,
+            ..Mount::default()
+        };
+        let mut good = mount("//./pipe/docker_engine", false);
+        translate_pipe(&mut good).unwrap();
+        assert_eq!((good.kind.as_str(), good.target.as_str()), ("bind", place));
+        assert!(translate_pipe(&mut mount("\\\\.\\pipe\\x", true)).is_err());
+        assert!(translate_pipe(&mut mount("C:\\x", false)).is_err());
     }
 
     #[test]

@@ -136,7 +136,7 @@ pub(super) fn adapt(
         .mounts
         .iter()
         .position(|mount| {
-            mount.destination.starts_with("/c") || mount.destination.starts_with("/drives")
+            ["/c", "/drives", "/run"].iter().any(|place| mount.destination.starts_with(place))
         })
         .unwrap_or(spec.mounts.len());
     spec.mounts.splice(place..place, ours);

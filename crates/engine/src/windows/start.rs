@@ -70,6 +70,11 @@ impl Engine {
         let folder = process::folder(container, control::INIT);
         process::prepare(&folder, &start)?;
 
+        for mount in &record.mounts {
+            if paths::pipe_of(&mount.destination).is_some() {
+                paths::pipe_source(&mount.source)?;
+            }
+        }
         let mut mounts = self.mount_sources(container, record)?;
         let mut trees = container.take_trees();
         for mount in &mut mounts {
