@@ -130,8 +130,9 @@ pub fn spawn_with_streams(
         let (to, with) = (actions.as_mut_ptr(), attributes.as_mut_ptr());
         libc::sigemptyset(pipe.as_mut_ptr());
         libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE);
-        let flags =
-            libc::POSIX_SPAWN_SETSIGMASK | libc::POSIX_SPAWN_SETSIGDEF | libc::POSIX_SPAWN_SETPGROUP;
+        let flags = libc::POSIX_SPAWN_SETSIGMASK
+            | libc::POSIX_SPAWN_SETSIGDEF
+            | libc::POSIX_SPAWN_SETPGROUP;
         let prepared = [
             libc::posix_spawn_file_actions_adddup2(to, input.as_raw_fd(), 0),
             libc::posix_spawn_file_actions_adddup2(to, output.as_raw_fd(), 1),
@@ -143,7 +144,14 @@ pub fn spawn_with_streams(
             libc::posix_spawnattr_setflags(with, c_short::try_from(flags).unwrap_or(0)),
         ];
         let error = prepared.into_iter().find(|&error| error != 0).unwrap_or_else(|| {
-            libc::posix_spawn(&raw mut pid, program.as_ptr(), to, with, argv.as_ptr(), envp.as_ptr())
+            libc::posix_spawn(
+                &raw mut pid,
+                program.as_ptr(),
+                to,
+                with,
+                argv.as_ptr(),
+                envp.as_ptr(),
+            )
         });
         libc::posix_spawn_file_actions_destroy(to);
         libc::posix_spawnattr_destroy(with);

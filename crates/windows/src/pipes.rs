@@ -4,17 +4,17 @@
 //! letters, digits, `-` and `_` is written as `%` and two hexadecimal digits. Process 1 starts
 //! Windows programs that wait for clients ([`PROGRAM`], which has the protocol at its head), and
 //! connects each client with the socket. Two always wait, so that clients that come at once are
-//! not turned away. Who may write to the socket decides about the pipe: everyone, or
-//! administrators only.
+//! not turned away. Every program of the container may open the pipe, as both accounts: Wine
+//! asks no pipe whom it lets in.
 
 use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 
 use silo_sys::signal::{self, Mask};
 
@@ -28,6 +28,8 @@ const PROGRAM: &str = "C:\\windows\\system32\\silo-pipe.exe";
 const PREFIX: &str = "\\\\.\\pipe\\";
 /// The longest name of a pipe, with what is before it.
 const LONGEST: usize = 256;
+/// What stands for a length when the client is gone.
+const GONE: [u8; 4] = [0xff; 4];
 /// The largest piece that a client's writes come in.
 const PIECE: usize = 64 << 10;
 
@@ -80,7 +82,6 @@ pub fn decode(file: &str) -> Option<String> {
 struct Pipe {
     name: String,
     socket: PathBuf,
-    access: &'static str,
     /// The signals of its programs; those of process 1 are blocked.
     mask: Mask,
 }
@@ -108,9 +109,7 @@ impl Pipes {
         for entry in entries {
             let entry = entry?;
             let Some(name) = entry.file_name().to_str().and_then(decode) else { continue };
-            let mode = entry.metadata()?.permissions().mode();
-            let access = if mode & 0o002 != 0 { "everyone" } else { "administrators" };
-            let pipe = Arc::new(Pipe { name, socket: entry.path(), access, mask });
+            let pipe = Arc::new(Pipe { name, socket: entry.path(), mask });
             let instance = pipe.instance()?;
             all.push((pipe, instance));
         }
@@ -120,7 +119,7 @@ impl Pipes {
     /// Serves them, in threads.
     pub(crate) fn serve(self) -> io::Result<()> {
         for (pipe, instance) in self.0 {
-            pipe.more()?;
+            pipe.more().map(drop)?;
             std::thread::Builder::new().spawn(move || pipe.serve(instance))?;
         }
         Ok(())
@@ -134,7 +133,7 @@ impl Pipe {
             let path = path(&self.name);
             io::Error::other(format!("cannot make the named pipe {path}: {cause}"))
         };
-        let words = [LOADER, PROGRAM, &self.name, self.access].map(CString::new);
+        let words = [LOADER, PROGRAM, &self.name].map(CString::new);
         let command = words.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (for_program, input) = io::pipe()?;
         let (mut output, from_program) = io::pipe()?;
@@ -150,17 +149,19 @@ impl Pipe {
         Ok(Instance { input, output })
     }
 
-    /// Has one more program wait.
-    fn more(self: &Arc<Self>) -> io::Result<()> {
+    /// Has one more program wait; something is received when it does, or cannot.
+    fn more(self: &Arc<Self>) -> io::Result<Receiver<()>> {
         let pipe = Arc::clone(self);
-        std::thread::Builder::new()
-            .spawn(move || {
-                // Without it there is one less; at the container's end there is none.
-                if let Ok(instance) = pipe.instance() {
-                    pipe.serve(instance);
-                }
-            })
-            .map(drop)
+        let (ready, waiting) = mpsc::channel();
+        std::thread::Builder::new().spawn(move || {
+            // Without it there is one less; at the container's end there is none.
+            if let Ok(instance) = pipe.instance() {
+                // Nobody needs to know.
+                ready.send(()).ok();
+                pipe.serve(instance);
+            }
+        })?;
+        Ok(waiting)
     }
 
     fn serve(self: &Arc<Self>, mut instance: Instance) {
@@ -169,31 +170,43 @@ impl Pipe {
             return;
         }
         // Nothing can be done when there can be no more threads.
-        self.more().ok();
-        // A client of a socket that is not served is left alone at once.
-        if let Ok(socket) = UnixStream::connect(&self.socket) {
-            relay(instance.input, instance.output, &socket).ok();
+        let next = self.more().ok();
+        // A pipe that has no instance is not there: the next one comes before this one goes.
+        let before_the_end = move || {
+            if let Some(next) = next {
+                next.recv().ok();
+            }
+        };
+        match UnixStream::connect(&self.socket) {
+            Ok(socket) => {
+                relay(instance.input, instance.output, &socket, before_the_end).ok();
+            }
+            // A client of a socket that nobody serves is left alone.
+            Err(_) => before_the_end(),
         }
     }
 }
 
-/// Passes on what client and socket write until both have ended.
+/// Passes on what client and socket write until both have ended. The end is told to the client
+/// after `before_the_end`.
 fn relay(
     mut to_client: impl Write + Send,
     from_client: impl Read,
     socket: &UnixStream,
+    before_the_end: impl FnOnce() + Send,
 ) -> io::Result<()> {
     let mut from_socket = socket.try_clone()?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            // Its end is the client's end. Not by `io::copy`, which would splice: that holds the
-            // pipe's lock while it waits for the socket, and Wine's server waits for the lock.
+            // Not by `io::copy`, which would splice: that holds the pipe's lock while it waits
+            // for the socket, and Wine's server waits for the lock.
             let mut buffer = vec![0; PIECE];
             while let Ok(size @ 1..) = from_socket.read(&mut buffer) {
                 if to_client.write_all(&buffer[..size]).is_err() {
-                    return;
+                    break;
                 }
             }
+            before_the_end();
         });
         let outcome = frames(from_client, socket);
         // The client is gone, or the socket takes nothing more.
@@ -210,6 +223,9 @@ fn frames(mut from: impl Read, mut socket: &UnixStream) -> io::Result<()> {
         match from.read_exact(&mut length) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             result => result?,
+        }
+        if length == GONE {
+            return Ok(());
         }
         match usize::try_from(u32::from_le_bytes(length)) {
             // It may have been shut by the other side.
@@ -258,7 +274,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (mut client, from_client) = io::pipe().map(|(r, w)| (w, r)).unwrap();
         let (mut at_client, to_client) = io::pipe().unwrap();
-        let relaying = std::thread::spawn(move || relay(to_client, from_client, &ours));
+        let relaying = std::thread::spawn(move || relay(to_client, from_client, &ours, || ()));
         client.write_all(b"\x05\0\0\0hello\0\0\0\0").unwrap();
         let mut text = String::new();
         theirs.read_to_string(&mut text).unwrap();
@@ -275,11 +291,12 @@ mod tests {
     #[test]
     fn a_client_that_goes_takes_the_connection_along() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (client, from_client) = io::pipe().map(|(r, w)| (w, r)).unwrap();
+        let (mut client, from_client) = io::pipe().map(|(r, w)| (w, r)).unwrap();
         let (_at_client, to_client) = io::pipe().unwrap();
-        let relaying = std::thread::spawn(move || relay(to_client, from_client, &ours));
-        drop(client);
+        let relaying = std::thread::spawn(move || relay(to_client, from_client, &ours, || ()));
+        client.write_all(&GONE).unwrap();
         relaying.join().unwrap().unwrap();
+        drop(client);
         assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
     }
 

@@ -1,7 +1,7 @@
 /*
  * silo-pipe: one instance of a named pipe whose other end is outside of Windows.
  *
- *     wine64 C:\windows\system32\silo-pipe.exe <name> administrators|everyone
+ *     wine64 C:\windows\system32\silo-pipe.exe <name>
  *
  * Process 1 of a container starts one for each client that may come, and connects it with a Unix
  * socket. What it says on its standard output:
@@ -9,21 +9,16 @@
  *     r                        \\.\pipe\<name> is there
  *     c                        a client has connected
  *     4 bytes, n bytes ...     what the client writes: its length, low byte first, and the bytes;
- *                              length 0: the client will write no more
+ *                              length 0: the client will write no more; all ones: it is gone
  *
- * What it reads from its standard input goes to the client; at its end the client is left. The
- * pipe is of messages and read as bytes, as Docker's own is on Windows: a message of nothing is
+ * What it reads from its standard input goes to the client; at its end the client is left, and
+ * the program ends. It stays until then, since a pipe without any instance is not there, and
+ * clients that wait for one would be turned away. The pipe is of messages and read as bytes, as Docker's own is on Windows: a message of nothing is
  * how a client says that it will write no more.
  */
 #include <windows.h>
-#include <winternl.h>
 
-enum { BUFFER = 65536, ACL_SIZE = 128 };
-
-NTSTATUS NTAPI RtlCreateSecurityDescriptor(SECURITY_DESCRIPTOR *, ULONG);
-NTSTATUS NTAPI RtlCreateAcl(ACL *, ULONG, ULONG);
-NTSTATUS NTAPI RtlAddAccessAllowedAce(ACL *, ULONG, ULONG, SID *);
-NTSTATUS NTAPI RtlSetDaclSecurityDescriptor(SECURITY_DESCRIPTOR *, BOOLEAN, ACL *, BOOLEAN);
+enum { BUFFER = 65536 };
 
 static HANDLE input, output, pipe;
 
@@ -44,14 +39,13 @@ static DWORD WINAPI to_client(void *unused)
     static char buffer[BUFFER];
     OVERLAPPED overlapped = { .hEvent = CreateEventW(NULL, TRUE, FALSE, NULL) };
     DWORD size, done;
+    BOOL gone = FALSE;
     (void)unused;
     while (ReadFile(input, buffer, BUFFER, &size, NULL) && size) {
-        for (DWORD at = 0; at < size; at += done) {
-            if (!WriteFile(pipe, buffer + at, size - at, NULL, &overlapped)
-                && GetLastError() != ERROR_IO_PENDING)
-                ExitProcess(0);
-            if (!GetOverlappedResult(pipe, &overlapped, &done, TRUE) || !done)
-                ExitProcess(0);
+        for (DWORD at = 0; at < size && !gone; at += done) {
+            gone = !WriteFile(pipe, buffer + at, size - at, NULL, &overlapped)
+                && GetLastError() != ERROR_IO_PENDING;
+            gone = gone || !GetOverlappedResult(pipe, &overlapped, &done, TRUE) || !done;
         }
     }
     /* Until the client has read it all. Then it finds the end: a pipe that is closed, but not one
@@ -80,51 +74,25 @@ static void from_client(void)
     }
 }
 
-/* Who may connect: everybody, or those that Windows lets reach Docker's own pipe. */
-static SECURITY_DESCRIPTOR *access_for(BOOL everyone)
-{
-    static SECURITY_DESCRIPTOR descriptor;
-    static DWORD space[ACL_SIZE / sizeof(DWORD)];
-    static struct {
-        SID sid;
-        DWORD second;
-    } administrators = { { 1, 2, { { 0, 0, 0, 0, 0, 5 } }, { SECURITY_BUILTIN_DOMAIN_RID } },
-                         DOMAIN_ALIAS_RID_ADMINS };
-    static SID system = { 1, 1, { { 0, 0, 0, 0, 0, 5 } }, { SECURITY_LOCAL_SYSTEM_RID } };
-    ACL *list = (ACL *)space;
-    if (RtlCreateSecurityDescriptor(&descriptor, SECURITY_DESCRIPTOR_REVISION) < 0
-        || RtlCreateAcl(list, ACL_SIZE, ACL_REVISION) < 0
-        || RtlAddAccessAllowedAce(list, ACL_REVISION, GENERIC_ALL, &administrators.sid) < 0
-        || RtlAddAccessAllowedAce(list, ACL_REVISION, GENERIC_ALL, &system) < 0
-        || RtlSetDaclSecurityDescriptor(&descriptor, TRUE, everyone ? NULL : list, FALSE) < 0)
-        ExitProcess(1);
-    return &descriptor;
-}
-
 void start(void)
 {
     static WCHAR path[300];
-    const WCHAR *words[2] = { L"", L"" };
     unsigned length = 0;
-    /* Neither the program's path nor the names have blanks or quotes in them. */
-    const WCHAR *c = GetCommandLineW();
-    for (unsigned i = 0; i < 2; i++) {
-        while (*c && *c != ' ')
-            c++;
-        while (*c == ' ')
-            c++;
-        words[i] = c;
-    }
+    /* Neither the program's path nor the name has blanks or quotes in it. */
+    const WCHAR *name = GetCommandLineW();
+    while (*name && *name != ' ')
+        name++;
+    while (*name == ' ')
+        name++;
     for (const WCHAR *from = L"\\\\.\\pipe\\"; *from;)
         path[length++] = *from++;
-    for (const WCHAR *from = words[0]; *from && *from != ' ' && length < 299;)
-        path[length++] = *from++;
+    while (*name && *name != ' ' && length < 299)
+        path[length++] = *name++;
     input = GetStdHandle(STD_INPUT_HANDLE);
     output = GetStdHandle(STD_OUTPUT_HANDLE);
-    SECURITY_ATTRIBUTES attributes = { sizeof(attributes), access_for(*words[1] == 'e'), FALSE };
     pipe = CreateNamedPipeW(path, PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED,
                             PIPE_TYPE_MESSAGE | PIPE_READMODE_BYTE | PIPE_REJECT_REMOTE_CLIENTS,
-                            PIPE_UNLIMITED_INSTANCES, BUFFER, BUFFER, 0, &attributes);
+                            PIPE_UNLIMITED_INSTANCES, BUFFER, BUFFER, 0, NULL);
     if (pipe == INVALID_HANDLE_VALUE)
         ExitProcess(1);
     say("r", 1);
@@ -139,8 +107,13 @@ void start(void)
         }
     }
     say("c", 1);
-    if (!CreateThread(NULL, 0, to_client, NULL, 0, NULL))
+    HANDLE thread = CreateThread(NULL, 0, to_client, NULL, 0, NULL);
+    if (!thread)
         ExitProcess(1);
     from_client();
+    DisconnectNamedPipe(pipe);
+    done = ~0u;
+    say(&done, sizeof(done));
+    WaitForSingleObject(thread, INFINITE);
     ExitProcess(0);
 }

@@ -177,11 +177,8 @@ impl Engine {
                 Error::internal(format!("clean work of container {}: {error}", container.id))
             })?;
         }
-        let mounted = silo_sys::mount::overlay(
-            &lowers,
-            Some((&snapshot.upper, &snapshot.work)),
-            &options,
-        );
+        let mounted =
+            silo_sys::mount::overlay(&lowers, Some((&snapshot.upper, &snapshot.work)), &options);
         let mount = mounted.map_err(|error| {
             Error::internal(format!("mount root of container {}: {error}", container.id))
         })?;

@@ -156,9 +156,8 @@ fn translate_bind(bind: &str) -> Result<String, Error> {
 /// Makes a mount of the socket out of one of a named pipe.
 fn translate_pipe(mount: &mut Mount) -> Result<(), Error> {
     // docker wording
-    let wrong = |cause: &str| {
-        Error::invalid(format!("invalid mount config for type \"npipe\": {cause}"))
-    };
+    let wrong =
+        |cause: &str| Error::invalid(format!("invalid mount config for type \"npipe\": {cause}"));
     if mount.read_only {
         return Err(wrong("field ReadOnly must not be specified"));
     }

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn answers_are_read() {
         let answer =
-            b"64 15600000 2338816 my program.exe\0x\01 2\0172 36000000000 5000000 a\x1bb\xff.exe\0";
+            b"64 15600000 2338816 my program.exe\x00x\x001 2\x00172 36000000000 5000000 a\x1bb\xff.exe\0";
         let rows: Vec<_> = parse(answer).into_iter().map(Process::row).collect();
         assert_eq!(
             rows,
