@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use crate::directive::Escape;
 use crate::error::ExpandError;
-use crate::pattern::Pattern;
+use crate::pattern::{Fuel, Pattern};
 use crate::quote;
 
 /// Where values come from. On Windows the caller compares names without regard to case.
@@ -102,6 +102,7 @@ impl Expander {
             lookup,
             depth: 0,
             budget: MAX_EXPANSION + text.len(),
+            fuel: Fuel::new(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
@@ -144,6 +145,7 @@ struct State<'a> {
     lookup: Lookup<'a>,
     depth: usize,
     budget: usize,
+    fuel: Fuel,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
@@ -428,9 +430,9 @@ impl State<'_> {
                 let value = value.unwrap_or_default();
                 let pattern = Pattern::new(shape).map_err(|cause| invalid(shape, &cause))?;
                 Ok(if modifier == '#' {
-                    pattern.without_prefix(&value, longest)
+                    pattern.without_prefix(&value, longest, &mut self.fuel)
                 } else {
-                    pattern.without_suffix(&value, longest)
+                    pattern.without_suffix(&value, longest, &mut self.fuel)
                 })
             }
             _ => error(format!("unsupported modifier ({shown}) in substitution")),
@@ -461,7 +463,7 @@ impl State<'_> {
         }
         let pattern = Pattern::new(&shape).map_err(|cause| invalid(&shape, &cause))?;
         pattern
-            .replace(&value.unwrap_or_default(), &replacement, all, self.budget)
+            .replace(&value.unwrap_or_default(), &replacement, all, self.budget, &mut self.fuel)
             .ok_or_else(|| ExpandError::new(too_long()))
     }
 

@@ -5,7 +5,8 @@
 //! would, in one pass: a star covers everything but line ends, so whatever can follow a later
 //! place can follow an earlier one on the same line.
 
-/// How many comparisons one substitution may take: parts with `?` are compared one by one.
+/// How many comparisons the substitutions of one text may take together: behind that nothing
+/// matches.
 const MAX_COMPARISONS: usize = 1 << 24;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +24,14 @@ pub(crate) struct Pattern {
 }
 
 /// The comparisons that are left.
-struct Fuel(usize);
+#[derive(Debug)]
+pub(crate) struct Fuel(usize);
 
 impl Fuel {
+    pub(crate) fn new() -> Self {
+        Self(MAX_COMPARISONS)
+    }
+
     fn burn(&mut self) -> Option<()> {
         self.0 = self.0.checked_sub(1)?;
         Some(())
@@ -65,21 +71,21 @@ impl Pattern {
     }
 
     /// The text without the start that the pattern matches.
-    pub(crate) fn without_prefix(&self, text: &str, longest: bool) -> String {
+    pub(crate) fn without_prefix(&self, text: &str, longest: bool, fuel: &mut Fuel) -> String {
         let characters: Vec<char> = text.chars().collect();
-        match self.prefix(&characters, 0, longest, &mut Fuel(MAX_COMPARISONS)) {
+        match self.prefix(&characters, 0, longest, fuel) {
             Some(end) => characters[end..].iter().collect(),
             None => text.to_owned(),
         }
     }
 
     /// The text without the end that the pattern matches.
-    pub(crate) fn without_suffix(&self, text: &str, longest: bool) -> String {
+    pub(crate) fn without_suffix(&self, text: &str, longest: bool, fuel: &mut Fuel) -> String {
         let mut backwards = self.clone();
         backwards.parts.reverse();
         backwards.parts.iter_mut().for_each(|part| part.reverse());
         let characters: Vec<char> = text.chars().rev().collect();
-        match backwards.prefix(&characters, 0, longest, &mut Fuel(MAX_COMPARISONS)) {
+        match backwards.prefix(&characters, 0, longest, fuel) {
             Some(end) => characters[end..].iter().rev().collect(),
             None => text.to_owned(),
         }
@@ -93,14 +99,14 @@ impl Pattern {
         replacement: &str,
         all: bool,
         limit: usize,
+        fuel: &mut Fuel,
     ) -> Option<String> {
         let characters: Vec<char> = text.chars().collect();
-        let mut fuel = Fuel(MAX_COMPARISONS);
         let mut out = String::new();
         let mut done = 0;
         let mut from = 0;
         while from <= characters.len() {
-            let Some((start, end)) = self.find(&characters, from, &mut fuel) else { break };
+            let Some((start, end)) = self.find(&characters, from, fuel) else { break };
             out.extend(&characters[done..start]);
             // An empty match directly behind another match is none.
             if end > done || start == 0 {
@@ -264,10 +270,26 @@ mod tests {
             (".", "ab", "ab", "ab", "ab", "ab"),
         ] {
             let compiled = Pattern::new(pattern).unwrap();
-            assert_eq!(compiled.without_prefix(text, false), prefix, "{pattern} {text}");
-            assert_eq!(compiled.without_prefix(text, true), longest_prefix, "{pattern} {text}");
-            assert_eq!(compiled.without_suffix(text, false), suffix, "{pattern} {text}");
-            assert_eq!(compiled.without_suffix(text, true), longest_suffix, "{pattern} {text}");
+            assert_eq!(
+                compiled.without_prefix(text, false, &mut Fuel::new()),
+                prefix,
+                "{pattern} {text}"
+            );
+            assert_eq!(
+                compiled.without_prefix(text, true, &mut Fuel::new()),
+                longest_prefix,
+                "{pattern} {text}"
+            );
+            assert_eq!(
+                compiled.without_suffix(text, false, &mut Fuel::new()),
+                suffix,
+                "{pattern} {text}"
+            );
+            assert_eq!(
+                compiled.without_suffix(text, true, &mut Fuel::new()),
+                longest_suffix,
+                "{pattern} {text}"
+            );
         }
     }
 
@@ -285,11 +307,13 @@ mod tests {
             ("\n*b", "a\nab\nb", "x", "ax\nb", "axx"),
         ] {
             let compiled = Pattern::new(pattern).unwrap();
-            let replaced = |all| compiled.replace(text, replacement, all, 100).unwrap();
+            let replaced =
+                |all| compiled.replace(text, replacement, all, 100, &mut Fuel::new()).unwrap();
             assert_eq!(replaced(false), first, "{pattern} {text}");
             assert_eq!(replaced(true), every, "{pattern} {text}");
         }
-        assert_eq!(Pattern::new("").unwrap().replace("aaaa", "bbbb", true, 10), None);
+        let bounded = Pattern::new("").unwrap();
+        assert_eq!(bounded.replace("aaaa", "bbbb", true, 10, &mut Fuel::new()), None);
     }
 
     #[test]
