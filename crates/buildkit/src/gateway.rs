@@ -27,7 +27,7 @@ use crate::pb::moby::buildkit::v1::frontend::{
     SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
     llb_bridge_server::LlbBridge, result,
 };
-use crate::pb::pb::{Definition, Input, Op, SourceOp};
+use crate::pb::pb::{Definition, Input, Op, OpMetadata, SourceOp};
 use crate::service::Service;
 use crate::status;
 
@@ -131,8 +131,12 @@ fn definition(build: &str, reference: &str) -> Definition {
         Op { source: Some(SourceOp { identifier, ..SourceOp::default() }), ..Op::default() };
     let source = source.encode_to_vec();
     let digest = silo_types::Digest::from_sha256(Sha256::digest(&source).into()).to_string();
-    let last = Op { inputs: vec![Input { digest, index: 0 }], ..Op::default() };
-    Definition { def: vec![source.into(), last.encode_to_vec().into()] }
+    let last = Op { inputs: vec![Input { digest: digest.clone(), index: 0 }], ..Op::default() };
+    Definition {
+        def: vec![source.into(), last.encode_to_vec().into()],
+        // Clients take a definition without any for none.
+        metadata: HashMap::from([(digest, OpMetadata::default())]),
+    }
 }
 
 /// The build and the reference that a definition stands for.

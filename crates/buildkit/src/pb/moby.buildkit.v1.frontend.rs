@@ -52,7 +52,7 @@ impl ::prost::Name for RefMapDeprecated {
         "/moby.buildkit.v1.frontend.RefMapDeprecated".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Ref {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,

@@ -79,10 +79,15 @@ impl ::prost::Name for SourceOp {
         "/pb.SourceOp".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Definition {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub def: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(map = "string, message", tag = "2")]
+    pub metadata: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        OpMetadata,
+    >,
 }
 impl ::prost::Name for Definition {
     const NAME: &'static str = "Definition";
@@ -94,7 +99,22 @@ impl ::prost::Name for Definition {
         "/pb.Definition".into()
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpMetadata {
+    #[prost(bool, tag = "1")]
+    pub ignore_cache: bool,
+}
+impl ::prost::Name for OpMetadata {
+    const NAME: &'static str = "OpMetadata";
+    const PACKAGE: &'static str = "pb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "pb.OpMetadata".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/pb.OpMetadata".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SourceInfo {
     #[prost(string, tag = "1")]
     pub filename: ::prost::alloc::string::String,
