@@ -302,6 +302,7 @@ impl Job {
             instruction.expand(&self.plan.expander, &lookup)
         };
         expanded.map_err(|error| turn.error(invalid(error.to_string())))?;
+        self.wait_for_stages(&turn, &instruction).await?;
         match instruction {
             Instruction::Run(run) => self.run(&turn, state, run).await,
             Instruction::Copy(copy) => self.copy(&turn, state, copy.into()).await,
@@ -322,6 +323,28 @@ impl Job {
                 Ok(state)
             }
         }
+    }
+
+    /// Waits for the stages that an instruction takes files from: its own time begins then.
+    async fn wait_for_stages(
+        self: &Arc<Self>,
+        turn: &Turn<'_>,
+        instruction: &Instruction,
+    ) -> Result<(), BuildError> {
+        let sources: Vec<&str> = match instruction {
+            Instruction::Copy(copy) => copy.from.as_deref().into_iter().collect(),
+            Instruction::Run(run) => {
+                run.mounts.iter().filter_map(|mount| mount.from.as_deref()).collect()
+            }
+            _ => Vec::new(),
+        };
+        for source in sources {
+            if let Origin::Stage(index) = self.plan.origin(source, turn.stage.index, &self.request)
+            {
+                self.stage(index).await?;
+            }
+        }
+        Ok(())
     }
 
     /// An instruction that changes the configuration only.

@@ -7,6 +7,7 @@
 
 mod mode;
 mod receive;
+mod select;
 mod send;
 mod slots;
 #[cfg(test)]
@@ -18,8 +19,10 @@ use std::path::{Path, PathBuf};
 
 use silo_types::ErrorKind;
 
+pub(crate) use receive::receive_into;
 pub(crate) use receive::{ClientFiles, Meter};
-pub(crate) use send::{send_bytes, send_tree};
+pub(crate) use select::{Select, root_path};
+pub(crate) use send::{Sender, send_bytes, send_tree};
 pub(crate) use slots::Slots;
 
 /// A transfer that failed.

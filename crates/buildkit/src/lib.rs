@@ -18,6 +18,7 @@
 mod attributes;
 mod caps;
 mod classic;
+pub mod client;
 mod control;
 mod credentials;
 mod filesync;

@@ -1,5 +1,6 @@
 //! Every command: the table, and a module for each kind of object.
 
+mod build;
 mod container;
 mod exec;
 mod hive;
@@ -17,6 +18,7 @@ mod system;
 mod volume;
 mod windows;
 
+pub(crate) use build::BuildFlags;
 pub(crate) use image_stream::upload;
 
 use crate::command::{Arity, Command};
@@ -25,6 +27,7 @@ use crate::options::{RunFlags, UpdateFlags};
 
 /// Groups of commands.
 pub(crate) const GROUPS: &[(&str, &str)] = &[
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("hive", "Read and change registry hives of Windows"),
     ("image", "Manage images"),
@@ -415,13 +418,31 @@ pub(crate) const COMMANDS: &[Command] = &[
     )
     .top("push"),
     Command::new(
+        "builder",
+        "build",
+        "[OPTIONS] PATH | URL | -",
+        "Build an image from a Dockerfile",
+        Arity::Exactly(1),
+        BuildFlags::FLAGS,
+        run!(build::build),
+    ),
+    Command::new(
+        "builder",
+        "prune",
+        "[OPTIONS]",
+        "Remove build cache",
+        Arity::None,
+        build::PruneFlags::FLAGS,
+        run!(build::prune),
+    ),
+    Command::new(
         "image",
         "build",
         "[OPTIONS] PATH | URL | -",
         "Build an image from a Dockerfile",
-        Arity::AtLeast(0),
-        registry::BuildFlags::FLAGS,
-        run!(registry::build),
+        Arity::Exactly(1),
+        BuildFlags::FLAGS,
+        run!(build::build),
     )
     .top("build"),
     Command::new(

@@ -13,6 +13,7 @@
 //! or the configuration names. With none of these it is Silo's own, which is started when it
 //! does not run.
 
+mod build;
 mod cli_input;
 mod command;
 mod commands;

@@ -28,6 +28,11 @@ pub(crate) fn size() -> (u16, u16) {
     tcgetwinsize(std::io::stdout().as_fd()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
 }
 
+/// Rows and columns of the terminal on stderr, or zeros.
+pub(crate) fn stderr_size() -> (u16, u16) {
+    tcgetwinsize(std::io::stderr().as_fd()).map_or((0, 0), |size| (size.ws_row, size.ws_col))
+}
+
 /// Puts the terminal on stdin into raw mode, if there is one: keys come as they are typed, and
 /// Ctrl-C is a key. Output stays as it is if stdout is no terminal of its own.
 pub(crate) fn make_raw() {

@@ -212,6 +212,14 @@ impl Request<'_> {
         self.header("content-type", content_type)
     }
 
+    /// Adds a header beside those of the same name.
+    pub fn header_also(mut self, name: &'static str, value: &str) -> Self {
+        if let Ok(value) = value.parse() {
+            self.headers.append(name, value);
+        }
+        self
+    }
+
     /// Leaves the version out of the path.
     pub fn unversioned(mut self) -> Self {
         self.versioned = false;
@@ -277,9 +285,14 @@ impl Request<'_> {
     }
 
     /// Sends the request and takes the connection over as a raw stream.
-    pub async fn hijack(mut self) -> Result<Hijacked, ClientError> {
+    pub async fn hijack(self) -> Result<Hijacked, ClientError> {
+        self.upgrade("tcp").await
+    }
+
+    /// Sends the request and takes the connection over for another protocol.
+    pub async fn upgrade(mut self, protocol: &'static str) -> Result<Hijacked, ClientError> {
         self.headers.insert(CONNECTION, hyper::header::HeaderValue::from_static("Upgrade"));
-        self.headers.insert(UPGRADE, hyper::header::HeaderValue::from_static("tcp"));
+        self.headers.insert(UPGRADE, hyper::header::HeaderValue::from_static(protocol));
         let (operation, path) = (self.method.to_string(), self.path.clone());
         let (response, _, _) = self.exchange().await?;
         let status = response.status();

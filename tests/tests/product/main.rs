@@ -19,6 +19,7 @@ mod logs;
 mod network;
 mod run;
 mod security;
+mod silo_build;
 mod streams;
 mod volumes;
 mod websocket;

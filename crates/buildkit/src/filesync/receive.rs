@@ -1,6 +1,7 @@
 //! A context that lies with the client.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,17 @@ impl Context for ClientFiles {
             Ok(tree)
         })
     }
+}
+
+/// Takes a tree into a directory of the user's, beside what is there.
+pub(crate) fn receive_into(
+    root: OwnedFd,
+    owner: (u32, u32),
+    packets: mpsc::Receiver<Packet>,
+    answers: &mpsc::UnboundedSender<Packet>,
+) -> Result<(), SyncError> {
+    let receiver = Receiver::beside(root, owner)?;
+    write(receiver, packets, answers).map(drop)
 }
 
 /// Carries packets to the disk until the transfer is whole.

@@ -15,7 +15,8 @@ use tonic::Request;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic_prost::ProstCodec;
 
-use super::{SyncError, mode};
+use super::select::{Choice, State};
+use super::{Select, SyncError, mode};
 use crate::pb::fsutil::types::{Packet, Stat, packet::PacketType};
 use crate::pb::moby::filesync::v1::BytesMessage;
 use crate::pb::moby::filesync::v1::file_send_client::FileSendClient;
@@ -158,23 +159,34 @@ pub(crate) async fn send_tree(
 }
 
 /// Reads a tree.
-pub(super) struct Sender {
+pub(crate) struct Sender {
     root: OwnedFd,
     queue: mpsc::Sender<Packet>,
+    select: Select,
+    is_owner_kept: bool,
+    /// Directories that are named when something in them is.
+    passed: Vec<Stat>,
 }
 
 impl Sender {
-    pub(super) fn new(root: OwnedFd, queue: mpsc::Sender<Packet>) -> Self {
-        Self { root, queue }
+    /// Sends all of a tree as it is.
+    pub(crate) fn new(root: OwnedFd, queue: mpsc::Sender<Packet>) -> Self {
+        let (select, passed) = (Select::default(), Vec::new());
+        Self { root, queue, select, is_owner_kept: true, passed }
+    }
+
+    /// Sends a part of a user's directory; its files belong to nobody in particular.
+    pub(crate) fn of_user(root: OwnedFd, queue: mpsc::Sender<Packet>, select: Select) -> Self {
+        Self { root, queue, select, is_owner_kept: false, passed: Vec::new() }
     }
 
     /// Names all files, and sends those that are asked for until it is told to end.
-    pub(super) fn run(
-        self,
+    pub(crate) fn run(
+        mut self,
         mut requests: mpsc::UnboundedReceiver<(PacketType, u32)>,
     ) -> Result<(), SyncError> {
         let mut files = Vec::new();
-        self.walk(Path::new(""), &mut files)?;
+        self.walk(Path::new(""), &State::default(), &mut files)?;
         self.put(Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
         while let Some((kind, number)) = requests.blocking_recv() {
             if kind == PacketType::PacketFin {
@@ -195,7 +207,12 @@ impl Sender {
     }
 
     /// Names what is in a directory, in order, and remembers the files that have content.
-    fn walk(&self, path: &Path, files: &mut Vec<Option<PathBuf>>) -> Result<(), SyncError> {
+    fn walk(
+        &mut self,
+        path: &Path,
+        above: &State,
+        files: &mut Vec<Option<PathBuf>>,
+    ) -> Result<(), SyncError> {
         let fail = |error: rustix::io::Errno| SyncError::file("list", path, error.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
@@ -211,21 +228,27 @@ impl Sender {
         for name in names {
             let at = OsStr::from_bytes(&name);
             let path = path.join(at);
-            // A message is text: a name that is not cannot travel.
-            let Some(text) = path.to_str().map(str::to_owned) else {
-                return Err(SyncError::Path { path: path.display().to_string() });
-            };
             let here = rustix::fs::statat(&fd, at, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| SyncError::file("look at", &path, error.into()))?;
             let kind = FileType::from_raw_mode(here.st_mode);
             if matches!(kind, FileType::Socket) {
                 continue;
             }
+            let is_directory = kind == FileType::Directory;
+            let (choice, state) = self.select.choose(&path.to_string_lossy(), is_directory, above);
+            if choice == Choice::Skip {
+                continue;
+            }
+            // A message is text: a name that is not cannot travel.
+            let Some(text) = path.to_str().map(str::to_owned) else {
+                return Err(SyncError::Path { path: path.display().to_string() });
+            };
+            let (uid, gid) = if self.is_owner_kept { (here.st_uid, here.st_gid) } else { (0, 0) };
             let mut stat = Stat {
                 path: text,
                 mode: mode::from_kernel(here.st_mode),
-                uid: here.st_uid,
-                gid: here.st_gid,
+                uid,
+                gid,
                 mod_time: here.st_mtime.saturating_mul(1_000_000_000)
                     + i64::try_from(here.st_mtime_nsec).unwrap_or_default(),
                 ..Stat::default()
@@ -243,17 +266,29 @@ impl Sender {
                 }
                 _ => {}
             }
+            if choice == Choice::Pass {
+                let depth = self.passed.len();
+                self.passed.push(stat);
+                self.walk(&path, &state, files)?;
+                self.passed.truncate(depth);
+                continue;
+            }
+            for directory in std::mem::take(&mut self.passed) {
+                files.push(None);
+                self.name(directory)?;
+            }
             files.push((kind == FileType::RegularFile).then(|| path.clone()));
-            self.put(Packet {
-                r#type: PacketType::PacketStat.into(),
-                stat: Some(stat),
-                ..Packet::default()
-            })?;
-            if kind == FileType::Directory {
-                self.walk(&path, files)?;
+            self.name(stat)?;
+            if is_directory {
+                self.walk(&path, &state, files)?;
             }
         }
         Ok(())
+    }
+
+    fn name(&self, stat: Stat) -> Result<(), SyncError> {
+        let kind = PacketType::PacketStat.into();
+        self.put(Packet { r#type: kind, stat: Some(stat), ..Packet::default() })
     }
 
     fn content(&self, id: u32, path: &Path) -> Result<(), SyncError> {

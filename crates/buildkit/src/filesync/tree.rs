@@ -50,6 +50,8 @@ pub(super) struct Receiver {
     arriving: HashMap<u32, Arriving>,
     before: Arc<Digests>,
     after: Arc<Digests>,
+    /// Whose everything becomes; what was there before then stays.
+    owner: Option<(u32, u32)>,
 }
 
 /// A directory whose files are being named.
@@ -95,11 +97,20 @@ impl Receiver {
             arriving: HashMap::new(),
             before,
             after: Arc::default(),
+            owner: None,
         })
     }
 
+    /// Puts files beside what is in a directory already, and gives them to an owner.
+    pub(super) fn beside(root: OwnedFd, owner: (u32, u32)) -> Result<Self, SyncError> {
+        Ok(Self { owner: Some(owner), ..Self::new(root, Arc::default())? })
+    }
+
     /// Takes the next file. Returns its number when its content is needed.
-    pub(super) fn stat(&mut self, stat: Stat) -> Result<Option<u32>, SyncError> {
+    pub(super) fn stat(&mut self, mut stat: Stat) -> Result<Option<u32>, SyncError> {
+        if let Some((uid, gid)) = self.owner {
+            (stat.uid, stat.gid) = (uid, gid);
+        }
         let number = self.count;
         if number == MAX_FILES {
             return Err(SyncError::protocol("too many files"));
@@ -233,7 +244,7 @@ impl Receiver {
     pub(super) fn end_of_stats(&mut self) -> Result<(), SyncError> {
         self.leave(Path::new(""))?;
         if let Some(top) = self.open.pop() {
-            finish(&top)?;
+            self.finish(&top)?;
         }
         Ok(())
     }
@@ -299,6 +310,31 @@ impl Receiver {
         Arc::clone(&self.after)
     }
 
+    /// Removes what a directory has and the client's has not, and gives it its attributes.
+    fn finish(&self, directory: &Directory) -> Result<(), SyncError> {
+        let fail = |operation| {
+            move |error: Errno| SyncError::file(operation, &directory.path, error.into())
+        };
+        let is_mirror = self.owner.is_none();
+        let entries = if is_mirror {
+            Some(rustix::fs::Dir::read_from(&directory.fd).map_err(fail("list"))?)
+        } else {
+            None
+        };
+        for entry in entries.into_iter().flatten() {
+            let entry = entry.map_err(fail("list"))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." && !directory.names.contains(name) {
+                silo_sys::path::remove_all_at(&directory.fd, OsStr::from_bytes(name))
+                    .map_err(|error| SyncError::file("remove in", &directory.path, error))?;
+            }
+        }
+        let Some(stat) = &directory.stat else { return Ok(()) };
+        rustix::fs::fchown(&directory.fd, Some(uid(stat)), Some(gid(stat))).map_err(fail("own"))?;
+        rustix::fs::fchmod(&directory.fd, permissions(stat)).map_err(fail("set mode of"))?;
+        rustix::fs::futimens(&directory.fd, &times(stat)).map_err(fail("set times of"))
+    }
+
     /// Closes directories until `parent` is the innermost.
     fn leave(&mut self, parent: &Path) -> Result<(), SyncError> {
         while self.open.last().is_some_and(|directory| directory.path != parent) {
@@ -306,29 +342,11 @@ impl Receiver {
                 return Err(SyncError::Order { path: parent.to_path_buf() });
             }
             if let Some(directory) = self.open.pop() {
-                finish(&directory)?;
+                self.finish(&directory)?;
             }
         }
         Ok(())
     }
-}
-
-/// Removes what a directory has and the client's has not, and gives it its attributes.
-fn finish(directory: &Directory) -> Result<(), SyncError> {
-    let fail =
-        |operation| move |error: Errno| SyncError::file(operation, &directory.path, error.into());
-    for entry in rustix::fs::Dir::read_from(&directory.fd).map_err(fail("list"))? {
-        let entry = entry.map_err(fail("list"))?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." && !directory.names.contains(name) {
-            silo_sys::path::remove_all_at(&directory.fd, OsStr::from_bytes(name))
-                .map_err(|error| SyncError::file("remove in", &directory.path, error))?;
-        }
-    }
-    let Some(stat) = &directory.stat else { return Ok(()) };
-    rustix::fs::fchown(&directory.fd, Some(uid(stat)), Some(gid(stat))).map_err(fail("own"))?;
-    rustix::fs::fchmod(&directory.fd, permissions(stat)).map_err(fail("set mode of"))?;
-    rustix::fs::futimens(&directory.fd, &times(stat)).map_err(fail("set times of"))
 }
 
 /// A path that names something below a root, and names it in one way.

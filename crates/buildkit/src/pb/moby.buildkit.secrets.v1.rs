@@ -144,7 +144,6 @@ pub mod secrets_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod secrets_server {
     #![allow(
         unused_variables,

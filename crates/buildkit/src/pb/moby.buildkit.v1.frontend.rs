@@ -527,6 +527,7 @@ impl ::prost::Name for WarnResponse {
     }
 }
 /// Generated client implementations.
+#[cfg(test)]
 pub mod llb_bridge_client {
     #![allow(
         unused_variables,

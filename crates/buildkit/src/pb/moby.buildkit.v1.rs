@@ -577,7 +577,6 @@ impl BuildHistoryEventType {
     }
 }
 /// Generated client implementations.
-#[cfg(test)]
 pub mod control_client {
     #![allow(
         unused_variables,

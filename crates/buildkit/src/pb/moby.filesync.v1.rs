@@ -160,7 +160,6 @@ pub mod file_sync_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod file_sync_server {
     #![allow(
         unused_variables,
@@ -463,7 +462,6 @@ pub mod file_send_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod file_send_server {
     #![allow(
         unused_variables,
@@ -758,7 +756,6 @@ pub mod auth_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod auth_server {
     #![allow(
         unused_variables,

@@ -173,7 +173,6 @@ pub mod ssh_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod ssh_server {
     #![allow(
         unused_variables,

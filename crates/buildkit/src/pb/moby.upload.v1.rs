@@ -122,7 +122,6 @@ pub mod upload_client {
     }
 }
 /// Generated server implementations.
-#[cfg(test)]
 pub mod upload_server {
     #![allow(
         unused_variables,

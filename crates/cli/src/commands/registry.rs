@@ -1,6 +1,6 @@
 //! Verbs that need a registry or the builder. The engine decides; its answer is shown.
 
-use silo_client::{Body, Client};
+use silo_client::Client;
 use silo_oci::reference::Reference;
 
 use crate::cli_input::password;
@@ -47,16 +47,6 @@ flags! {
         password: String, ['p'] "password", "Password or Personal Access Token (PAT)";
         password_stdin: bool, "password-stdin", "Take the Password or Personal Access Token (PAT) from stdin";
         username: String, ['u'] "username", "Username";
-    }
-}
-
-flags! {
-    /// Flags of `build`.
-    BuildFlags {
-        build_arg: Vec<String>, "build-arg", "Set build-time variables";
-        file: String, ['f'] "file", "Name of the Dockerfile (Default is \"PATH/Dockerfile\")";
-        tag: Vec<String>, ['t'] "tag", "Name and optionally a tag in the \"name:tag\" format";
-        quiet: bool, ['q'] "quiet", "Suppress the build output and print image ID on success";
     }
 }
 
@@ -193,16 +183,4 @@ pub(crate) async fn login(invocation: Invocation) -> Outcome {
         .receive()
         .await?;
     invocation.cli.line(answer.get("Status").str())
-}
-
-/// `build`
-pub(crate) async fn build(invocation: Invocation) -> Outcome {
-    let (flags, _) = invocation.parse::<BuildFlags>()?;
-    let client = invocation.cli.client().await?;
-    let mut request = client.post("/build").query("version", "1");
-    for tag in &flags.tag {
-        request = request.query("t", tag);
-    }
-    let answer = request.body("application/x-tar", Body::empty()).send().await?;
-    show(answer, if flags.quiet { Sink::Nothing } else { Sink::Stderr }).await
 }

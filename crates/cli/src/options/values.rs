@@ -292,6 +292,12 @@ impl FlagValue for Sysctls {
 pub(crate) struct Ulimits(std::collections::BTreeMap<String, (i64, i64)>);
 
 impl Ulimits {
+    /// `name=soft:hard`, one for each.
+    pub(crate) fn fields(&self) -> Vec<String> {
+        let limit = |(name, (soft, hard)): (&String, &(i64, i64))| format!("{name}={soft}:{hard}");
+        self.0.iter().map(limit).collect()
+    }
+
     /// JSON as the API wants it.
     pub(crate) fn json(&self) -> Json {
         let limit = |(name, (soft, hard)): (&String, &(i64, i64))| json!({"Name": name, "Hard": hard, "Soft": soft});

@@ -1,0 +1,279 @@
+//! The calls that a client makes.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use jiff::Timestamp;
+use prost::{Message as _, Name as _};
+use silo_dockerfile::Span;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::Status;
+
+use super::Build;
+use crate::http2::Channel;
+use crate::pb::errdefs;
+use crate::pb::google::rpc;
+use crate::pb::moby::buildkit::v1::control_client::ControlClient;
+use crate::pb::moby::buildkit::v1::{
+    Exporter, PruneRequest, SolveRequest, StatusRequest, StatusResponse, UsageRecord,
+};
+use crate::session::{MAX_MESSAGE, Session};
+
+/// News of a build.
+#[derive(Debug, Clone, Default)]
+pub struct Update {
+    /// Steps that are new, or whose state has changed.
+    pub vertices: Vec<UpdateVertex>,
+    /// Parts of steps.
+    pub statuses: Vec<UpdateStatus>,
+    /// Output of steps.
+    pub logs: Vec<UpdateLog>,
+    /// What is questionable in the Dockerfile, with the lines in question.
+    pub warnings: Vec<String>,
+}
+
+/// A step.
+#[derive(Debug, Clone, Default)]
+pub struct UpdateVertex {
+    /// What tells it from others.
+    pub digest: String,
+    /// The steps that it needs.
+    pub inputs: Vec<String>,
+    /// What it is called.
+    pub name: String,
+    /// Whether its result was there already.
+    pub cached: bool,
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub completed: Option<Timestamp>,
+    /// Why it failed; empty when it has not.
+    pub error: String,
+}
+
+/// A part of a step.
+#[derive(Debug, Clone, Default)]
+pub struct UpdateStatus {
+    /// The step.
+    pub vertex: String,
+    /// What it is called.
+    pub id: String,
+    /// Bytes that are done.
+    pub current: i64,
+    /// Bytes in all; 0 when nobody knows.
+    pub total: i64,
+    /// When this was so.
+    pub timestamp: Option<Timestamp>,
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub completed: Option<Timestamp>,
+}
+
+/// Output of a step.
+#[derive(Debug, Clone, Default)]
+pub struct UpdateLog {
+    /// The step.
+    pub vertex: String,
+    /// 1 for standard output, 2 for standard error.
+    pub stream: i64,
+    /// The bytes.
+    pub data: Vec<u8>,
+    /// When they were written.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// A call that failed.
+#[derive(Debug, Clone, Default)]
+pub struct Failed {
+    /// Why.
+    pub message: String,
+    /// The lines of the Dockerfile that it is about, ready to be shown; empty when there are none.
+    pub excerpt: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        let mut excerpt = String::new();
+        if let Ok(details) = rpc::Status::decode(status.details()) {
+            for detail in details.details {
+                if detail.type_url.ends_with(&errdefs::Source::full_name())
+                    && let Ok(source) = errdefs::Source::decode(&detail.value[..])
+                    && let Some(info) = source.info
+                {
+                    let spans = source.ranges.iter().filter_map(span).collect::<Vec<_>>();
+                    excerpt =
+                        silo_dockerfile::excerpt::render(&info.filename, &info.data, &spans, None);
+                }
+            }
+        }
+        Self { message: status.message().to_owned(), excerpt }
+    }
+}
+
+fn span(range: &crate::pb::pb::Range) -> Option<Span> {
+    let line = |position: &crate::pb::pb::Position| u32::try_from(position.line).ok();
+    let start_line = line(range.start.as_ref()?)?;
+    let end_line = range.end.as_ref().and_then(line).unwrap_or(start_line).max(start_line);
+    Some(Span { start_line, end_line })
+}
+
+fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+    let time = time?;
+    Timestamp::new(time.seconds, time.nanos).ok()
+}
+
+impl From<StatusResponse> for Update {
+    fn from(response: StatusResponse) -> Self {
+        let vertices = response.vertexes.into_iter().map(|vertex| UpdateVertex {
+            digest: vertex.digest,
+            inputs: vertex.inputs,
+            name: vertex.name,
+            cached: vertex.cached,
+            started: time(vertex.started),
+            completed: time(vertex.completed),
+            error: vertex.error,
+        });
+        let statuses = response.statuses.into_iter().map(|status| UpdateStatus {
+            vertex: status.vertex,
+            id: status.id,
+            current: status.current,
+            total: status.total,
+            timestamp: time(status.timestamp),
+            started: time(status.started),
+            completed: time(status.completed),
+        });
+        let logs = response.logs.into_iter().map(|log| UpdateLog {
+            vertex: log.vertex,
+            stream: log.stream,
+            data: log.msg.to_vec(),
+            timestamp: time(log.timestamp),
+        });
+        let warnings = response.warnings.into_iter().map(|warning| {
+            let mut text = format!("{}\n", String::from_utf8_lossy(&warning.short));
+            for line in &warning.detail {
+                text.push_str(&format!("{}\n", String::from_utf8_lossy(line)));
+            }
+            if let Some(info) = &warning.info {
+                let spans = warning.ranges.iter().filter_map(span).collect::<Vec<_>>();
+                text.push_str(&silo_dockerfile::excerpt::render(
+                    &info.filename,
+                    &info.data,
+                    &spans,
+                    None,
+                ));
+            }
+            text
+        });
+        Self {
+            vertices: vertices.collect(),
+            statuses: statuses.collect(),
+            logs: logs.collect(),
+            warnings: warnings.collect(),
+        }
+    }
+}
+
+async fn control<S>(stream: S) -> Result<ControlClient<Channel>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let broken = |error: hyper::Error| Failed { message: error.to_string(), ..Failed::default() };
+    let (channel, connection) = Channel::connect(stream).await.map_err(broken)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection of a build");
+        }
+    });
+    Ok(ControlClient::with_origin(channel, Session::origin())
+        .max_decoding_message_size(MAX_MESSAGE))
+}
+
+/// Has a build made, and tells `news` of it. Returns what the exporters say. Dropping this ends
+/// the build.
+pub async fn solve<S>(
+    stream: S,
+    build: Build,
+    mut news: impl FnMut(Update),
+) -> Result<HashMap<String, String>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut client = control(stream).await?;
+    let mut follower = client.clone();
+    let reference = build.reference.clone();
+    let request = SolveRequest {
+        r#ref: build.reference,
+        session: build.session,
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: build.attributes,
+        exporters: build
+            .exporters
+            .into_iter()
+            .map(|(kind, attrs)| Exporter { r#type: kind, attrs })
+            .collect(),
+        ..SolveRequest::default()
+    };
+    let mut followed = Box::pin(async move {
+        let mut stream = follower.status(StatusRequest { r#ref: reference }).await?.into_inner();
+        while let Some(response) = stream.message().await? {
+            news(response.into());
+        }
+        Ok::<(), Status>(())
+    });
+    let solved = client.solve(request);
+    tokio::pin!(solved);
+    let solved = tokio::select! {
+        solved = &mut solved => {
+            // The rest of the news; a build that was refused at once has none.
+            let _rest = tokio::time::timeout(REST, followed).await;
+            solved
+        }
+        _news = &mut followed => solved.await,
+    };
+    Ok(solved?.into_inner().exporter_response)
+}
+
+/// How long news may come behind the end of a build.
+const REST: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What of the cache is to go.
+#[derive(Debug, Clone, Default)]
+pub struct Prune {
+    /// Also what was used lately.
+    pub all: bool,
+    /// Conditions as `name=value`.
+    pub filters: Vec<String>,
+    /// Bytes to keep.
+    pub keep_storage: i64,
+    /// Nanoseconds for which what is used is kept.
+    pub keep_duration: i64,
+}
+
+/// Removes what the builder keeps, and returns what went.
+pub async fn prune<S>(stream: S, what: Prune) -> Result<Vec<UsageRecord>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let request = PruneRequest {
+        filter: what.filters,
+        all: what.all,
+        keep_duration: what.keep_duration,
+        reserved_space: what.keep_storage,
+        ..PruneRequest::default()
+    };
+    let mut records = control(stream).await?.prune(request).await?.into_inner();
+    let mut gone = Vec::new();
+    while let Some(record) = records.message().await? {
+        gone.push(record);
+    }
+    Ok(gone)
+}
