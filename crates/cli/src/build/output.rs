@@ -63,7 +63,7 @@ fn export(text: &str) -> Outcome<Export> {
         ("local", "") => return Err(bad("dest is required for local output".to_owned())),
         ("local", path) => Some(Output::Directory(PathBuf::from(path))),
         ("image" | "moby", _) | ("docker", "") => {
-            kind = "moby".to_owned();
+            "moby".clone_into(&mut kind);
             None
         }
         ("tar" | "oci" | "docker", "-" | "") => Some(to_stdout()?),
