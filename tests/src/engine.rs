@@ -30,6 +30,7 @@ pub struct Engine {
     daemon: Option<Child>,
     prefix: String,
     log_level: &'static str,
+    options: Vec<&'static str>,
 }
 
 /// What a command left: exit code, standard output, standard error.
@@ -94,6 +95,7 @@ impl Engine {
                 daemon: None,
                 prefix,
                 log_level: "info",
+                options: Vec::new(),
             };
         }
         let socket = directory.path().join("silo.sock");
@@ -106,6 +108,7 @@ impl Engine {
             daemon: None,
             prefix,
             log_level: "info",
+            options: Vec::new(),
         }
     }
 
@@ -129,6 +132,7 @@ impl Engine {
             .arg("--host")
             .arg(format!("unix://{}", self.socket.display()))
             .args(["--log-level", self.log_level])
+            .args(&self.options)
             .args(["--bridge", &bridge, "--table", &bridge, "--cgroup-parent"])
             .arg(format!("/{}", self.cgroup_parent()))
             // The daemon writes a byte to its standard output once its sockets listen.
@@ -195,6 +199,11 @@ impl Engine {
     /// Chooses the data root, for the next daemon.
     pub fn set_data_root(&mut self, path: &Path) {
         path.clone_into(&mut self.data_root);
+    }
+
+    /// Gives the next daemon another option.
+    pub fn add_option(&mut self, option: &'static str) {
+        self.options.push(option);
     }
 
     /// Chooses how much the next daemon writes to its log.

@@ -41,6 +41,9 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Proxies for what the engine itself fetches.
     pub proxies: Proxies,
+    /// Whether names of Microsoft's base images mean Silo's own where the real ones are not in
+    /// the store.
+    pub windows_substitutes: bool,
 }
 
 impl EngineConfig {
@@ -62,6 +65,7 @@ impl EngineConfig {
             sandbox_pool: 4,
             labels: Vec::new(),
             proxies: Proxies::default(),
+            windows_substitutes: true,
         }
     }
 

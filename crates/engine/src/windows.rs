@@ -60,12 +60,6 @@ pub(crate) fn not_set_up() -> Error {
     )
 }
 
-/// What is said of an image that is not there, if it is one which `silo windows setup` makes.
-pub(crate) fn base_is_missing(name: &str) -> Option<Error> {
-    let own = silo_windows::base::is_base(name);
-    (own || paths::substitute(name).is_some()).then(not_set_up)
-}
-
 /// Whether a container is a Windows one.
 pub(crate) fn is(record: &Record) -> bool {
     record.os == OS
@@ -106,9 +100,21 @@ pub(crate) struct Substitute {
 }
 
 impl Engine {
+    /// The name of the base that stands for one of Microsoft's, unless the engine is told that
+    /// none does.
+    fn windows_stand_in(&self, name: &str) -> Option<String> {
+        if self.config.windows_substitutes { paths::substitute(name) } else { None }
+    }
+
+    /// What is said of an image that is not there, if it is one which `silo windows setup` makes.
+    pub(crate) fn windows_base_is_missing(&self, name: &str) -> Option<Error> {
+        let own = silo_windows::base::is_base(name);
+        (own || self.windows_stand_in(name).is_some()).then(not_set_up)
+    }
+
     /// What stands for one of Microsoft's images that is not in the store.
     pub(crate) fn windows_substitute(&self, name: &str) -> Option<Substitute> {
-        let stand_in = paths::substitute(name)?;
+        let stand_in = self.windows_stand_in(name)?;
         let entry = self.image(&stand_in).ok()?;
         let notice = format!(
             "{name} is not in the store; using {stand_in}, Silo's compatible base, which is made of Wine and is not Microsoft's"

@@ -73,6 +73,9 @@ struct Options {
     /// How many network sandboxes to keep ready
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     sandbox_pool: usize,
+    /// Do not use Silo's base images where Microsoft's are named
+    #[arg(long)]
+    no_windows_substitutes: bool,
     /// Remove the bridge and the rules that an engine of this configuration made, and end
     #[arg(long)]
     remove_network: bool,
@@ -135,6 +138,7 @@ fn run(options: &Options) -> Result<()> {
     config.labels.clone_from(&options.label);
     config.proxies = silo_engine::Proxies::from_variables(|name| std::env::var(name).ok());
     config.sandbox_pool = options.sandbox_pool;
+    config.windows_substitutes = !options.no_windows_substitutes;
     for option in &options.log_opt {
         let (key, value) = option
             .split_once('=')

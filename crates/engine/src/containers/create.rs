@@ -65,7 +65,7 @@ impl Engine {
             notice = Some(other.notice);
         }
         if found.is_none()
-            && let Some(error) = windows::base_is_missing(&config.image)
+            && let Some(error) = self.windows_base_is_missing(&config.image)
         {
             return Err(error);
         }

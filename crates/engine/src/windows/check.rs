@@ -78,7 +78,7 @@ impl Engine {
             Ok(entry) => (entry, name.to_owned(), None),
             Err(error) => {
                 let found = self.windows_substitute(name);
-                let missing = || super::base_is_missing(name).unwrap_or(error);
+                let missing = || self.windows_base_is_missing(name).unwrap_or(error);
                 let found = found.ok_or_else(missing)?;
                 (found.entry, found.name, Some(found.notice))
             }

@@ -89,3 +89,21 @@ fn the_working_directory_is_made() {
     let changes = engine.ok(&["diff", &name]);
     assert!(changes.lines().any(|line| line == "A C:\\Windows\\NEW"), "{changes}");
 }
+
+#[test]
+fn names_of_microsoft_mean_our_bases_unless_told_otherwise() {
+    let Some(mut engine) = WindowsEngine::start_or_skip() else { return };
+    let theirs = "mcr.microsoft.com/windows/servercore:ltsc2019";
+    let create = ["create", "--pull", "never", theirs, "cmd"];
+    let outcome = engine.docker(&create);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.stderr.matches("Silo's compatible base").count(), 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("is not Microsoft's"), "{outcome:?}");
+    engine.kill_daemon();
+    engine.add_option("--no-windows-substitutes");
+    engine.start_daemon();
+    let outcome = engine.docker(&create);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains(&format!("No such image: {theirs}")), "{outcome:?}");
+    assert_eq!(engine.docker(&["create", CORE, "cmd"]).code, 0);
+}
