@@ -4,6 +4,7 @@
 mod context;
 mod result;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -231,6 +232,7 @@ fn a_client_that_goes_takes_its_build_with_it() {
         .args(["buildx", "build", "--progress=plain"])
         .arg(&context)
         .stderr(Stdio::piped())
+        .process_group(0)
         .spawn()
         .expect("run docker");
     let stderr = std::io::BufReader::new(client.stderr.take().expect("standard error"));
@@ -238,7 +240,10 @@ fn a_client_that_goes_takes_its_build_with_it() {
     let started = lines.any(|line| line.expect("a line").ends_with(" started"));
     assert!(started, "{}", engine.daemon_log());
     let step = process(&["sleep", &seconds]).expect("the step runs");
-    client.kill().expect("kill the client");
+    // Older command lines leave their plugin behind when they are killed alone.
+    let group = rustix::process::Pid::from_child(&client);
+    let killed = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    killed.expect("kill the client");
     client.wait().expect("reap the client");
     // The step's process ends; the descriptor says when.
     let timeout = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };

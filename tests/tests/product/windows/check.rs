@@ -282,7 +282,7 @@ fn services_and_placeholders_of_images() {
     let found = report(&engine, 2, &[&image]);
     let (grade, reasons) = of(&found, "powershell.exe");
     assert_eq!(grade, "no");
-    assert!(reasons.contains("does nothing"), "{reasons}");
+    assert!(reasons.contains("needs .NET Framework"), "{reasons}");
     let services: Vec<_> = found["Services"]
         .as_array()
         .expect("services")
