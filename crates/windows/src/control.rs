@@ -9,7 +9,8 @@
 //! | `started` | the program | `process`: Windows' process id |
 //! | `exit` | the program | `code`: 32 bits, decimal |
 //! | `error` | the program | `step`, `code` (a Windows error), `message` |
-//! | `request` | process 1, the engine | `event` (`ctrl-c`, `ctrl-break`, `shutdown`), `terminal` |
+//! | `request` | process 1, the engine | `event` (`ctrl-c`, `ctrl-break`, `shutdown`) |
+//! | `size` | the engine | `terminal` |
 //!
 //! One more, `links/`, is for requests of programs (`links.rs`).
 //!
@@ -166,7 +167,15 @@ pub enum Request {
 }
 
 impl Request {
-    /// The content of the file `request`.
+    /// The name of its file. A new size must not take the place of an event.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Resize(_) => "size",
+            _ => "request",
+        }
+    }
+
+    /// The content of its file.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
             Self::CtrlC => b"event=ctrl-c\0".to_vec(),

@@ -184,7 +184,7 @@ fn low_byte(code: u32) -> u8 {
 fn ask(folder: &Path, request: Request) -> io::Result<()> {
     let new = folder.join("request.new");
     fs_err::write(&new, request.to_bytes())?;
-    fs_err::rename(new, folder.join("request"))
+    fs_err::rename(new, folder.join(request.file()))
 }
 
 /// Has Wine's server write the registry, and waits for its end.

@@ -27,10 +27,10 @@
  *     code=<n>             Windows' error code
  *     message=...          Windows' words for it
  *
- * request, written to us (renamed into place) at any time; we delete it when it is done:
+ * request and size, written to us (renamed into place) at any time; we take them away:
  *     event=ctrl-c         or ctrl-break, which is taken as the same: Wine's ends the whole console
  *     event=shutdown       the event that Windows raises when it shuts down
- *     terminal=WxH         the terminal's new size
+ *     terminal=WxH         the terminal's new size, in `size`
  *
  * Our own exit code is 0 when `exit` was written, and 1 otherwise.
  *
@@ -196,7 +196,7 @@ void start(void)
     /* Once in a container. */
     if (is_first())
         watched += watch_registry(&wait[registry]);
-    serve_request();
+    serve_requests();
     for (;;) {
         DWORD which =
             WaitForMultipleObjects(watched, wait, FALSE, registry_patience()) - WAIT_OBJECT_0;
@@ -204,7 +204,7 @@ void start(void)
             write_registry();
         } else if (requests && which == requests) {
             FindNextChangeNotification(changes);
-            serve_request();
+            serve_requests();
         } else if (which >= registry && which < watched) {
             registry_changed(which - registry);
         } else {

@@ -37,6 +37,7 @@ void open_directory(void);
 BOOL is_first(void);
 /* A file of the directory; valid until the next call. */
 const WCHAR *path(const WCHAR *name);
+void move_file(const WCHAR *from, const WCHAR *to);
 void write_file(const WCHAR *name, const char *data, DWORD size);
 char *read_file(const WCHAR *name, DWORD limit);
 BOOL read_start(struct start *start);
@@ -47,7 +48,7 @@ void connect_streams(STARTUPINFOW *startup);
 
 /* run_console.c */
 void resize(COORD size);
-void serve_request(void);
+void serve_requests(void);
 BOOL WINAPI ignore_event(DWORD event);
 
 /* run_registry.c */

@@ -98,11 +98,8 @@ static void shut_down(void)
     raise_in(process_id, CTRL_SHUTDOWN_EVENT);
 }
 
-void serve_request(void)
+static void serve(const char *data)
 {
-    char *data = read_file(L"request", 4096);
-    if (!data)
-        return;
     COORD size;
     for (const char *record = data, *value; *record; record++) {
         if (key_is(record, "terminal", &value) && parse_size(value, &size))
@@ -114,8 +111,21 @@ void serve_request(void)
         while (*record)
             record++;
     }
-    HeapFree(heap, 0, data);
-    DeleteFileW(path(L"request"));
+}
+
+void serve_requests(void)
+{
+    static const WCHAR *const names[] = { L"request", L"size" };
+    for (unsigned i = 0; i < ARRAYSIZE(names); i++) {
+        /* The next one may come at any moment: this one is taken away before it is read. */
+        move_file(names[i], L"taken");
+        char *data = read_file(L"taken", 4096);
+        if (!data)
+            continue;
+        DeleteFileW(path(L"taken"));
+        serve(data);
+        HeapFree(heap, 0, data);
+    }
 }
 
 static INPUT_RECORD key(WORD code, WCHAR letter, DWORD state)

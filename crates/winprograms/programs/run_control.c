@@ -106,19 +106,24 @@ const WCHAR *path(const WCHAR *name)
     return text;
 }
 
+void move_file(const WCHAR *from, const WCHAR *to)
+{
+    WCHAR target[128];
+    const WCHAR *name = path(to);
+    for (unsigned i = 0; i < 128 && (target[i] = name[i]); i++)
+        ;
+    MoveFileExW(path(from), target, MOVEFILE_REPLACE_EXISTING);
+}
+
 void write_file(const WCHAR *name, const char *data, DWORD size)
 {
     DWORD done;
-    WCHAR target[128];
     HANDLE file = CreateFileW(path(L"new"), GENERIC_WRITE, 0, NULL, CREATE_ALWAYS, 0, NULL);
     if (file == INVALID_HANDLE_VALUE)
         return;
     WriteFile(file, data, size, &done, NULL);
     CloseHandle(file);
-    const WCHAR *to = path(name);
-    for (unsigned i = 0; i < 128 && (target[i] = to[i]); i++)
-        ;
-    MoveFileExW(path(L"new"), target, MOVEFILE_REPLACE_EXISTING);
+    move_file(L"new", name);
 }
 
 /* The whole file with two NULs at its end; NULL when it is missing or too long. */

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 use silo_sys::path;
 use silo_types::{Error, ErrorKind};
-use silo_windows::control::{self, Failure, Start};
+use silo_windows::control::{self, Failure, Request, Start};
 
 use super::PREFIX;
 use crate::container::{Container, Record};
@@ -80,8 +80,8 @@ impl Folder {
     }
 
     /// Asks something of the program that follows the process.
-    pub(super) fn request(&self, bytes: &[u8]) -> io::Result<()> {
-        write(self.open()?.as_fd(), "request", bytes)
+    pub(super) fn request(&self, request: Request) -> io::Result<()> {
+        write(self.open()?.as_fd(), request.file(), &request.to_bytes())
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn prepare(folder: &Folder, start: &Start) -> Result<(), Error> {
     let bytes = start.to_bytes().map_err(|error| Error::invalid(error.to_string()))?;
     let prepare = || -> io::Result<()> {
         let folder = folder.make()?;
-        for name in ["started", "exit", "error", "request", "start"] {
+        for name in ["started", "exit", "error", "request", "size", "taken", "start"] {
             path::remove_all_at(&folder, name)?;
         }
         write(folder.as_fd(), "start", &bytes)

@@ -281,7 +281,7 @@ impl Engine {
     /// Tells all programs of a Windows container that it is shut down.
     pub(crate) fn windows_shutdown(container: &Container) {
         let folder = process::folder(container, control::INIT);
-        if let Err(error) = folder.request(&control::Request::Shutdown.to_bytes()) {
+        if let Err(error) = folder.request(control::Request::Shutdown) {
             tracing::debug!(container = %container.id, %error, "could not tell of the shutdown");
         }
     }
@@ -302,7 +302,7 @@ impl Engine {
         };
         let request = control::Request::Resize(Terminal { columns, rows });
         let folder = process::folder(container, &name);
-        if let Err(error) = folder.request(&request.to_bytes()) {
+        if let Err(error) = folder.request(request) {
             tracing::debug!(container = %container.id, %error, "could not tell a size");
         }
     }
