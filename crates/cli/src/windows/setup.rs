@@ -266,22 +266,24 @@ impl Setup<'_> {
 
     /// Starts Wine until its prefix is complete.
     fn first_starts(&self, set_up: &[u8]) -> Outcome<base::Prefix> {
-        let mut missing = String::new();
+        let mut why = String::new();
         for _ in 0..FIRST_STARTS {
-            let prefix = self.first_start()?;
-            match prefix.missing_service(set_up) {
-                None => return Ok(prefix),
-                Some(service) => missing = service,
+            match self.first_start()? {
+                Ok(prefix) => match prefix.missing_service(set_up) {
+                    None => return Ok(prefix),
+                    Some(service) => why = format!("Wine's prefix lacks the service {service:?}"),
+                },
+                Err(reason) => why = reason,
             }
             self.engine.remove_container(SETUP)?;
         }
         Err(Failure::new(format!(
-            "Wine's prefix lacks the service {missing:?} after {FIRST_STARTS} trials; the machine \
-             may be too busy: try again later"
+            "{why} after {FIRST_STARTS} trials; the machine may be too busy: try again later"
         )))
     }
 
-    fn first_start(&self) -> Outcome<base::Prefix> {
+    /// Starts Wine once. What is wrong with that may be better the next time.
+    fn first_start(&self) -> Outcome<Result<base::Prefix, String>> {
         let container = json!({
             "Image": SETUP,
             "Hostname": base::SETUP_HOST,
@@ -304,18 +306,17 @@ impl Setup<'_> {
         self.go_on()?;
         if code != 0 {
             let said = said.lines().rev().take(5).collect::<Vec<_>>().join("; ");
-            return Err(Failure::new(format!(
-                "Wine could not make its prefix (exit code {code}): {said}"
-            )));
+            let why = format!("Wine could not make its prefix (exit code {code}): {said}");
+            return Ok(Err(why));
         }
         // The server saves the registry when it is told to end, and the container ends with it.
         self.engine.exec(SETUP, &[runtime::SERVER, "-k"])?;
         self.engine.wait(SETUP)?;
         let spool = Spool::new(&self.request.cache).map_err(|error| failure(&error))?;
         let spool = Arc::new(spool);
-        self.engine
-            .copy_out(SETUP, "/prefix", |stream| base::read_prefix(stream, &spool))?
-            .map_err(|error| failure(&error))
+        let prefix =
+            self.engine.copy_out(SETUP, "/prefix", |stream| base::read_prefix(stream, &spool))?;
+        prefix.map(Ok).map_err(|error| failure(&error))
     }
 
     fn go_on(&self) -> Outcome {
