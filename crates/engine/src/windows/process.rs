@@ -289,14 +289,14 @@ mod tests {
             std::os::unix::fs::symlink(&secret, own.join(name)).unwrap();
         }
         assert_eq!(exit_code_in(&folder), None);
-        folder.request(b"event=ctrl-c\0").unwrap();
+        folder.request(Request::CtrlC).unwrap();
         prepare(&folder, &command()).unwrap();
         assert_eq!(fs_err::read(&secret).unwrap(), b"code=7\0");
 
         fs_err::remove_dir_all(&own).unwrap();
         std::os::unix::fs::symlink(outside.path(), &own).unwrap();
         prepare(&folder, &command()).unwrap_err();
-        folder.request(b"").unwrap_err();
+        folder.request(Request::CtrlC).unwrap_err();
         folder.remove().unwrap();
         fs_err::remove_dir_all(prefix.path().join(".silo")).unwrap();
         std::os::unix::fs::symlink(outside.path(), prefix.path().join(".silo")).unwrap();
