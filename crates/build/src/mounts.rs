@@ -467,8 +467,11 @@ impl crate::builder::Builder {
         mount: &Mount,
         from: Option<(Source, Found)>,
     ) -> Result<OwnedFd, BuildError> {
+        // Steps that share it come here together; one of them makes it.
+        static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let directory = self.directory.join("mounts").join(name);
         let files = directory.join("files");
+        let making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if rustix::fs::access(&files, rustix::fs::Access::EXISTS).is_err() {
             let make = || -> io::Result<()> {
                 use std::os::unix::fs::DirBuilderExt as _;
@@ -500,6 +503,7 @@ impl crate::builder::Builder {
             };
             finish().map_err(failed("make a cache mount"))?;
         }
+        drop(making);
         let now = rustix::fs::Timestamps {
             last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
             last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
