@@ -13,6 +13,7 @@ use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
 
 use crate::cache::Cache;
+use crate::check;
 use crate::context::{Context, Filter, Transfer, Tree};
 use crate::job::{Job, Work, blocking, lost, nonce};
 use crate::outcome::{BuildError, Outcome};
@@ -149,21 +150,31 @@ impl Builder {
             });
             error
         };
-        let dockerfile = silo_dockerfile::parse(&text).map_err(|error| {
-            let message = match error.span {
-                Some(span) if !error.message.contains("parse error") => {
-                    // buildkit wording
-                    format!("dockerfile parse error on line {}: {}", span.start_line, error.message)
-                }
-                _ => error.message.clone(),
-            };
-            located(error.span, BuildError::new(ErrorKind::InvalidParameter, message))
-        })?;
+        let asked = check::asked(&request)?;
+        let dockerfile =
+            silo_dockerfile::parse_checked(&text, asked.as_ref()).map_err(|error| {
+                let message = match error.span {
+                    Some(span) if !error.message.contains("parse error") => {
+                        // buildkit wording
+                        format!(
+                            "dockerfile parse error on line {}: {}",
+                            span.start_line, error.message
+                        )
+                    }
+                    _ => error.message.clone(),
+                };
+                located(error.span, BuildError::new(ErrorKind::InvalidParameter, message))
+            })?;
+        let rules = match asked {
+            Some(rules) => rules,
+            None => silo_dockerfile::config_of(&dockerfile.directives)
+                .map_err(|error| located(error.span, error.into()))?,
+        };
         let plan =
             Plan::new(&dockerfile, &request).map_err(|error| located(error.span, error.into()))?;
         let exclude = self.ignored(&request, &main, &progress, nonce).await?;
         let filter = Filter { follow: wanted(&dockerfile, &plan), exclude };
-        let check = request.check;
+        let only_check = request.check;
         let job = Arc::new(Job::new(
             self,
             Arc::new(request),
@@ -173,10 +184,11 @@ impl Builder {
             (main, filter),
             nonce,
         ));
-        let warnings = job.warnings(&dockerfile, loading);
-        if check {
+        let (warnings, allowed) = job.check(&dockerfile, &rules, loading);
+        if only_check {
             return Ok(job.nothing(warnings));
         }
+        allowed?;
         // Stages are built side by side; the first that fails ends all.
         let mut tasks = JoinSet::new();
         for index in job.plan.needed.clone() {

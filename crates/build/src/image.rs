@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use silo_dockerfile::Dockerfile;
 use silo_oci::image::{ImageConfig, RootFs};
 use silo_types::Digest;
 
@@ -114,24 +113,5 @@ impl Job {
         let lease = Arc::new(self.builder.engine.store().lease());
         let (manifest, chain, config) = (None, None, Arc::new(config));
         Outcome { image: id, manifest, config, chain, warnings, lease }
-    }
-
-    /// Tells what is dubious in the Dockerfile, as part of the work that `vertex` is.
-    pub(crate) fn warnings(&self, dockerfile: &Dockerfile, vertex: Digest) -> Vec<Warning> {
-        let warnings: Vec<Warning> = dockerfile
-            .warnings
-            .iter()
-            .map(|warning| Warning {
-                vertex,
-                short: warning.short(),
-                detail: vec![warning.rule.description.to_owned()],
-                url: warning.rule.url.to_owned(),
-                location: Some(self.location(warning.span)),
-            })
-            .collect();
-        for warning in &warnings {
-            self.progress.event(Event::Warning(warning.clone()));
-        }
-        warnings
     }
 }

@@ -6,6 +6,7 @@
 
 mod builder;
 mod cache;
+mod check;
 pub mod context;
 mod copy;
 mod export;

@@ -69,9 +69,11 @@ pub(crate) struct Plan {
     pub(crate) total: usize,
 }
 
-/// The platform arguments of a build.
-fn platforms(target: &Platform, stage: &str) -> BTreeMap<String, String> {
+/// The arguments that every build has: its platforms and its target.
+pub(crate) fn predefined(request: &BuildRequest) -> BTreeMap<String, String> {
     let host = Platform::host();
+    let target = request.platform.as_ref().unwrap_or(&host);
+    let stage = request.target.as_str();
     let mut map = BTreeMap::new();
     for (prefix, platform) in [("BUILD", &host), ("TARGET", target)] {
         for (name, value) in [
@@ -107,9 +109,7 @@ impl Plan {
     /// Plans a build.
     pub(crate) fn new(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<Self, ParseError> {
         let expander = Expander::new(dockerfile.directives.escape);
-        let host = Platform::host();
-        let target = request.platform.clone().unwrap_or(host);
-        let mut globals = platforms(&target, &request.target);
+        let mut globals = predefined(request);
         for name in globals.keys().cloned().collect::<Vec<_>>() {
             if let Some(Some(value)) = request.args.get(&name) {
                 globals.insert(name, value.clone());

@@ -117,6 +117,21 @@ fn input_and_output_take_other_ways() {
     let warned = piped(&engine, &["build", "--check", "-"], b"from busybox\nRUN true\n");
     assert_eq!(warned.code, 1);
     assert!(warned.stdout.contains("WARNING: ConsistentInstructionCasing"), "{}", warned.stdout);
+    // What takes knowledge of the base image and of the arguments: PATH comes from busybox.
+    let text = b"FROM busybox\nARG given\nLABEL a=$PATH b=$given c=$nobody\n";
+    let warned = piped(&engine, &["build", "--check", "--build-arg", "given=1", "-"], text);
+    assert_eq!(warned.code, 1);
+    let undefined = "WARNING: UndefinedVar";
+    assert_eq!(warned.stdout.matches(undefined).count(), 1, "{}", warned.stdout);
+    assert!(warned.stdout.contains("'$nobody'"), "{}", warned.stdout);
+    let built = piped(&engine, &["build", "-"], text);
+    assert_eq!((built.code, built.stderr.contains("UndefinedVar")), (0, true), "{}", built.stderr);
+    let strict = [b"# check=error=true\n", text.as_slice()].concat();
+    let refused = piped(&engine, &["build", "-"], &strict);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("lint violation found"), "{}", refused.stderr);
+    let skipping = ["build", "--build-arg", "BUILDKIT_DOCKERFILE_CHECK=skip=all", "-"];
+    assert_eq!(piped(&engine, &skipping, &strict).code, 0);
 }
 
 #[test]
