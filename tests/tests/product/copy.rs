@@ -102,10 +102,15 @@ fn a_container_that_goes_by_itself_is_copied_to_and_started_twice() {
     let script = "cat /file; echo $$ >>/starts; sleep 60";
     engine.ok(&["create", "--rm", "--init", "--name", &name, "busybox", "sh", "-c", script]);
     engine.ok(&["cp", file.to_str().expect("UTF-8"), &format!("{name}:/file")]);
+    let started = |times: u32| {
+        let script = format!("until [ \"$(cat /starts | wc -l)\" = {times} ]; do sleep 0.01; done");
+        engine.ok(&["exec", &name, "sh", "-c", &script]);
+    };
     engine.ok(&["start", &name]);
+    started(1);
     engine.ok(&["restart", "-t", "1", &name]);
     assert_eq!(engine.ok(&["exec", &name, "cat", "/file"]), "given");
-    engine.ok(&["exec", &name, "sh", "-c", "until [ $(wc -l </starts) = 2 ]; do sleep 0.01; done"]);
+    started(2);
     engine.ok(&["rm", "-f", &name]);
 }
 
