@@ -104,9 +104,19 @@ impl Engine {
     }
 
     /// Runs a program in a container to its end: its exit code, and the end of what it said.
-    pub(super) fn exec(&self, container: &str, command: &[&str]) -> Outcome<(i64, String)> {
+    pub(super) fn exec(
+        &self,
+        container: &str,
+        environment: &[&str],
+        command: &[&str],
+    ) -> Outcome<(i64, String)> {
         self.handle.block_on(async {
-            let exec = json!({"Cmd": command, "AttachStdout": true, "AttachStderr": true});
+            let exec = json!({
+                "Cmd": command,
+                "Env": environment,
+                "AttachStdout": true,
+                "AttachStderr": true,
+            });
             let create = self.client.post(format!("/containers/{container}/exec"));
             let created: Json = create.json(&exec).receive().await?;
             let id = created["Id"].as_str().unwrap_or_default().to_owned();
@@ -122,13 +132,6 @@ impl Engine {
             let said = said.map(|byte| char::from(*byte)).collect();
             Ok((ended["ExitCode"].as_i64().unwrap_or(-1), said))
         })
-    }
-
-    /// Waits until a container has ended.
-    pub(super) fn wait(&self, container: &str) -> Outcome {
-        let wait = self.client.post(format!("/containers/{container}/wait"));
-        self.handle.block_on(wait.receive::<Json>())?;
-        Ok(())
     }
 
     /// The tar of a directory in a container.

@@ -29,10 +29,19 @@ pub(crate) const SETUP: &str = "silo-windows-setup";
 /// Processes that Wine may have: a prefix takes thirty, and a Wine that is set wrongly starts
 /// them without end.
 const MAX_PROCESSES: u32 = 300;
-/// How often a first start that leaves something out is tried.
+/// How often a first start that leaves something out is tried: on a busy machine Wine does not
+/// wait long enough for its own services, and tells nobody.
 const FIRST_STARTS: u32 = 5;
-/// Seconds after which Wine's server, and the container with it, ends without a client.
-const SERVER_STAYS: &str = "-p120";
+/// The prefix that is made.
+const PREFIX: [&str; 1] = ["WINEPREFIX=/prefix"];
+/// The prefix of the container's own process, a server of Wine that nobody asks for anything. The
+/// one that serves the first start is started by that, so that there cannot be two of them, of
+/// which the later ends at once.
+const IDLE_PREFIX: &str = "WINEPREFIX=/root";
+/// Exit code of a program that was killed. Wine's server does that to programs which are not gone
+/// half a second after they said that they end, as happens on a busy machine. The prefix shows
+/// whether it is complete.
+const KILLED: i64 = 137;
 
 /// What is wanted.
 #[derive(Debug)]
@@ -266,30 +275,28 @@ impl Setup<'_> {
 
     /// Starts Wine until its prefix is complete.
     fn first_starts(&self, set_up: &[u8]) -> Outcome<base::Prefix> {
-        let mut why = String::new();
+        let mut missing = String::new();
         for _ in 0..FIRST_STARTS {
-            match self.first_start()? {
-                Ok(prefix) => match prefix.missing_service(set_up) {
-                    None => return Ok(prefix),
-                    Some(service) => why = format!("Wine's prefix lacks the service {service:?}"),
-                },
-                Err(reason) => why = reason,
+            let prefix = self.first_start()?;
+            match prefix.missing_service(set_up) {
+                None => return Ok(prefix),
+                Some(service) => missing = service,
             }
             self.engine.remove_container(SETUP)?;
         }
         Err(Failure::new(format!(
-            "{why} after {FIRST_STARTS} trials; the machine may be too busy: try again later"
+            "Wine's prefix lacks the service {missing:?} after {FIRST_STARTS} trials; the machine \
+             may be too busy: try again later"
         )))
     }
 
-    /// Starts Wine once. What is wrong with that may be better the next time.
-    fn first_start(&self) -> Outcome<Result<base::Prefix, String>> {
+    fn first_start(&self) -> Outcome<base::Prefix> {
         let container = json!({
             "Image": SETUP,
             "Hostname": base::SETUP_HOST,
-            "Cmd": [runtime::SERVER, "-f", SERVER_STAYS],
+            "Cmd": [runtime::SERVER, "-f", "-p"],
             "Env": [
-                "WINEPREFIX=/prefix",
+                IDLE_PREFIX,
                 "WINEDEBUG=-all",
                 "LC_ALL=C.UTF-8",
                 "HOME=/root",
@@ -302,21 +309,24 @@ impl Setup<'_> {
             },
         });
         self.engine.start(SETUP, &container)?;
-        let (code, said) = self.engine.exec(SETUP, &[runtime::LOADER, "wineboot", "-i"])?;
+        let (code, said) =
+            self.engine.exec(SETUP, &PREFIX, &[runtime::LOADER, "wineboot", "-i"])?;
         self.go_on()?;
-        if code != 0 {
+        if code != 0 && code != KILLED {
             let said = said.lines().rev().take(5).collect::<Vec<_>>().join("; ");
-            let why = format!("Wine could not make its prefix (exit code {code}): {said}");
-            return Ok(Err(why));
+            return Err(Failure::new(format!(
+                "Wine could not make its prefix (exit code {code}): {said}"
+            )));
         }
-        // The server saves the registry when it is told to end, and the container ends with it.
-        self.engine.exec(SETUP, &[runtime::SERVER, "-k"])?;
-        self.engine.wait(SETUP)?;
+        // The server saves the registry when it is told to end.
+        for option in ["-k", "-w"] {
+            self.engine.exec(SETUP, &PREFIX, &[runtime::SERVER, option])?;
+        }
         let spool = Spool::new(&self.request.cache).map_err(|error| failure(&error))?;
         let spool = Arc::new(spool);
-        let prefix =
-            self.engine.copy_out(SETUP, "/prefix", |stream| base::read_prefix(stream, &spool))?;
-        prefix.map(Ok).map_err(|error| failure(&error))
+        self.engine
+            .copy_out(SETUP, "/prefix", |stream| base::read_prefix(stream, &spool))?
+            .map_err(|error| failure(&error))
     }
 
     fn go_on(&self) -> Outcome {
