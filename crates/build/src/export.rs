@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use silo_store::SaveImage;
 use silo_types::{Digest, Error};
-use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::builder::Builder;
 use crate::context::Tree;
+use crate::mounts::Held;
 use crate::outcome::Outcome;
 
 /// An image that is in the store for as long as it is written out.
@@ -100,12 +100,11 @@ impl Builder {
     }
 
     /// Where a cache mount is that no step uses now, and that none uses until it is let go.
-    fn idle_mount(&self, id: &str) -> Result<(PathBuf, OwnedRwLockWriteGuard<()>), Error> {
+    fn idle_mount(&self, id: &str) -> Result<(PathBuf, Held), Error> {
         let name = crate::mounts::directory_name(id, 0);
-        let lock = self.mount_lock(&name);
-        let held = lock
-            .try_write_owned()
-            .map_err(|_| Error::conflict(format!("cache mount {id:?} is used by a build")))?;
+        let held = self
+            .hold_idle(&name)
+            .ok_or_else(|| Error::conflict(format!("cache mount {id:?} is used by a build")))?;
         Ok((self.directory.join("mounts").join(name).join("files"), held))
     }
 }

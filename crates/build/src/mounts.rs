@@ -3,10 +3,11 @@
 //! Sources are resolved inside the tree that they are in, and what is mounted is what was found
 //! there, by its descriptor: no path is looked at twice (CVE-2024-1753, CVE-2024-9407).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::mount::MountAttrFlags;
@@ -43,7 +44,7 @@ pub(crate) struct Mounts {
     /// Where they are in the container.
     targets: Vec<String>,
     /// What lives as long as they do.
-    keep: Vec<Box<dyn crate::context::Keep>>,
+    pub(crate) keep: Vec<Box<dyn crate::context::Keep>>,
 }
 
 /// A mount whose source is known.
@@ -63,11 +64,24 @@ enum What {
     Ssh { id: String, mode: u32, uid: u32, gid: u32 },
 }
 
+/// The lock of a cache mount's directory. Whoever holds it uses the directory; the mutex within is
+/// for making the directory, which those that share it do only once.
+pub(crate) type MountLock = Arc<RwLock<Mutex<()>>>;
+
 /// Says that a cache mount is in use.
 #[derive(Debug)]
 pub(crate) enum Held {
-    Shared(#[expect(dead_code, reason = "a guard")] OwnedRwLockReadGuard<()>),
-    Alone(#[expect(dead_code, reason = "a guard")] OwnedRwLockWriteGuard<()>),
+    Shared(OwnedRwLockReadGuard<Mutex<()>>),
+    Alone(OwnedRwLockWriteGuard<Mutex<()>>),
+}
+
+impl Held {
+    fn making(&self) -> &Mutex<()> {
+        match self {
+            Self::Shared(guard) => guard,
+            Self::Alone(guard) => guard,
+        }
+    }
 }
 
 fn invalid(message: impl Into<String>) -> BuildError {
@@ -269,8 +283,8 @@ impl Job {
     pub(crate) async fn open_mounts(
         self: &Arc<Self>,
         mounts: &mut Mounts,
-    ) -> Result<Vec<Held>, BuildError> {
-        let mut held = Vec::new();
+    ) -> Result<Vec<Arc<Held>>, BuildError> {
+        let caches = self.hold_caches(&mounts.wanted).await;
         for wanted in std::mem::take(&mut mounts.wanted) {
             let job = Arc::clone(self);
             let source = match wanted.what {
@@ -282,10 +296,11 @@ impl Job {
                     mounts.keep.extend(keep);
                     StepSource::Tree(tree)
                 }
-                What::Cache { id, sharing, mount, from } => {
-                    let (name, guard) = self.builder.hold_mount(&id, sharing).await;
-                    held.push(guard);
-                    let made = blocking(move || job.builder.open_mount(&name, &id, &mount, from));
+                What::Cache { id, mount, from, .. } => {
+                    let Some((name, held)) = caches.get(&id).cloned() else { continue };
+                    // The guard goes along: a build that ends now does not end the making.
+                    let made =
+                        blocking(move || job.builder.open_mount(&name, &held, &mount, &id, from));
                     StepSource::Tree(made.await?)
                 }
                 What::File { name, bytes, mode, uid, gid, folder } => {
@@ -309,7 +324,32 @@ impl Job {
             let (destination, readonly) = (wanted.target, wanted.readonly);
             mounts.list.push(StepMount { destination, source, readonly });
         }
-        Ok(held)
+        Ok(caches.into_values().map(|(_, held)| held).collect())
+    }
+
+    /// Holds the cache mounts of a step: each once, as strictly as any of its mounts asks, and in
+    /// the order of their ids, so that no two steps wait for each other.
+    async fn hold_caches(&self, wanted: &[Wanted]) -> BTreeMap<String, (String, Arc<Held>)> {
+        let strictness = |sharing| match sharing {
+            Sharing::Shared => 0,
+            Sharing::Private => 1,
+            Sharing::Locked => 2,
+        };
+        let mut sharings = BTreeMap::new();
+        for wanted in wanted {
+            if let What::Cache { id, sharing, .. } = &wanted.what {
+                let strictest = sharings.entry(id.clone()).or_insert(*sharing);
+                if strictness(*sharing) > strictness(*strictest) {
+                    *strictest = *sharing;
+                }
+            }
+        }
+        let mut caches = BTreeMap::new();
+        for (id, sharing) in sharings {
+            let (name, held) = self.builder.hold_mount(&id, sharing).await;
+            caches.insert(id, (name, Arc::new(held)));
+        }
+        caches
     }
 
     /// A mount of something in a tree. What is written to it goes to a layer that is thrown away.
@@ -437,9 +477,15 @@ pub(crate) fn directory_name(id: &str, number: u32) -> String {
 
 impl crate::builder::Builder {
     /// The lock of a cache mount's directory.
-    pub(crate) fn mount_lock(&self, name: &str) -> Arc<RwLock<()>> {
-        let mut locks = self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Arc::clone(locks.entry(name.to_owned()).or_insert_with(|| Arc::new(RwLock::new(()))))
+    pub(crate) fn mount_lock(&self, name: &str) -> MountLock {
+        let mut locks = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(name.to_owned()).or_default())
+    }
+
+    /// Holds a cache mount's directory that nobody uses now.
+    pub(crate) fn hold_idle(&self, name: &str) -> Option<Held> {
+        self.mount_lock(name).try_write_owned().ok().map(Held::Alone)
     }
 
     /// The directory name of a cache mount, held as its sharing asks.
@@ -459,49 +505,21 @@ impl crate::builder::Builder {
         }
     }
 
-    /// The directory of a cache mount, made if it is missing.
+    /// The directory of a cache mount that is held, made if it is missing. Blocks while another
+    /// step that shares it makes it.
     fn open_mount(
         &self,
         name: &str,
-        id: &str,
+        held: &Held,
         mount: &Mount,
+        id: &str,
         from: Option<(Source, Found)>,
     ) -> Result<OwnedFd, BuildError> {
-        // Steps that share it come here together; one of them makes it.
-        static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
         let directory = self.directory.join("mounts").join(name);
         let files = directory.join("files");
-        let making = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let making = held.making().lock().unwrap_or_else(PoisonError::into_inner);
         if rustix::fs::access(&files, rustix::fs::Access::EXISTS).is_err() {
-            let make = || -> io::Result<()> {
-                use std::os::unix::fs::DirBuilderExt as _;
-                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-                fs_err::write(directory.join("id"), id)?;
-                let aside = directory.join("new");
-                crate::scratch::remove(&aside);
-                fs_err::create_dir(&aside)
-            };
-            make().map_err(failed("make a cache mount"))?;
-            let aside = directory.join("new");
-            if let Some((source, found)) = from {
-                let root =
-                    silo_sys::path::open_root(&aside).map_err(failed("make a cache mount"))?;
-                let options = Options { owner: None, chmod: None, names: Names::Exact };
-                Copier::new(root.as_fd(), options).copy(
-                    source.tree.root(),
-                    &found,
-                    &Filter::default(),
-                    "/",
-                )?;
-            }
-            let finish = || -> io::Result<()> {
-                let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
-                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-                rustix::fs::chown(&aside, Some(uid), Some(gid))?;
-                rustix::fs::chmod(&aside, Mode::from_raw_mode(mount.mode.unwrap_or(0o755)))?;
-                fs_err::rename(&aside, &files)
-            };
-            finish().map_err(failed("make a cache mount"))?;
+            make_mount(&directory, mount, id, from)?;
         }
         drop(making);
         let now = rustix::fs::Timestamps {
@@ -515,6 +533,43 @@ impl crate::builder::Builder {
             .map_err(failed("note the use of a cache mount"))?;
         silo_sys::mount::bind_clone(&files, false).map_err(failed("mount a cache"))
     }
+}
+
+/// Makes the directory of a cache mount: aside, so that it is whole once it has its name.
+fn make_mount(
+    directory: &Path,
+    mount: &Mount,
+    id: &str,
+    from: Option<(Source, Found)>,
+) -> Result<(), BuildError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let failed = || failed("make a cache mount");
+    let aside = directory.join("new");
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .and_then(|()| fs_err::write(directory.join("id"), id))
+        .map_err(failed())?;
+    crate::scratch::remove(&aside);
+    fs_err::create_dir(&aside).map_err(failed())?;
+    if let Some((source, found)) = from {
+        let root = silo_sys::path::open_root(&aside).map_err(failed())?;
+        let options = Options { owner: None, chmod: None, names: Names::Exact };
+        Copier::new(root.as_fd(), options).copy(
+            source.tree.root(),
+            &found,
+            &Filter::default(),
+            "/",
+        )?;
+    }
+    let finish = || -> io::Result<()> {
+        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        rustix::fs::chown(&aside, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        rustix::fs::chmod(&aside, Mode::from_raw_mode(mount.mode.unwrap_or(0o755)))?;
+        fs_err::rename(&aside, directory.join("files"))
+    };
+    finish().map_err(failed())
 }
 
 /// Removes the places of mounts that the step's root did not have.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use silo_types::{Digest, Error};
@@ -81,8 +82,8 @@ impl Builder {
         let metadata = fs_err::metadata(path.join("id")).ok()?;
         let used = metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
         let created = fs_err::metadata(path.join("files")).ok()?.created().ok();
-        let locks = self.mounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let in_use = locks.get(&name).is_some_and(|lock| lock.try_write().is_err());
+        let locks = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_use = locks.get(&name).is_some_and(|lock| Arc::strong_count(lock) > 1);
         drop(locks);
         Some(CacheRecord {
             id: name,
@@ -115,6 +116,8 @@ impl Builder {
             match what {
                 Held::Step(key) => keys.push(key),
                 Held::Mount(path) => {
+                    // A build may have come for it meanwhile.
+                    let Some(_held) = self.hold_idle(&record.id) else { continue };
                     pruned.bytes += record.size;
                     crate::scratch::remove(&path);
                 }
