@@ -153,16 +153,12 @@ impl Engine {
         format!("silo-test-{}", self.prefix)
     }
 
-    /// The daemon leaves the parent of its containers' cgroups for the next daemon.
-    fn remove_cgroup_parent(&self) {
-        let Ok(hierarchies) = fs_err::read_dir("/sys/fs/cgroup") else { return };
+    /// The directories of that cgroup that are there.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let Ok(hierarchies) = fs_err::read_dir("/sys/fs/cgroup") else { return Vec::new() };
         let roots = hierarchies.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-        for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let group = root.join(self.cgroup_parent());
-            if group.is_dir() {
-                remove_group(&group);
-            }
-        }
+        let groups = roots.chain([PathBuf::from("/sys/fs/cgroup")]);
+        groups.map(|root| root.join(self.cgroup_parent())).filter(|group| group.is_dir()).collect()
     }
 
     /// Which engine this is.
@@ -260,6 +256,15 @@ impl Engine {
         }
     }
 
+    /// Asks the daemon to end and waits until it has; its containers go on.
+    pub fn stop_daemon(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let pid = rustix::process::Pid::from_child(&daemon);
+        // It may be gone already.
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        daemon.wait().expect("reap the daemon");
+    }
+
     /// A `docker` command that speaks to this engine.
     pub fn docker_command(&self) -> Command {
         let program = std::env::var_os("SILO_TEST_DOCKER_CLI").unwrap_or_else(|| "docker".into());
@@ -321,15 +326,7 @@ impl Engine {
     /// Runs `docker`, which must succeed; returns its standard output without outer blanks.
     #[track_caller]
     pub fn ok<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {
-        let outcome = self.docker(arguments);
-        assert_eq!(
-            outcome.code,
-            0,
-            "docker {arguments:?}\nstdout: {}\nstderr: {}\ndaemon: {}",
-            outcome.stdout,
-            outcome.stderr,
-            self.daemon_log()
-        );
+        let outcome = self.succeeded(&format!("docker {arguments:?}"), self.docker(arguments));
         outcome.stdout.trim().to_owned()
     }
 
@@ -348,21 +345,21 @@ impl Engine {
     /// Runs `docker` with bytes on its standard input.
     #[track_caller]
     pub fn docker_with_input<S: AsRef<OsStr>>(&self, arguments: &[S], input: &[u8]) -> Outcome {
-        let mut child = self
-            .docker_command()
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("run docker");
-        let mut stdin = child.stdin.take().expect("standard input");
-        let input = input.to_vec();
-        // A process that ends early closes its input; that is its right.
-        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-        let output = child.wait_with_output().expect("wait for docker");
-        writer.join().expect("writer");
-        output.into()
+        feed(self.docker_command().args(arguments), input)
+    }
+
+    /// Fails unless a command succeeded.
+    #[track_caller]
+    pub fn succeeded(&self, command: &str, outcome: Outcome) -> Outcome {
+        assert_eq!(
+            outcome.code,
+            0,
+            "{command}\nstdout: {}\nstderr: {}\ndaemon: {}",
+            outcome.stdout,
+            outcome.stderr,
+            self.daemon_log()
+        );
+        outcome
     }
 
     /// `docker inspect` of one object.
@@ -400,6 +397,48 @@ impl Engine {
     }
 }
 
+/// Runs a command with bytes on its standard input.
+#[track_caller]
+pub fn feed(command: &mut Command, input: &[u8]) -> Outcome {
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("run the command");
+    let mut stdin = child.stdin.take().expect("standard input");
+    let input = input.to_vec();
+    // A process that ends early closes its input; that is its right.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().expect("wait for the command");
+    writer.join().expect("writer");
+    output.into()
+}
+
+/// Writes files below a directory; what a name ends with `/` is a directory.
+pub fn write_files(directory: &Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = directory.join(name);
+        if name.ends_with('/') {
+            fs_err::create_dir_all(&path).expect("a directory");
+            continue;
+        }
+        fs_err::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        fs_err::write(&path, text).expect("a file");
+    }
+}
+
+/// The process with this command line.
+pub fn process(command: &[&str]) -> Option<rustix::fd::OwnedFd> {
+    let wanted: Vec<u8> =
+        command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
+    for entry in fs_err::read_dir("/proc").expect("/proc").flatten() {
+        let id = entry.file_name().to_string_lossy().parse().ok();
+        let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { continue };
+        let line = fs_err::read(entry.path().join("cmdline")).unwrap_or_default();
+        if line == wanted {
+            return rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).ok();
+        }
+    }
+    None
+}
+
 /// A root file system with every applet of busybox.
 pub fn busybox_tree(tree: &Path) {
     for folder in ["bin", "etc", "tmp", "root", "var", "home"] {
@@ -431,42 +470,55 @@ pub fn silo_binary() -> PathBuf {
     test.ancestors().nth(2).expect("a target directory").join("silo")
 }
 
-/// Removes an empty cgroup. The kernel holds on to it for a moment after its last process has
-/// been reaped, and version 1 has nothing that tells when that is over.
-fn remove_group(group: &Path) {
+/// Kills what is in a cgroup and removes it; supervisors notice and leave. The kernel holds on to
+/// a group for a moment after its last process has been reaped, and version 1 has nothing that
+/// tells when that is over.
+fn end_group(group: &Path) {
     let end = Instant::now() + Duration::from_secs(5);
-    while let Err(error) = fs_err::remove_dir(group) {
-        if error.kind() != std::io::ErrorKind::ResourceBusy || Instant::now() > end {
-            eprintln!("left behind: {error}");
-            return;
+    loop {
+        let pids = fs_err::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                // It may be gone already.
+                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
         }
-        rustix::thread::sched_yield();
+        for entry in fs_err::read_dir(group).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                end_group(&entry.path());
+            }
+        }
+        match fs_err::remove_dir(group) {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::ResourceBusy && Instant::now() < end =>
+            {
+                rustix::thread::sched_yield();
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                eprintln!("left behind: {error}");
+                return;
+            }
+            _ => return,
+        }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        let list = self.docker(&["ps", "-aq", "--filter", &format!("name={}", self.prefix)]);
-        let mut ids: Vec<&str> = list.stdout.split_whitespace().collect();
-        let everything;
-        if self.kind == Kind::Silo {
-            everything = self.docker(&["ps", "-aq"]).stdout;
-            ids = everything.split_whitespace().collect();
-        }
+        let name = format!("name={}", self.prefix);
+        let list = match self.kind {
+            Kind::Silo => self.docker(&["ps", "-aq"]),
+            Kind::Docker => self.docker(&["ps", "-aq", "--filter", &name]),
+        };
+        let ids: Vec<&str> = list.stdout.split_whitespace().collect();
         if !ids.is_empty() {
-            let mut arguments = vec!["rm", "-fv"];
-            arguments.extend(ids);
-            self.docker(&arguments);
+            self.docker(&[&["rm", "-fv"], &ids[..]].concat());
         }
-        if let Some(mut daemon) = self.daemon.take() {
-            let pid = i32::try_from(daemon.id()).ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                // The daemon may be gone already when the test killed it.
-                let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-            }
-            let _status = daemon.wait();
+        if self.kind == Kind::Silo {
+            self.stop_daemon();
+            // A daemon that was killed leaves what no client sees, and so does one that fails.
+            self.cgroups().iter().for_each(|group| end_group(group));
             self.remove_network();
-            self.remove_cgroup_parent();
         }
         if std::thread::panicking() {
             eprintln!("daemon log:\n{}", self.daemon_log());

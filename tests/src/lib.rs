@@ -13,7 +13,7 @@ mod winapps;
 mod windows;
 
 pub use debian::debian_mirror;
-pub use engine::{Engine, Kind, Outcome, busybox_tree, silo_binary};
+pub use engine::{Engine, Kind, Outcome, busybox_tree, feed, process, silo_binary, write_files};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use skip::skip;

@@ -3,23 +3,29 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use silo_dockerfile::ast::{Dockerfile, Instruction};
 use silo_dockerfile::{MAX_FILE, Span, ignore};
 use silo_engine::Engine;
 use silo_types::{Digest, Error, ErrorKind};
-use tokio::sync::{Notify, RwLock};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::check;
 use crate::context::{Context, Filter, Transfer, Tree};
 use crate::job::{Job, Work, blocking, lost, nonce};
+use crate::mounts::MountLock;
 use crate::outcome::{BuildError, Outcome};
 use crate::plan::Plan;
 use crate::progress::{Location, NoteKind, Progress};
 use crate::request::{BuildRequest, DockerfileSource};
+
+/// How long builds may take to end with the engine.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Builds images on an engine.
 #[derive(Debug)]
@@ -29,9 +35,13 @@ pub struct Builder {
     /// The builder's own state.
     pub(crate) directory: PathBuf,
     /// The cache mounts that are in use, by the names of their directories.
-    pub(crate) mounts: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    pub(crate) mounts: Mutex<HashMap<String, MountLock>>,
     /// Builds that can be cancelled.
-    running: Mutex<HashMap<String, Arc<Notify>>>,
+    running: Mutex<HashMap<String, CancellationToken>>,
+    /// Ends all builds.
+    closing: CancellationToken,
+    /// Knows what still works for builds.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// What the cache holds of one step, or a cache mount.
@@ -70,7 +80,7 @@ pub struct PruneOptions {
     /// Bytes that may stay, the newest first.
     pub keep_storage: u64,
     /// Only what was not used for so long.
-    pub keep_duration: std::time::Duration,
+    pub keep_duration: Duration,
 }
 
 /// What was removed from the cache.
@@ -94,6 +104,8 @@ impl Builder {
             directory,
             mounts: Mutex::default(),
             running: Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         }))
     }
 
@@ -105,7 +117,16 @@ impl Builder {
     /// Ends a build; false if there is none of this id.
     pub fn cancel(&self, id: &str) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.get(id).inspect(|build| build.notify_one()).is_some()
+        running.get(id).inspect(|build| build.cancel()).is_some()
+    }
+
+    /// Ends all builds, and takes no more. Their steps are the engine's to end.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(CLOSING, self.tasks.wait()).await.is_err() {
+            tracing::warn!("builds did not end in time");
+        }
     }
 
     /// Builds an image. Dropping the future ends the build, of which only finished steps stay, in
@@ -115,21 +136,17 @@ impl Builder {
         request: BuildRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<Outcome, BuildError> {
-        let id = request.id.clone();
-        if id.is_empty() {
-            return self.run(request, progress).await;
-        }
-        let stop = Arc::new(Notify::new());
-        let registered = Registered { builder: self, id: id.clone() };
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&stop));
-        let outcome = tokio::select! {
-            outcome = self.run(request, progress) => outcome,
-            () = stop.notified() => {
-                Err(BuildError::new(ErrorKind::Cancelled, "build cancelled"))
+        let stop = self.closing.child_token();
+        let _registered = Registered::new(self, &request.id, stop.clone());
+        let _works = self.tasks.token();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                let why = if self.closing.is_cancelled() { "the engine ends" } else { "build cancelled" };
+                Err(BuildError::new(ErrorKind::Cancelled, why))
             }
-        };
-        drop(registered);
-        outcome
+            outcome = self.run(request, progress) => outcome,
+        }
     }
 
     async fn run(
@@ -319,6 +336,17 @@ impl Builder {
 struct Registered<'a> {
     builder: &'a Builder,
     id: String,
+}
+
+impl<'a> Registered<'a> {
+    fn new(builder: &'a Builder, id: &str, stop: CancellationToken) -> Option<Self> {
+        if id.is_empty() {
+            return None;
+        }
+        let mut running = builder.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(id.to_owned(), stop);
+        Some(Self { builder, id: id.to_owned() })
+    }
 }
 
 impl Drop for Registered<'_> {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use silo_dockerfile::Span;
 use silo_types::{Digest, ErrorKind};
 use tokio::sync::OnceCell;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::builder::Builder;
 use crate::context::{Context, Filter, Transfer, Tree};
@@ -44,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) sources: Vec<Arc<silo_engine::images::Entry>>,
     /// Names of build arguments that no stage has asked for.
     pub(crate) unused: Mutex<Vec<String>>,
+    /// Says that something works for the build, for as long as that has the job.
+    _works: TaskTrackerToken,
 }
 
 static NONCE: AtomicU64 = AtomicU64::new(0);
@@ -94,6 +97,7 @@ impl Job {
             named: Mutex::default(),
             nonce,
             unused: Mutex::new(unused),
+            _works: builder.tasks.token(),
         }
     }
 

@@ -262,13 +262,14 @@ impl Job {
             shm_size: limits.shm_size,
             ..HostConfig::default()
         };
-        let held = self.open_mounts(&mut mounts).await?;
+        let caches = self.open_mounts(&mut mounts).await?;
         let step = self.builder.engine.step(StepOptions {
             chain: state.chain,
             is_windows: state.is_windows(),
             config,
             host_config,
             mounts: std::mem::take(&mut mounts.list),
+            keep: Box::new((caches, std::mem::take(&mut mounts.keep))),
         })?;
         work.note(NoteKind::Running(step.id().to_string()));
         let output = |stream, data| {
@@ -280,7 +281,6 @@ impl Job {
             self.progress.ready()
         };
         let code = step.run(output).await?;
-        drop(held);
         if code != 0 {
             let id = step.id().to_string();
             let line = words.join(" ");

@@ -376,7 +376,11 @@ impl Cgroup {
             |error: Errno| Error::Create { path: self.directory_path(at), source: error.into() };
         let mode = FileMode::from_raw_mode(0o755);
         let mut made = rustix::fs::mkdirat(hierarchy.root(), &*path, mode);
-        if made == Err(Errno::NOENT) {
+        // Again where an engine that ends has just removed the parent.
+        for _ in 0..3 {
+            if made != Err(Errno::NOENT) {
+                break;
+            }
             made = make_parents(hierarchy, &path)
                 .and_then(|()| rustix::fs::mkdirat(hierarchy.root(), &*path, mode));
         }

@@ -7,8 +7,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::Error;
-use crate::group::{Cgroup, children};
+use crate::group::{Cgroup, Cgroups, children};
 use crate::hierarchy::Version;
+use crate::path::CgroupPath;
 use crate::wait;
 
 /// How long the last processes may take to go.
@@ -81,6 +82,34 @@ impl Cgroup {
             // A process whose first thread is dead but not the others counts as alive here.
             rustix::thread::sched_yield();
         }
+    }
+}
+
+impl Cgroups {
+    /// Removes a group from every hierarchy where nothing is in it. One that is not there, or in
+    /// use, is no error.
+    ///
+    /// # Errors
+    ///
+    /// The first one that occurred.
+    pub fn remove_empty(&self, path: &CgroupPath) -> Result<(), Error> {
+        let group = match self.open(path) {
+            Err(Error::NotFound(_)) => return Ok(()),
+            group => group?,
+        };
+        let mut result = Ok(());
+        for (at, _) in group.present() {
+            let (hierarchy, path) = group.parent(at);
+            match rustix::fs::unlinkat(hierarchy.root(), &*path, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT | Errno::BUSY | Errno::NOTEMPTY) => {}
+                Err(error) if result.is_ok() => {
+                    let path = group.directory_path(at);
+                    result = Err(Error::Remove { path, source: error.into() });
+                }
+                Err(_) => {}
+            }
+        }
+        result
     }
 }
 

@@ -5,11 +5,12 @@
 //! at the next start: directories because no record tells of them, containers because their record
 //! says that they are a build's.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
@@ -114,6 +115,8 @@ pub struct StepOptions {
     pub host_config: HostConfig,
     /// What is mounted.
     pub mounts: Vec<StepMount>,
+    /// Whatever the program needs: it is dropped when the program has ended, however it does.
+    pub keep: Box<dyn Any + Send>,
 }
 
 /// Which output of a step.
@@ -132,16 +135,16 @@ pub struct StepContainer {
     engine: Arc<Engine>,
     container: Arc<Container>,
     runtime: tokio::runtime::Handle,
+    keep: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Drop for StepContainer {
     fn drop(&mut self) {
         let (engine, container) = (Arc::clone(&self.engine), Arc::clone(&self.container));
+        let keep = self.keep.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         self.runtime.spawn(async move {
-            if let Err(error) = engine.kill(&container).await {
-                tracing::warn!(container = %container.id, %error, "cannot end a build's step");
-            }
-            engine.auto_remove(&container).await;
+            engine.end_step(&container).await;
+            drop(keep);
         });
     }
 }
@@ -182,6 +185,7 @@ impl StepContainer {
         }
         let ended = watch.wait_for(|state| !state.running || state.exits != begun).await;
         let ended = ended.map_err(|_| Error::internal("a build's step was lost"))?;
+        drop(self.keep.lock().unwrap_or_else(PoisonError::into_inner).take());
         Ok(ended.exit_code)
     }
 
@@ -302,7 +306,7 @@ impl Engine {
 
     /// Makes the container of a step.
     pub fn step(self: &Arc<Self>, options: StepOptions) -> Result<StepContainer, Error> {
-        let StepOptions { chain, is_windows, mut config, mut host_config, mounts } = options;
+        let StepOptions { chain, is_windows, mut config, mut host_config, mounts, keep } = options;
         if is_windows {
             self.windows_runtime()?;
             windows::account(&config.user)?;
@@ -367,7 +371,38 @@ impl Engine {
         self.containers.insert(Arc::clone(&container));
         made.finish();
         let runtime = tokio::runtime::Handle::current();
-        Ok(StepContainer { engine: Arc::clone(self), container, runtime })
+        let keep = Mutex::new(Some(keep));
+        Ok(StepContainer { engine: Arc::clone(self), container, runtime, keep })
+    }
+
+    /// Kills the container of a step and removes it.
+    pub(crate) async fn end_step(self: &Arc<Self>, container: &Arc<Container>) {
+        if let Err(error) = self.kill(container).await {
+            tracing::warn!(container = %container.id, %error, "cannot end a build's step");
+        }
+        self.auto_remove(container).await;
+    }
+
+    /// Ends the containers of all steps, and waits until nothing of them lives.
+    pub(crate) async fn end_steps(self: &Arc<Self>) {
+        let mut ends = tokio::task::JoinSet::new();
+        for container in self.containers.hidden() {
+            let engine = Arc::clone(self);
+            ends.spawn(async move {
+                engine.end_step(&container).await;
+                container.wait_released().await;
+                if let Err(error) = silo_shim::gone(&container.dir).await {
+                    tracing::warn!(container = %container.id, %error, "cannot get rid of a shim");
+                }
+                // Nobody waits for the removal in the background.
+                let directories = [container.dir.clone(), engine.shim_dir(container.id.as_str())];
+                let remove = move || {
+                    directories.iter().for_each(|path| crate::containers::remove_directory(path));
+                };
+                drop(tokio::task::spawn_blocking(remove).await);
+            });
+        }
+        ends.join_all().await;
     }
 
     /// Puts an image of layers into the store, with names. `config` is complete but for the

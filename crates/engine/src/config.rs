@@ -8,6 +8,9 @@ use std::sync::Arc;
 use silo_http::Proxies;
 use silo_types::Error;
 
+/// The parent cgroup of containers, where nothing else is said.
+pub(crate) const CGROUP_PARENT: &str = "/silo";
+
 /// Everything that an [`Engine`](crate::Engine) must be told; nothing is read from the
 /// environment.
 #[derive(Debug, Clone)]
@@ -58,7 +61,7 @@ impl EngineConfig {
             exe: Arc::new(exe),
             init_binary: fs_err::read_link("/proc/self/exe")
                 .unwrap_or_else(|_| PathBuf::from("/proc/self/exe")),
-            cgroup_parent: "/silo".into(),
+            cgroup_parent: CGROUP_PARENT.into(),
             log_driver: "json-file".into(),
             log_options: BTreeMap::new(),
             dns: Vec::new(),

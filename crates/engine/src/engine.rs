@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use silo_cgroup::CgroupPath;
 use silo_types::Error;
 
 use crate::config::EngineConfig;
@@ -28,6 +29,8 @@ pub struct Engine {
     pub(crate) networks: Networks,
     pub(crate) host: Host,
     pub(crate) cgroups: silo_cgroup::Cgroups,
+    /// See the function of this name.
+    owns_cgroup_parent: bool,
     pub(crate) filters: Filters,
     pub(crate) accounts: crate::accounts::Cache,
     pub(crate) windows: crate::windows::RegistryCache,
@@ -47,6 +50,26 @@ fn prepare(path: &std::path::Path, mode: u32) -> Result<(), Error> {
     })
 }
 
+/// Whether the parent of containers' cgroups is the engine's own: it has the engine's name, or was
+/// not there when an engine of this run root first came. That is noted in the run root, which
+/// like cgroups does not outlive a reboot.
+fn owns_cgroup_parent(
+    config: &EngineConfig,
+    cgroups: &silo_cgroup::Cgroups,
+) -> Result<bool, Error> {
+    let name = config.cgroup_parent.as_str();
+    if name == crate::config::CGROUP_PARENT {
+        return Ok(true);
+    }
+    let note = config.run_root.join("cgroup-parent");
+    let parent = CgroupPath::from_oci(name, "").map_err(Error::from_kind)?;
+    if matches!(cgroups.open(&parent), Err(silo_cgroup::Error::NotFound(_))) {
+        fs_err::write(&note, name).map_err(|error| Error::internal(error.to_string()))?;
+        return Ok(true);
+    }
+    Ok(fs_err::read_to_string(&note).is_ok_and(|noted| noted == name))
+}
+
 impl Engine {
     /// Opens the data root, finds the containers that run, and cleans up what an earlier engine
     /// left behind.
@@ -64,6 +87,7 @@ impl Engine {
         let volumes = Volumes::open(&config.data_root.join("volumes"), &db)?;
         let networks = Networks::open(&db, config.network()?)?;
         let cgroups = silo_cgroup::Cgroups::detect().map_err(Error::from_kind)?;
+        let owns_cgroup_parent = owns_cgroup_parent(&config, &cgroups)?;
         let engine = Arc::new(Self {
             db,
             events: Arc::new(Events::new()),
@@ -74,6 +98,7 @@ impl Engine {
             networks,
             host: Host::detect(),
             cgroups,
+            owns_cgroup_parent,
             filters: Filters::detect(),
             accounts: crate::accounts::Cache::default(),
             windows: crate::windows::RegistryCache::default(),
@@ -87,6 +112,18 @@ impl Engine {
         engine.recover().await?;
         engine.collect_registries();
         Ok(engine)
+    }
+
+    /// Ends what cannot go on without the engine: the steps of builds. Containers run on. Then the
+    /// parent of their cgroups goes if it is empty, unless somebody else made it.
+    pub async fn close(self: &Arc<Self>) {
+        self.end_steps().await;
+        if self.owns_cgroup_parent
+            && let Ok(parent) = CgroupPath::from_oci(&self.config.cgroup_parent, "")
+            && let Err(error) = self.cgroups.remove_empty(&parent)
+        {
+            tracing::warn!(error = silo_types::error::chain(&error), "could not clean up");
+        }
     }
 
     /// The configuration that it was opened with.

@@ -91,10 +91,7 @@ impl Engine {
             self.take_up(&container, run).await;
             if container.record().hidden {
                 // Its build ended with the last daemon.
-                if let Err(error) = self.kill(&container).await {
-                    tracing::warn!(container = %container.id, %error, "cannot end a build's step");
-                }
-                self.auto_remove(&container).await;
+                self.end_step(&container).await;
             }
         }
         for container in ended {

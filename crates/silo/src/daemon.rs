@@ -2,7 +2,7 @@
 //!
 //! One daemon serves a data root, a bridge and a table: it holds locks (see `lock`). SIGTERM and
 //! SIGINT end it; containers run on, since their supervisors are processes of their own, and the
-//! next daemon finds them.
+//! next daemon finds them. Builds end with it, and so do the containers of their steps.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -195,7 +195,7 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
     let builder = Builder::open(&engine).map_err(|error| anyhow::anyhow!(error.chain()))?;
     let buildkit = BuildKit::open(Arc::clone(&builder), &data_root)
         .map_err(|error| anyhow::anyhow!(error.chain()))?;
-    let backend = Backend { engine: Arc::clone(&engine), builder, buildkit };
+    let backend = Backend { engine: Arc::clone(&engine), builder: Arc::clone(&builder), buildkit };
     silo_api::serve(backend, listeners, async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -203,6 +203,8 @@ async fn serve(options: &Options, config: EngineConfig, hosts: &[String]) -> Res
         }
     })
     .await;
+    builder.close().await;
+    engine.close().await;
     if let Err(error) = engine.sync().await {
         tracing::error!(error = %error.chain(), "images are not on the disk");
     }

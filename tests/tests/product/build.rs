@@ -2,9 +2,10 @@
 //! [`silo`](mod@silo), safety in [`safety`].
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use fs_err as fs;
-use silo_tests::{Engine, Outcome};
+use silo_tests::{Engine, Outcome, feed, write_files};
 
 mod safety;
 mod silo;
@@ -14,38 +15,28 @@ mod windows;
 fn context(engine: &Engine, files: &[(&str, &str)]) -> PathBuf {
     let directory = tempfile::Builder::new().prefix("context").tempdir_in(engine.scratch());
     let directory = directory.expect("a directory").keep();
-    for (name, text) in files {
-        let path = directory.join(name);
-        if name.ends_with('/') {
-            fs::create_dir_all(&path).expect("a directory");
-            continue;
-        }
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs::write(&path, text).expect("a file");
-    }
+    write_files(&directory, files);
     directory
 }
 
 /// Builds with the classic builder.
 fn build(engine: &Engine, context: &Path, arguments: &[&str]) -> Outcome {
+    let mut command = classic(engine);
+    command.arg("build").args(arguments).arg(context).output().expect("run docker").into()
+}
+
+/// The `docker` command without BuildKit.
+fn classic(engine: &Engine) -> Command {
     let mut command = engine.docker_command();
-    command.env("DOCKER_BUILDKIT", "0").arg("build").args(arguments).arg(context);
-    command.output().expect("run docker").into()
+    command.env("DOCKER_BUILDKIT", "0");
+    command
 }
 
 /// Builds what must succeed; what the builder said.
 #[track_caller]
 fn built(engine: &Engine, context: &Path, arguments: &[&str]) -> String {
-    let outcome = build(engine, context, arguments);
-    assert_eq!(
-        outcome.code,
-        0,
-        "docker build {arguments:?}\nstdout: {}\nstderr: {}\ndaemon: {}",
-        outcome.stdout,
-        outcome.stderr,
-        engine.daemon_log()
-    );
-    outcome.stdout
+    let command = format!("docker build {arguments:?}");
+    engine.succeeded(&command, build(engine, context, arguments)).stdout
 }
 
 /// Runs a shell in an image.
@@ -347,22 +338,7 @@ fn contexts_come_as_archives() {
 
 /// Runs `docker` without BuildKit and with bytes on its standard input.
 fn with_input(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {
-    use std::io::Write as _;
-    let mut command = engine.docker_command();
-    let mut child = command
-        .env("DOCKER_BUILDKIT", "0")
-        .args(arguments)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("run docker");
-    let mut stdin = child.stdin.take().expect("standard input");
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().expect("wait for docker");
-    writer.join().expect("writer");
-    output.into()
+    feed(classic(engine).args(arguments), input)
 }
 
 #[test]
@@ -371,9 +347,9 @@ fn long_output_comes_whole_and_waits_for_its_reader() {
     let engine = Engine::start();
     let text = "FROM busybox\nRUN yes 'line of very many' | head -n 200000\n";
     let context = context(&engine, &[("Dockerfile", text)]);
-    let mut command = engine.docker_command();
-    command.env("DOCKER_BUILDKIT", "0").args(["build", "--no-cache"]).arg(&context);
-    let mut child = command
+    let mut child = classic(&engine)
+        .args(["build", "--no-cache"])
+        .arg(&context)
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()

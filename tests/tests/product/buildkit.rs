@@ -8,16 +8,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use silo_tests::{Engine, Outcome};
+use silo_tests::{Engine, Outcome, process, write_files};
 
 /// A context of these files.
 fn context(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
     let folder = engine.scratch().join(name);
-    for (path, text) in files {
-        let path = folder.join(path);
-        fs_err::create_dir_all(path.parent().expect("a parent")).expect("a folder");
-        fs_err::write(path, text).expect("a file");
-    }
+    write_files(&folder, files);
     folder
 }
 
@@ -31,16 +27,8 @@ fn build(engine: &Engine, context: &Path, arguments: &[&str]) -> Outcome {
 /// Builds what must succeed; what the builder said.
 #[track_caller]
 fn built(engine: &Engine, context: &Path, arguments: &[&str]) -> String {
-    let outcome = build(engine, context, arguments);
-    assert_eq!(
-        outcome.code,
-        0,
-        "{arguments:?}\nstdout: {}\nstderr: {}\ndaemon: {}",
-        outcome.stdout,
-        outcome.stderr,
-        engine.daemon_log()
-    );
-    outcome.stderr
+    let command = format!("docker buildx build {arguments:?}");
+    engine.succeeded(&command, build(engine, context, arguments)).stderr
 }
 
 /// Are these texts in `output`, in this order?
@@ -253,21 +241,6 @@ fn a_client_that_goes_takes_its_build_with_it() {
     // And the engine goes on.
     let context = self::context(&engine, "d", &[("Dockerfile", "FROM busybox\nRUN true\n")]);
     built(&engine, &context, &[]);
-}
-
-/// The process with this command line.
-fn process(command: &[&str]) -> Option<rustix::fd::OwnedFd> {
-    let wanted: Vec<u8> =
-        command.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
-    for entry in fs_err::read_dir("/proc").expect("/proc").flatten() {
-        let id = entry.file_name().to_string_lossy().parse().ok();
-        let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { continue };
-        let line = fs_err::read(entry.path().join("cmdline")).unwrap_or_default();
-        if line == wanted {
-            return rustix::process::pidfd_open(id, rustix::process::PidfdFlags::empty()).ok();
-        }
-    }
-    None
 }
 
 #[test]

@@ -275,7 +275,7 @@ fn links(bridge: &str) -> Vec<String> {
 
 /// An engine without containers and volumes holds nothing.
 #[track_caller]
-fn nothing_is_left(engine: &Engine) {
+pub(crate) fn nothing_is_left(engine: &Engine) {
     let (data, run) = (engine.data_root(), engine.run_root());
     let folders = ["containers", "snapshots", "volumes"].map(|name| data.join(name));
     for folder in folders.iter().chain([&run.join("shims")]) {

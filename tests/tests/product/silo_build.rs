@@ -1,11 +1,9 @@
 //! `silo build`: the engine's own command as a client of its builder.
 
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use fs_err as fs;
-use silo_tests::{Engine, Outcome};
+use silo_tests::{Engine, Outcome, feed, write_files};
 
 fn engine() -> Option<Engine> {
     let engine = Engine::start();
@@ -14,21 +12,12 @@ fn engine() -> Option<Engine> {
 
 fn context(engine: &Engine, files: &[(&str, &str)]) -> PathBuf {
     let directory = engine.scratch().join(engine.name("context"));
-    for (name, text) in files {
-        let path = directory.join(name);
-        fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs::write(&path, text).expect("a file");
-    }
+    write_files(&directory, files);
     directory
 }
 
 fn piped(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {
-    let mut command = engine.silo_command();
-    command.args(arguments).stdin(Stdio::piped());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("silo starts");
-    child.stdin.take().expect("a pipe").write_all(input).expect("written");
-    child.wait_with_output().expect("silo ends").into()
+    feed(engine.silo_command().args(arguments), input)
 }
 
 #[test]

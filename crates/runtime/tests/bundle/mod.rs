@@ -131,6 +131,11 @@ impl Bundle {
 impl Drop for Bundle {
     fn drop(&mut self) {
         self.command(&["delete", "--force", "c"]);
+        // The parent of all tests' cgroups goes with the last; until then it is in use.
+        for hierarchy in fs_err::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            drop(std::fs::remove_dir(hierarchy.path().join("silo-tests")));
+        }
+        drop(std::fs::remove_dir("/sys/fs/cgroup/silo-tests"));
         let removed = fs_err::remove_dir_all(&self.directory);
         if !std::thread::panicking() {
             removed.unwrap();

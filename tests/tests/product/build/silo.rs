@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use silo_tests::Engine;
+use silo_tests::{Engine, process};
 
-use super::{build, built, context, shell};
+use super::{build, built, classic, context, shell};
 
 /// A private engine, for what only Silo has.
 fn silo() -> Option<Engine> {
@@ -153,12 +153,14 @@ fn nothing_is_left_of_builds_that_end_early() {
     quiet(&engine);
     assert_eq!(engine.ok(&["ps", "-aq"]), "");
     // A client that goes takes its build with it.
-    let endless = context(&engine, &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 1000\n")]);
+    let seconds = format!("5{}", std::process::id());
+    let text = format!("FROM busybox\nRUN echo begun; exec sleep {seconds}\n");
+    let endless = context(&engine, &[("Dockerfile", &text)]);
     let begin = |engine: &Engine| {
         use std::io::{BufRead as _, BufReader};
-        let mut command = engine.docker_command();
-        command.env("DOCKER_BUILDKIT", "0").arg("build").arg(&endless);
-        let mut child = command
+        let mut child = classic(engine)
+            .arg("build")
+            .arg(&endless)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()
@@ -179,6 +181,15 @@ fn nothing_is_left_of_builds_that_end_early() {
     engine.start_daemon();
     quiet(&engine);
     assert_eq!(engine.ok(&["ps", "-aq"]), "");
+    // And a daemon that is asked to end waits until nothing of its builds is left.
+    let mut child = begin(&engine);
+    assert!(process(&["sleep", &seconds]).is_some());
+    engine.stop_daemon();
+    assert!(process(&["sleep", &seconds]).is_none(), "{}", engine.daemon_log());
+    assert_eq!(engine.cgroups(), Vec::<std::path::PathBuf>::new());
+    assert!(!child.wait().expect("wait for docker").success());
+    engine.start_daemon();
+    crate::crash::nothing_is_left(&engine);
 }
 
 #[test]
