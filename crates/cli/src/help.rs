@@ -55,6 +55,7 @@ pub(crate) fn of_root(global: &[Flag]) -> String {
         .collect();
     // Roles of the program that the table does not have.
     others.push(("daemon", "Run the engine in the foreground"));
+    others.push(("registry", "Serve a registry over the engine's content"));
     others.push(("runtime", "Run as an OCI runtime"));
     others.sort_unstable();
     list(&mut out, others);

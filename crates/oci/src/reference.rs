@@ -270,7 +270,8 @@ fn parse_parts(domain: &str, remainder: &str) -> Result<Option<Reference>, Refer
     Ok(Some(Reference { domain, path, tag: tag.map(str::to_owned), digest }))
 }
 
-fn is_path(text: &str) -> bool {
+/// Whether `text` is the path of a repository: elements with `/` between them, of any length.
+pub fn is_path(text: &str) -> bool {
     !text.is_empty() && text.split('/').all(is_path_element)
 }
 

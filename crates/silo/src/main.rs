@@ -1,11 +1,12 @@
-//! One program, several roles: command line, daemon, container supervisor, container init, and
-//! OCI runtime. The role is chosen by the name the program was started under, or by its first
-//! argument. The supervisor and the init are chosen before anything is set up, because their
+//! One program, several roles: command line, daemon, container supervisor, container init, OCI
+//! runtime, and registry. The role is chosen by the name the program was started under, or by its
+//! first argument. The supervisor and the init are chosen before anything is set up, because their
 //! start is part of every container's start.
 
 mod daemon;
 mod init;
 mod lock;
+mod registry;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Some("init") => init::main(rest()),
         Some("runtime") => silo_runtime::cli::main(rest()),
         Some("daemon") => daemon::main(rest()),
+        Some("registry") => registry::main(rest()),
         _ => silo_cli::main(args),
     }
 }

@@ -26,6 +26,9 @@
 //! the layer's own tar only, so a layer is unpacked while it streams in, before anything is
 //! known about its parents, and is named when the image's configuration arrives.
 //!
+//! A blob that a registry on the same data root has as well ([`REGISTRY_BLOBS`]) is one file with
+//! two names, whichever came first ([`share()`]). Either side removes its own name only.
+//!
 //! # Safety
 //!
 //! Layers come from strangers. Extraction works on descriptors and resolves every path inside
@@ -65,6 +68,7 @@ mod make;
 mod recipe;
 mod resolve;
 mod save;
+mod share;
 mod snapshot;
 mod store;
 pub mod tree;
@@ -74,6 +78,7 @@ mod writers;
 
 pub use error::Error;
 pub use lease::Lease;
+pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use store::Store;
 pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,

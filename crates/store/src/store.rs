@@ -266,8 +266,12 @@ impl Store {
     }
 
     /// Gives a blob its place. One that an image or a layer has already stays as it is, for
-    /// that one may be durable.
+    /// that one may be durable. One that the registry has becomes another name of its file.
     pub(crate) fn place_blob(&self, mut blob: StagedBlob) -> Result<(), Error> {
+        let registry = self.path(crate::REGISTRY_BLOBS).join(blob.digest.hex());
+        if let Err(error) = crate::share(&registry, &blob.path) {
+            tracing::debug!(%error, blob = %blob.digest, "not shared with the registry");
+        }
         let state = lock(&self.inner.state);
         let known = state.images.contains_key(&blob.digest)
             || state.images.values().any(|image| image.manifest.digest == blob.digest)

@@ -1,0 +1,108 @@
+//! What the operator of a registry decides.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a registry is served.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect.
+    pub listen: Vec<SocketAddr>,
+    /// The engine's data root, which the registry's content lies in.
+    pub root: PathBuf,
+    /// Files of the certificates and of the key, in PEM; without them, plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// File of users and their bcrypt hashes, as htpasswd writes it; without it, everybody may
+    /// do everything.
+    pub users: Option<PathBuf>,
+    /// Nothing can be pushed or deleted.
+    pub read_only: bool,
+    /// Nothing can be deleted.
+    pub no_delete: bool,
+    /// Manifests may name what their repository does not have.
+    pub sparse: bool,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// What is collected, and when.
+    pub collect: Collect,
+}
+
+impl Config {
+    /// Plain HTTP to everybody on `listen`.
+    pub fn new(listen: Vec<SocketAddr>, root: PathBuf) -> Self {
+        Self {
+            listen,
+            root,
+            tls: None,
+            users: None,
+            read_only: false,
+            no_delete: false,
+            sparse: false,
+            limits: Limits::default(),
+            collect: Collect::default(),
+        }
+    }
+}
+
+/// What clients may use up.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once; further ones wait.
+    pub connections: usize,
+    /// Requests at once that bring content.
+    pub transfers: usize,
+    /// Uploads that were begun and not finished.
+    pub uploads: usize,
+    /// Bytes of a blob.
+    pub blob: u64,
+    /// Bytes of a manifest. The specification asks for 4 MiB at least.
+    pub manifest: usize,
+    /// How long a client may take for the TLS handshake and for a request's head; also, how long
+    /// it may keep a connection that it does not use.
+    pub head: Duration,
+    /// How long a client may neither send nor take anything.
+    pub silence: Duration,
+    /// Bytes per second that a body has on average, from the first [`Self::silence`] on.
+    pub rate: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 512,
+            transfers: 64,
+            uploads: 4096,
+            blob: 128 << 30,
+            manifest: 4 << 20,
+            head: Duration::from_secs(30),
+            silence: Duration::from_mins(1),
+            rate: 512,
+        }
+    }
+}
+
+/// What is collected, and when.
+#[derive(Debug, Clone)]
+pub struct Collect {
+    /// How often; `None`: only when asked for.
+    pub every: Option<Duration>,
+    /// How long what nothing needs is kept: a push brings blobs before the manifest that names
+    /// them.
+    pub grace: Duration,
+    /// How long an upload is kept that nothing is added to.
+    pub uploads: Duration,
+    /// Manifests go as well that neither a tag nor another manifest leads to.
+    pub untagged: bool,
+}
+
+impl Default for Collect {
+    fn default() -> Self {
+        Self {
+            every: Some(Duration::from_hours(1)),
+            grace: Duration::from_hours(24),
+            uploads: Duration::from_hours(24),
+            untagged: false,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Blobs: given out, whole or in part, and deleted.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use hyper::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    IF_RANGE, RANGE,
+};
+use hyper::{HeaderMap, Method, Response, StatusCode};
+
+use crate::http::answer::{self, Answer, Body, set};
+use crate::http::range;
+use crate::http::server::{Server, blocking};
+use crate::name::{Digest, Name};
+use crate::store::db::seconds;
+
+/// Bytes that are read at once.
+const CHUNK: u64 = 256 << 10;
+
+/// GET and HEAD.
+pub(crate) async fn get(
+    server: &Arc<Server>,
+    method: &Method,
+    name: Name,
+    digest: Digest,
+    headers: &HeaderMap,
+) -> Answer {
+    let tag = format!("\"{digest}\"");
+    let head = |code, size: u64| {
+        let mut response = answer::status(code);
+        set(&mut response, ETAG, &tag);
+        set(&mut response, answer::DIGEST, &digest.to_string());
+        set(&mut response, CACHE_CONTROL, "max-age=31536000, immutable");
+        set(&mut response, CONTENT_TYPE, "application/octet-stream");
+        set(&mut response, ACCEPT_RANGES, "bytes");
+        set(&mut response, CONTENT_LENGTH, &size.to_string());
+        response
+    };
+    if method == Method::HEAD {
+        let writable = !server.config.read_only;
+        let stale = seconds(server.config.collect.grace) / 4;
+        let digest = digest.clone();
+        let size = blocking(server, move |registry| {
+            // Who asks may be about to leave a push of it out.
+            if writable {
+                registry.claim_blob(&name, &digest, stale)
+            } else {
+                registry.blob(&name, &digest)
+            }
+        })
+        .await?;
+        return Ok(head(StatusCode::OK, size));
+    }
+    let wanted = digest.clone();
+    let (file, size) = blocking(server, move |registry| registry.open_blob(&name, &wanted)).await?;
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let same = |value: &str| value.split(',').any(|part| part.trim() == tag);
+    if text(IF_NONE_MATCH).is_some_and(same) {
+        let mut response = head(StatusCode::NOT_MODIFIED, 0);
+        response.headers_mut().remove(CONTENT_LENGTH);
+        return Ok(response);
+    }
+    let range = match text(RANGE) {
+        Some(range) if text(IF_RANGE).is_none_or(same) => range::wanted(range, size)?,
+        _ => None,
+    };
+    let Some((first, count)) = range else {
+        return Ok(head(StatusCode::OK, size).map(|_| read(file, 0, size)));
+    };
+    let mut response = head(StatusCode::PARTIAL_CONTENT, count);
+    let last = first + count - 1;
+    set(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
+    Ok(response.map(|_| read(file, first, count)))
+}
+
+/// Reads a part of a file as the client takes it: who takes nothing holds no thread.
+fn read(file: File, first: u64, count: u64) -> Body {
+    let file = Arc::new(file);
+    Body::stream(stream::unfold((first, count), move |(offset, left)| {
+        let file = Arc::clone(&file);
+        async move {
+            if left == 0 {
+                return None;
+            }
+            let count = left.min(CHUNK);
+            let work = move || {
+                let mut bytes = vec![0; usize::try_from(count).unwrap_or_default()];
+                file.read_exact_at(&mut bytes, offset).map(|()| Bytes::from(bytes))
+            };
+            let read = tokio::task::spawn_blocking(work).await;
+            let bytes = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+            if let Err(error) = &bytes {
+                tracing::error!(%error, "read a blob");
+            }
+            Some((bytes, (offset + count, left - count)))
+        }
+    }))
+}
+
+/// DELETE.
+pub(crate) async fn delete(server: &Arc<Server>, name: Name, digest: Digest) -> Answer {
+    blocking(server, move |registry| registry.delete_blob(&name, &digest)).await?;
+    let response: Response<Body> = answer::status(StatusCode::ACCEPTED);
+    Ok(response)
+}
