@@ -2,6 +2,7 @@
 
 use silo_docker::Filters;
 use silo_types::Error;
+use silo_types::query::unescape;
 
 /// Decoded names and values, in order.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +17,7 @@ impl Query {
                 return Err(Error::invalid("invalid semicolon separator in query"));
             }
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            pairs.push((decode(name, true)?, decode(value, true)?));
+            pairs.push((unescape(name)?, unescape(value)?));
         }
         Ok(Self(pairs))
     }
@@ -62,35 +63,6 @@ impl Query {
     pub(crate) fn filters(&self) -> Result<Filters, Error> {
         Filters::parse(self.get("filters"))
     }
-}
-
-/// Resolves `%xx`, and `+` where it stands for a blank.
-pub(crate) fn decode(text: &str, plus: bool) -> Result<String, Error> {
-    if !text.contains(['%', '+']) {
-        return Ok(text.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        rest = tail;
-        match first {
-            b'+' if plus => bytes.push(b' '),
-            b'%' => {
-                let digits = rest.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
-                let value = digits
-                    .filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()))
-                    .and_then(|pair| u8::from_str_radix(pair, 16).ok());
-                let Some(value) = value else {
-                    let shown = String::from_utf8_lossy(&rest[..rest.len().min(2)]).into_owned();
-                    return Err(Error::invalid(format!("invalid URL escape \"%{shown}\"")));
-                };
-                bytes.push(value);
-                rest = &rest[2..];
-            }
-            other => bytes.push(other),
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| Error::invalid("invalid UTF-8 in URL"))
 }
 
 #[cfg(test)]

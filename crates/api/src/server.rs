@@ -18,12 +18,13 @@ use silo_buildkit::BuildKit;
 use silo_docker::{API_VERSION, ApiVersion, MIN_API_VERSION};
 use silo_engine::Engine;
 use silo_types::Error;
+use silo_types::query::unescape_path;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use crate::body::Body;
 use crate::conn::{Conn, ConnState, Socket};
-use crate::query::{Query, decode};
+use crate::query::Query;
 use crate::request::Request;
 use crate::respond::{self, Answer};
 use crate::route::route;
@@ -179,7 +180,7 @@ async fn dispatch(
         .strip_prefix('/')
         .unwrap_or(path)
         .split('/')
-        .map(|segment| decode(segment, false))
+        .map(unescape_path)
         .collect::<Result<Vec<_>, _>>()?;
     let mut version = API_VERSION;
     if let Some(text) = segments.first().and_then(|first| version_prefix(first)) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use silo_build::Limits;
 use silo_docker::host_config::Ulimit;
 use silo_oci::platform::Platform;
-use silo_types::Error;
+use silo_types::{Error, csv};
 
 /// Attributes of a frontend.
 #[derive(Debug, Clone, Default)]
@@ -226,7 +226,7 @@ impl Attributes {
 }
 
 /// A context that is not a directory of the client.
-fn remote(place: &str) -> Option<Place> {
+pub(crate) fn remote(place: &str) -> Option<Place> {
     let path = place.split(['#', '?']).next().unwrap_or_default();
     if let Some(rest) = place.strip_prefix("http://buildkit-session/") {
         return Some(Place::Upload(rest.to_owned()));
@@ -264,30 +264,12 @@ fn ulimit(text: &str) -> Result<Ulimit, Error> {
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
-/// The fields of one line of comma-separated values; empty text has none.
+/// The fields of a record of comma-separated values; empty text has none.
 fn fields(line: &str) -> Result<Vec<String>, Error> {
     if line.is_empty() {
         return Ok(Vec::new());
     }
-    let mut fields = vec![String::new()];
-    let mut characters = line.chars().peekable();
-    let mut quoted = false;
-    while let Some(character) = characters.next() {
-        let Some(field) = fields.last_mut() else { break };
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                field.push('"');
-                characters.next();
-            }
-            '"' if quoted || field.is_empty() => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            other => field.push(other),
-        }
-    }
-    if quoted {
-        return Err(Error::invalid("extraneous or missing \" in quoted-field"));
-    }
-    Ok(fields)
+    csv::fields(line).map_err(|error| Error::invalid(error.to_string()))
 }
 
 #[cfg(test)]

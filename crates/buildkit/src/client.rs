@@ -11,9 +11,13 @@ mod solve;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-pub use crate::pb::moby::buildkit::v1::UsageRecord;
 pub use session::{METHODS, share};
-pub use solve::{Failed, Prune, Update, UpdateLog, UpdateStatus, UpdateVertex, prune, solve};
+pub use solve::{Failed, Update, UpdateLog, UpdateStatus, UpdateVertex, solve};
+
+/// Whether a context is fetched by the engine, and no directory of the client's.
+pub fn is_remote(context: &str) -> bool {
+    crate::attributes::remote(context).is_some()
+}
 
 /// What a client lets its build have.
 #[derive(Debug, Default)]

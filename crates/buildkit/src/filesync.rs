@@ -21,7 +21,7 @@ use silo_types::ErrorKind;
 
 pub(crate) use receive::receive_into;
 pub(crate) use receive::{ClientFiles, Meter};
-pub(crate) use select::{Select, root_path};
+pub(crate) use select::Select;
 pub(crate) use send::{Sender, send_bytes, send_tree};
 pub(crate) use slots::Slots;
 

@@ -15,7 +15,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Output, Secret, Share};
-use crate::filesync::{Select, Sender, receive_into, root_path};
+use crate::filesync::{Select, Sender, receive_into};
 use crate::pb::fsutil::types::{Packet, packet::PacketType};
 use crate::pb::moby::buildkit::secrets::v1::secrets_server::Secrets;
 use crate::pb::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
@@ -68,30 +68,15 @@ fn internal(error: impl std::fmt::Display) -> Status {
 }
 
 /// The values of a header, decoded where the caller says that they are encoded.
-fn values(metadata: &MetadataMap, name: &str) -> Vec<String> {
+fn values(metadata: &MetadataMap, name: &str) -> Result<Vec<String>, Status> {
     let encoded = metadata.contains_key(format!("{name}-encoded").as_str());
     let values = metadata.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.map(|value| if encoded { query_unescape(value) } else { value.to_owned() }).collect()
-}
-
-/// As Go's `url.QueryUnescape`; what is not an escape stays.
-fn query_unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|two| std::str::from_utf8(two).ok());
-        match (byte, hex.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(value)) => {
-                out.push(value);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (other, _) => out.push(other),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    let decode = |value: &str| match encoded {
+        true => silo_types::query::unescape(value)
+            .map_err(|error| Status::invalid_argument(format!("{name}: {error}"))),
+        false => Ok(value.to_owned()),
+    };
+    values.map(decode).collect()
 }
 
 /// Messages of a queue.
@@ -108,13 +93,13 @@ impl FileSync for Services {
         request: Request<Streaming<Packet>>,
     ) -> Result<Response<Self::DiffCopyStream>, Status> {
         let metadata = request.metadata();
-        let name = values(metadata, "dir-name").pop().unwrap_or_default();
+        let name = values(metadata, "dir-name")?.pop().unwrap_or_default();
         let (follow, exclude) =
-            (values(metadata, "followpaths"), values(metadata, "exclude-patterns"));
+            (values(metadata, "followpaths")?, values(metadata, "exclude-patterns")?);
         let path = self.share.directories.get(&name);
         let path = path.ok_or_else(|| Status::not_found(format!("no access allowed to {name}")))?;
         let fail = |error: std::io::Error| Status::unknown(format!("{}: {error}", path.display()));
-        let path = root_path(path).map_err(fail)?;
+        let path = fs_err::canonicalize(path).map_err(fail)?;
         let root = silo_sys::path::open_root(&path).map_err(fail)?;
         let mut incoming = request.into_inner();
         let (queue, mut packets) = mpsc::channel::<Packet>(QUEUE);
@@ -164,7 +149,7 @@ impl tonic::server::StreamingService<Packet> for DirectoryOutput {
         Box::pin(async move {
             let fail = |error| Status::unknown(format!("{}: {error}", path.display()));
             fs_err::create_dir_all(&path).map_err(fail)?;
-            let path = root_path(&path).map_err(fail)?;
+            let path = fs_err::canonicalize(&path).map_err(fail)?;
             let root = silo_sys::path::open_root(&path).map_err(fail)?;
             let mut incoming = request.into_inner();
             let (queue, packets) = mpsc::channel(QUEUE);
@@ -301,6 +286,12 @@ impl Secrets for Services {
                 let read = fs_err::File::open(path)
                     .and_then(|file| file.take(MAX_SECRET + 1).read_to_end(&mut data));
                 read.map_err(|error| Status::unknown(error.to_string()))?;
+                if data.len() as u64 > MAX_SECRET {
+                    return Err(Status::invalid_argument(format!(
+                        "{} is too large for a secret: at most {MAX_SECRET} bytes",
+                        path.display()
+                    )));
+                }
                 data
             }
         };

@@ -14,9 +14,7 @@ use crate::http2::Channel;
 use crate::pb::errdefs;
 use crate::pb::google::rpc;
 use crate::pb::moby::buildkit::v1::control_client::ControlClient;
-use crate::pb::moby::buildkit::v1::{
-    Exporter, PruneRequest, SolveRequest, StatusRequest, StatusResponse, UsageRecord,
-};
+use crate::pb::moby::buildkit::v1::{Exporter, SolveRequest, StatusRequest, StatusResponse};
 use crate::session::{MAX_MESSAGE, Session};
 
 /// News of a build.
@@ -182,21 +180,6 @@ impl From<StatusResponse> for Update {
     }
 }
 
-async fn control<S>(stream: S) -> Result<ControlClient<Channel>, Failed>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let broken = |error: hyper::Error| Failed { message: error.to_string(), ..Failed::default() };
-    let (channel, connection) = Channel::connect(stream).await.map_err(broken)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection of a build");
-        }
-    });
-    Ok(ControlClient::with_origin(channel, Session::origin())
-        .max_decoding_message_size(MAX_MESSAGE))
-}
-
 /// Has a build made, and tells `news` of it. Returns what the exporters say. Dropping this ends
 /// the build.
 pub async fn solve<S>(
@@ -207,7 +190,15 @@ pub async fn solve<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut client = control(stream).await?;
+    let broken = |error: hyper::Error| Failed { message: error.to_string(), ..Failed::default() };
+    let (channel, connection) = Channel::connect(stream).await.map_err(broken)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection of a build");
+        }
+    });
+    let mut client = ControlClient::with_origin(channel, Session::origin())
+        .max_decoding_message_size(MAX_MESSAGE);
     let mut follower = client.clone();
     let reference = build.reference.clone();
     let request = SolveRequest {
@@ -244,36 +235,3 @@ where
 
 /// How long news may come behind the end of a build.
 const REST: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// What of the cache is to go.
-#[derive(Debug, Clone, Default)]
-pub struct Prune {
-    /// Also what was used lately.
-    pub all: bool,
-    /// Conditions as `name=value`.
-    pub filters: Vec<String>,
-    /// Bytes to keep.
-    pub keep_storage: i64,
-    /// Nanoseconds for which what is used is kept.
-    pub keep_duration: i64,
-}
-
-/// Removes what the builder keeps, and returns what went.
-pub async fn prune<S>(stream: S, what: Prune) -> Result<Vec<UsageRecord>, Failed>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let request = PruneRequest {
-        filter: what.filters,
-        all: what.all,
-        keep_duration: what.keep_duration,
-        reserved_space: what.keep_storage,
-        ..PruneRequest::default()
-    };
-    let mut records = control(stream).await?.prune(request).await?.into_inner();
-    let mut gone = Vec::new();
-    while let Some(record) = records.message().await? {
-        gone.push(record);
-    }
-    Ok(gone)
-}

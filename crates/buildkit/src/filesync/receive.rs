@@ -224,7 +224,7 @@ fn put(metadata: &mut MetadataMap, name: &str, values: &[String]) -> Result<(), 
     let plain = values.iter().all(|value| value.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     let key: AsciiMetadataKey = name.parse().map_err(|_| bad())?;
     for value in values {
-        let text = if plain { value.clone() } else { query_escape(value) };
+        let text = if plain { value.clone() } else { silo_types::query::escape(value) };
         let value: AsciiMetadataValue = text.parse().map_err(|_| bad())?;
         metadata.append(key.clone(), value);
     }
@@ -233,25 +233,6 @@ fn put(metadata: &mut MetadataMap, name: &str, values: &[String]) -> Result<(), 
         metadata.insert(key, AsciiMetadataValue::from_static("1"));
     }
     Ok(())
-}
-
-/// As Go's `url.QueryEscape`.
-fn query_escape(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            b' ' => escaped.push('+'),
-            other => {
-                // Writing to a string does not fail.
-                let _written = write!(escaped, "%{other:02X}");
-            }
-        }
-    }
-    escaped
 }
 
 /// Tells how many bytes have come.

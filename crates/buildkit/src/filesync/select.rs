@@ -1,7 +1,7 @@
 //! Which files of a directory a sender names.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use silo_dockerfile::ignore::{Error, Parent, Patterns};
 
@@ -120,11 +120,6 @@ fn parts(path: &Path) -> Vec<String> {
         }
     }
     parts
-}
-
-/// The path of a directory of the user's, which may be a link to one.
-pub(crate) fn root_path(path: &Path) -> std::io::Result<PathBuf> {
-    fs_err::canonicalize(path)
 }
 
 #[cfg(test)]

@@ -4,45 +4,19 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use silo_buildkit::client::Share;
+use silo_buildkit::client::{Share, is_remote};
+use silo_dockerfile::MAX_FILE;
+use tempfile::TempDir;
 
 use crate::failure::{Failure, Outcome};
 
 /// Bytes of standard input that are looked at to tell an archive from a Dockerfile.
 const HEAD: usize = 512;
-/// Bytes of a Dockerfile on standard input.
-const MAX_DOCKERFILE: u64 = 16 << 20;
 
-/// A place for a Dockerfile from standard input, or for an empty context; goes at the end.
-#[derive(Debug)]
-pub(super) struct Aside(PathBuf);
-
-impl Aside {
-    fn new() -> Outcome<Self> {
-        let name = silo_types::ExecId::random();
-        let path = std::env::temp_dir().join(format!("silo-build-{}", &name.as_str()[..16]));
-        let made = std::fs::DirBuilder::new();
-        let made = {
-            use std::os::unix::fs::DirBuilderExt as _;
-            let mut made = made;
-            made.mode(0o700).create(&path)
-        };
-        made.map_err(|error| Failure::io(&path.display().to_string(), &error))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        let _left = fs_err::remove_dir_all(&self.0);
-    }
-}
-
-/// Whether a context is fetched by the engine.
-pub(super) fn is_remote(context: &str) -> bool {
-    const PREFIXES: [&str; 7] =
-        ["http://", "https://", "git://", "git@", "ssh://", "github.com/", "git+"];
-    PREFIXES.iter().any(|prefix| context.starts_with(prefix))
+/// A private directory that goes with the value.
+fn aside() -> Outcome<TempDir> {
+    let made = tempfile::Builder::new().prefix("silo-build-").tempdir();
+    made.map_err(|error| Failure::io(&std::env::temp_dir().display().to_string(), &error))
 }
 
 /// Whether bytes begin an archive: tar, or something compressed.
@@ -53,7 +27,8 @@ fn is_archive(head: &[u8]) -> bool {
 
 fn read_stdin(head: Vec<u8>) -> Outcome<Vec<u8>> {
     let mut text = head;
-    let mut rest = std::io::stdin().lock().take(MAX_DOCKERFILE);
+    // One byte more than the engine reads, so that it says what is wrong.
+    let mut rest = std::io::stdin().lock().take(MAX_FILE as u64 + 1);
     rest.read_to_end(&mut text).map_err(|error| Failure::io("stdin", &error))?;
     Ok(text)
 }
@@ -65,8 +40,8 @@ pub(super) fn prepare(
     file: &str,
     share: &mut Share,
     attributes: &mut HashMap<String, String>,
-) -> Outcome<Vec<Aside>> {
-    let mut aside = Vec::new();
+) -> Outcome<Vec<TempDir>> {
+    let mut places = Vec::new();
     let mut put = |name: &str, value: String| {
         attributes.insert(name.to_owned(), value);
     };
@@ -91,7 +66,7 @@ pub(super) fn prepare(
                 put("filename", file.to_owned());
             }
             share.archive = Some((id, head));
-            return Ok(aside);
+            return Ok(places);
         }
         if !file.is_empty() {
             return Err(Failure::new(
@@ -99,9 +74,9 @@ pub(super) fn prepare(
             ));
         }
         dockerfile_text = Some(read_stdin(head)?);
-        let empty = Aside::new()?;
-        share.directories.insert("context".to_owned(), empty.0.clone());
-        aside.push(empty);
+        let empty = aside()?;
+        share.directories.insert("context".to_owned(), empty.path().to_owned());
+        places.push(empty);
     } else if is_remote(context) {
         put("context", context.to_owned());
         if !matches!(file, "" | "-") {
@@ -141,17 +116,17 @@ pub(super) fn prepare(
         dockerfile_text = Some(read_stdin(Vec::new())?);
     }
     if let Some(text) = dockerfile_text {
-        let place = Aside::new()?;
-        let path = place.0.join("Dockerfile");
+        let place = aside()?;
+        let path = place.path().join("Dockerfile");
         fs_err::write(&path, text).map_err(|error| Failure::new(error.to_string()))?;
         put("filename", "Dockerfile".to_owned());
         if is_remote(context) {
             put("dockerfilekey", "dockerfile".to_owned());
         }
-        share.directories.insert("dockerfile".to_owned(), place.0.clone());
-        aside.push(place);
+        share.directories.insert("dockerfile".to_owned(), place.path().to_owned());
+        places.push(place);
     }
-    Ok(aside)
+    Ok(places)
 }
 
 /// What tells a directory from others of the same name, in the engine's memory of transfers.

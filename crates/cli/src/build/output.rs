@@ -49,7 +49,7 @@ fn export(text: &str) -> Outcome<Export> {
     }
     let (mut kind, mut destination) = (String::new(), String::new());
     let mut attributes = HashMap::new();
-    for (name, value) in fields(text) {
+    for (name, value) in fields(text).map_err(bad)? {
         match name.as_str() {
             "type" => kind = value,
             "dest" => destination = value,

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use silo_buildkit::client::{Build, Share};
+use silo_buildkit::client::{Build, Share, is_remote};
 use silo_types::ExecId;
+use tempfile::TempDir;
 
-use super::input::{self, Aside};
+use super::input;
 use super::{output, share};
 use crate::commands::BuildFlags;
 use crate::failure::{Failure, Outcome};
@@ -18,11 +19,18 @@ pub(crate) struct Request {
     /// What identifies this user's builds from here among others.
     pub(crate) shared_key: String,
     /// Directories that are there for the build.
-    _aside: Vec<Aside>,
+    _aside: Vec<TempDir>,
 }
 
 /// Reads the flags.
 pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
+    // As with buildx, --rm and --force-rm mean nothing: no step leaves a container behind.
+    if !matches!(flags.isolation.as_str(), "" | "default" | "process") {
+        return Err(Failure::new(format!(
+            "ERROR: invalid isolation {:?}: the steps of a build have \"process\" isolation",
+            flags.isolation
+        )));
+    }
     let mut shared = Share::default();
     let mut attributes = HashMap::new();
     for argument in &flags.build_arg {
@@ -62,10 +70,9 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         .cache_from
         .iter()
         .map(|text| {
-            let reference = match share::fields(text).iter().find(|(name, _)| name == "ref") {
-                Some((_, reference)) => reference.clone(),
-                None => text.clone(),
-            };
+            let fields = share::fields(text).unwrap_or_default();
+            let reference = fields.into_iter().find(|(name, _)| name == "ref");
+            let reference = reference.map_or_else(|| text.clone(), |(_, reference)| reference);
             serde_json::json!({"Type": "registry", "Attrs": {"ref": reference}})
         })
         .collect();
@@ -104,7 +111,7 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
             let message = format!("ERROR: invalid context value: {named}, expected key=value");
             return Err(Failure::new(message));
         };
-        let is_elsewhere = input::is_remote(place) || place.contains("://");
+        let is_elsewhere = is_remote(place) || place.contains("://");
         let value = if is_elsewhere {
             place.to_owned()
         } else {

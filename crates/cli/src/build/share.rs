@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use silo_buildkit::client::Secret;
 
 use crate::failure::{Failure, Outcome};
+use crate::options::values::csv_fields;
 
-/// The fields of `name=value,name=value`.
-pub(super) fn fields(text: &str) -> Vec<(String, String)> {
-    let field = |field: &str| {
-        let (name, value) = field.split_once('=').unwrap_or((field, ""));
-        (name.to_lowercase(), value.to_owned())
+/// The fields of `name=value,name=value`; why not, for a person.
+pub(super) fn fields(text: &str) -> Result<Vec<(String, String)>, String> {
+    let pair = |field: String| match field.split_once('=') {
+        Some((name, value)) => Ok((name.to_lowercase(), value.to_owned())),
+        // docker wording
+        None => Err(format!("invalid field '{field}' must be a key=value pair")),
     };
-    text.split(',').map(field).collect()
+    csv_fields(text)?.into_iter().map(pair).collect()
 }
 
 /// `id=NAME[,src=PATH|,env=VARIABLE]`
@@ -20,7 +22,7 @@ pub(super) fn secret(text: &str) -> Outcome<(String, Secret)> {
     let bad = |what: String| Failure::new(format!("ERROR: invalid secret {text:?}: {what}"));
     let (mut id, mut kind, mut source, mut variable) =
         (String::new(), String::new(), String::new(), String::new());
-    for (name, value) in fields(text) {
+    for (name, value) in fields(text).map_err(bad)? {
         match name.as_str() {
             "id" => id = value,
             "type" if matches!(value.as_str(), "file" | "env") => kind = value,
@@ -100,7 +102,15 @@ mod tests {
         for text in ["id=x,env=PATH", "id=x,type=env,src=PATH", "id=PATH"] {
             assert_eq!(secret(text).unwrap().1, Secret::Value(value.clone()), "{text}");
         }
-        for text in ["src=/etc/passwd", "id=a,type=key", "id=a,mode=1", "id=a,src=/no/such/file"] {
+        // A path with a comma, as Go's CSV has it.
+        let odd = file.path().with_extension("a,b");
+        fs_err::write(&odd, "x").unwrap();
+        let (_, found) = secret(&format!("id=a,\"src={}\"", odd.display())).unwrap();
+        assert_eq!(found, Secret::File(odd.clone()));
+        fs_err::remove_file(&odd).unwrap();
+        for text in
+            ["src=/etc/passwd", "id=a,type=key", "id=a,mode=1", "id=a,src=/no/such/file", "id=a,x"]
+        {
             assert!(secret(text).is_err(), "{text}");
         }
     }

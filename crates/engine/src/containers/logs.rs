@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use silo_docker::query::LogsQuery;
 use silo_shim::logs::{self, LogError, LogLine, ReadOptions, Stream};
+use silo_types::query::escape;
 use silo_types::{Error, Kind, time};
 use tokio::sync::mpsc;
 
@@ -114,28 +115,13 @@ fn format_line(line: &LogLine, timestamps: bool, details: bool) -> Vec<u8> {
         let attributes: Vec<String> = line
             .attrs
             .iter()
-            .map(|(name, value)| format!("{}={}", query_escape(name), query_escape(value)))
+            .map(|(name, value)| format!("{}={}", escape(name), escape(value)))
             .collect();
         text.extend_from_slice(attributes.join(",").as_bytes());
         text.push(b' ');
     }
     text.extend_from_slice(&line.bytes);
     text
-}
-
-/// Go's `url.QueryEscape`.
-fn query_escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            b' ' => escaped.push('+'),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]
