@@ -106,7 +106,7 @@ pub fn export(root: impl AsFd, output: impl Write) -> Result<(), Error> {
     let directory = silo_sys::path::open_in_root(root, "", flags, Mode::empty())
         .map_err(|error| pack_error(b"/", "open", error))?;
     let mut packer = Packer::new(output, false);
-    packer.children(&directory, b"", 0)?;
+    packer.children(directory, b"")?;
     packer.finish()
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn pack_layer_with<W: Write>(
         .map_err(|error| pack_error(b"/", "open", error))?;
     let mut packer = Packer::new(output, true);
     packer.payload = payload;
-    packer.children(&directory, b"", 0)?;
+    packer.children(directory, b"")?;
     let (entries, bytes) = (packer.entries, packer.bytes);
     let output = packer.writer.finish().map_err(archive)?;
     let output = output
@@ -172,33 +172,43 @@ impl<W: Write> Packer<W> {
 
     /// Writes `name` of `parent` as `path`, and all beneath it.
     fn walk(&mut self, parent: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> Result<(), Error> {
-        self.member(parent, name, path, 0)
+        match self.member(parent, name, path, true)? {
+            Some(directory) => self.children(directory, path),
+            None => Ok(()),
+        }
     }
 
+    /// Writes one entry. Gives back a directory, whose entries come next.
     fn member(
         &mut self,
         parent: BorrowedFd<'_>,
         name: &OsStr,
         path: &[u8],
-        depth: usize,
-    ) -> Result<(), Error> {
+        is_top: bool,
+    ) -> Result<Option<OwnedFd>, Error> {
         let failed = |operation| move |error: Errno| pack_error(path, operation, error.into());
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             // Removed since its name was read.
-            Err(Errno::NOENT) if depth > 0 => return Ok(()),
+            Err(Errno::NOENT) if !is_top => return Ok(None),
             result => result.map_err(failed("open"))?,
         };
         let stat = rustix::fs::fstat(&node).map_err(failed("look at"))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if self.layer && kind == FileType::CharacterDevice && stat.st_rdev == 0 {
-            return self.whiteout(path);
+            return self.whiteout(path).map(|()| None);
         }
         let Some(mut entry) = describe(&stat, path) else {
             // Sockets have no place in a tar.
-            return Ok(());
+            return Ok(None);
         };
-        entry.xattrs = xattrs(&node, parent, name, kind).map_err(failed("read attributes of"))?;
+        entry.xattrs = if kind == FileType::Symlink {
+            // It cannot be reached through its descriptor; its name in the directory can.
+            let route = format!("/proc/self/fd/{}", parent.as_raw_fd());
+            xattrs_at(&Path::new(&route).join(name), true).map_err(failed("read attributes of"))?
+        } else {
+            xattrs(&node).map_err(|error| pack_error(path, "read attributes of", error))?
+        };
         self.entries += 1;
         match kind {
             FileType::Directory => {
@@ -213,42 +223,46 @@ impl<W: Write> Packer<W> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY;
                 let directory = silo_sys::path::reopen(&node, flags)
                     .map_err(|error| pack_error(path, "open", error))?;
-                self.children(&directory, path, depth)
+                return Ok(Some(directory));
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(&node, "", Vec::new());
                 entry.link = target.map_err(failed("read the link"))?.into_bytes();
                 self.bytes += entry.link.len() as u64;
-                self.writer.append_empty(&entry).map_err(archive)
+                self.writer.append_empty(&entry).map_err(archive)?;
             }
-            FileType::RegularFile => self.file(&node, entry, &stat),
-            _ => self.writer.append_empty(&entry).map_err(archive),
+            FileType::RegularFile => self.file(&node, entry, &stat)?,
+            _ => self.writer.append_empty(&entry).map_err(archive)?,
         }
+        Ok(None)
     }
 
-    fn children(&mut self, directory: &OwnedFd, path: &[u8], depth: usize) -> Result<(), Error> {
-        let failed = |error: Errno| pack_error(path, "list", error.into());
-        if depth >= MAX_DEPTH {
-            return Err(pack_error(path, "list", Errno::LOOP.into()));
-        }
-        let mut names: Vec<OsString> = Vec::new();
-        let mut entries = rustix::fs::Dir::read_from(directory).map_err(failed)?;
-        while let Some(entry) = entries.read() {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-        }
-        drop(entries);
-        names.sort();
-        for name in names {
-            let below = match path {
-                b"" => name.as_bytes().to_vec(),
-                _ if path.ends_with(b"/") => [path, name.as_bytes()].concat(),
-                _ => [path, b"/", name.as_bytes()].concat(),
+    /// Writes what is in a directory, and below: without recursion, as strangers say how deep that
+    /// is.
+    fn children(&mut self, directory: OwnedFd, path: &[u8]) -> Result<(), Error> {
+        let list = |directory: &OwnedFd, path: &[u8]| match silo_sys::path::names(directory) {
+            Ok(names) => Ok(names.into_iter()),
+            Err(error) => Err(pack_error(path, "list", error)),
+        };
+        let names = list(&directory, path)?;
+        let mut levels = vec![(directory, path.to_vec(), names)];
+        while let Some((directory, path, names)) = levels.last_mut() {
+            let Some(name) = names.next() else {
+                levels.pop();
+                continue;
             };
-            self.member(directory.as_fd(), &name, &below, depth + 1)?;
+            let below = match &path[..] {
+                b"" => name.as_bytes().to_vec(),
+                path if path.ends_with(b"/") => [path, name.as_bytes()].concat(),
+                path => [path, b"/", name.as_bytes()].concat(),
+            };
+            if let Some(directory) = self.member(directory.as_fd(), &name, &below, false)? {
+                if levels.len() == MAX_DEPTH {
+                    return Err(pack_error(&below, "list", Errno::LOOP.into()));
+                }
+                let names = list(&directory, &below)?;
+                levels.push((directory, below, names));
+            }
         }
         Ok(())
     }
@@ -350,28 +364,26 @@ fn describe(stat: &Stat, path: &[u8]) -> Option<Entry> {
 }
 
 /// Names and values of extended attributes.
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The attributes of a file that belong into an archive, sorted.
-fn xattrs(
-    node: &OwnedFd,
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-    kind: FileType,
-) -> Result<Attributes, Errno> {
-    // A link cannot be reached through its descriptor; its name in the directory can.
-    let route = if kind == FileType::Symlink {
-        Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name)
-    } else {
-        format!("/proc/self/fd/{}", node.as_raw_fd()).into()
-    };
-    let is_link = kind == FileType::Symlink;
+/// The extended attributes of a file that belong into an image, sorted. The file is no link.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn xattrs(file: impl AsFd) -> io::Result<Attributes> {
+    // By its descriptor's name, as one of `O_PATH` has no other way.
+    let route = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    Ok(xattrs_at(Path::new(&route), false)?)
+}
+
+fn xattrs_at(route: &Path, is_link: bool) -> Result<Attributes, Errno> {
     let mut list = vec![0; 1024];
     let length = loop {
         let result = if is_link {
-            rustix::fs::llistxattr(&route, &mut list[..])
+            rustix::fs::llistxattr(route, &mut list[..])
         } else {
-            rustix::fs::listxattr(&route, &mut list[..])
+            rustix::fs::listxattr(route, &mut list[..])
         };
         match result {
             Err(Errno::RANGE) if list.len() < MAX_XATTR => list.resize(list.len() * 4, 0),
@@ -390,9 +402,9 @@ fn xattrs(
         }
         let mut value = vec![0; MAX_XATTR];
         let result = if is_link {
-            rustix::fs::lgetxattr(&route, name, &mut value[..])
+            rustix::fs::lgetxattr(route, name, &mut value[..])
         } else {
-            rustix::fs::getxattr(&route, name, &mut value[..])
+            rustix::fs::getxattr(route, name, &mut value[..])
         };
         match result {
             Ok(length) => {
@@ -462,17 +474,21 @@ pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
 }
 
 /// Bytes of the files in a tree, each file once.
-pub(crate) fn usage(root: &OwnedFd) -> io::Result<u64> {
+pub fn usage(root: impl AsFd) -> io::Result<u64> {
     let mut seen = std::collections::HashSet::new();
     let mut total = 0_u64;
     let mut pending: Vec<OsString> = vec![OsString::new()];
     while let Some(path) = pending.pop() {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let directory =
-            match silo_sys::path::open_in_root_no_links(root, &path, flags, Mode::empty()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                result => result?,
-            };
+        let directory = match silo_sys::path::open_in_root_no_links(
+            root.as_fd(),
+            &path,
+            flags,
+            Mode::empty(),
+        ) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            result => result?,
+        };
         let mut entries = rustix::fs::Dir::read_from(&directory)?;
         while let Some(entry) = entries.read() {
             let entry = entry?;

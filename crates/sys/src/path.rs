@@ -69,6 +69,21 @@ pub fn reopen(fd: impl AsFd, flags: OFlags) -> io::Result<OwnedFd> {
     rustix::fs::open(name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(io::Error::from)
 }
 
+/// The names in a directory that is open to be read, sorted by their bytes.
+pub fn names(directory: impl AsFd) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    let mut entries = rustix::fs::Dir::read_from(directory)?;
+    while let Some(entry) = entries.read() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// A path made relative, without `.` and with `..` applied to the text (as Docker does
 /// before it looks at a file system); never leaves the root. Empty for the root itself.
 pub fn clean(path: impl AsRef<Path>) -> PathBuf {

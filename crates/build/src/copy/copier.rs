@@ -11,8 +11,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
@@ -25,10 +24,8 @@ use super::chmod::Chmod;
 use super::resolve::{self, Names, is_directory};
 use super::select::{Filter, Found};
 
-/// The deepest tree that is copied.
-const MAX_DEPTH: usize = 1000;
-/// The largest extended attribute.
-const MAX_XATTR: usize = 64 << 10;
+/// The deepest tree that is copied or read.
+pub(super) const MAX_DEPTH: usize = 1000;
 
 /// How files are copied.
 #[derive(Debug, Clone)]
@@ -58,8 +55,25 @@ struct Level {
     name: OsString,
     /// It, once it is certain that something goes into it.
     target: Option<OwnedFd>,
-    /// It was not there before.
-    made: bool,
+    /// Its path relative to the source.
+    path: String,
+    /// That at the destination.
+    shown: PathBuf,
+    /// What is in it and was not copied yet.
+    names: std::vec::IntoIter<OsString>,
+}
+
+impl Level {
+    /// Looks what is in it.
+    fn list(&mut self) -> Result<(), CopyError> {
+        let names = silo_sys::path::names(&self.source);
+        self.names = names.map_err(CopyError::io("list", &self.shown))?.into_iter();
+        Ok(())
+    }
+}
+
+fn none() -> std::vec::IntoIter<OsString> {
+    Vec::new().into_iter()
 }
 
 impl<'a> Copier<'a> {
@@ -77,17 +91,7 @@ impl<'a> Copier<'a> {
         filter: &Filter,
         destination: &str,
     ) -> Result<(), CopyError> {
-        let is_folder = destination.ends_with('/') || destination.ends_with("/.");
-        let clean = silo_sys::path::clean(destination);
-        if is_folder {
-            self.make_directories(&clean)?;
-        } else if let Some(parent) = clean.parent() {
-            self.make_directories(parent)?;
-        }
-        let failed = || CopyError::io("resolve", &clean);
-        let mut target =
-            resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
-        let there = resolve::stat(self.root, &target).map_err(failed())?;
+        let (mut target, there) = self.target(destination)?;
         let (from_directory, into) =
             (is_directory(&found.stat), there.as_ref().is_some_and(is_directory));
         if !from_directory && into {
@@ -107,15 +111,18 @@ impl<'a> Copier<'a> {
             }
             let source = resolve::directory(from, &found.path)
                 .map_err(CopyError::io("open", &found.path))?;
-            let top = Level {
+            let mut top = Level {
                 source,
                 stat: found.stat,
                 name: OsString::new(),
                 target: Some(opened(&target)?),
-                made: false,
+                path: String::new(),
+                shown: target.clone(),
+                names: none(),
             };
+            top.list()?;
             let mut levels = vec![top];
-            self.children(&mut levels, "", filter, &target)?;
+            self.children(&mut levels, filter)?;
             let directory = levels.pop().and_then(|level| level.target);
             if let Some(directory) = directory {
                 times(directory.as_fd(), OsStr::new(""), &found.stat, AtFlags::EMPTY_PATH)
@@ -139,16 +146,7 @@ impl<'a> Copier<'a> {
         destination: &str,
         time: i64,
     ) -> Result<(), CopyError> {
-        let clean = silo_sys::path::clean(destination);
-        if destination.ends_with('/') {
-            self.make_directories(&clean)?;
-        } else if let Some(parent) = clean.parent() {
-            self.make_directories(parent)?;
-        }
-        let failed = || CopyError::io("resolve", &clean);
-        let mut target =
-            resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
-        let there = resolve::stat(self.root, &target).map_err(failed())?;
+        let (mut target, there) = self.target(destination)?;
         if there.as_ref().is_some_and(is_directory) {
             target.push(name);
         }
@@ -171,6 +169,21 @@ impl<'a> Copier<'a> {
             Ok(rustix::fs::futimens(&file, &times)?)
         };
         write().map_err(CopyError::io("write", &target))
+    }
+
+    /// Where a destination leads, with the directories on the way, and what is there. With a last
+    /// slash it is a directory itself.
+    fn target(&self, destination: &str) -> Result<(PathBuf, Option<Stat>), CopyError> {
+        let clean = silo_sys::path::clean(destination);
+        if destination.ends_with('/') || destination.ends_with("/.") {
+            self.make_directories(&clean)?;
+        } else if let Some(parent) = clean.parent() {
+            self.make_directories(parent)?;
+        }
+        let failed = || CopyError::io("resolve", &clean);
+        let target = resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
+        let there = resolve::stat(self.root, &target).map_err(failed())?;
+        Ok((target, there))
     }
 
     fn mode(&self, mode: u32, is_directory: bool) -> u32 {
@@ -216,74 +229,65 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// Copies what is in the last of `levels`; `path` is its path relative to the source, `shown`
-    /// that at the destination.
-    fn children(
-        &mut self,
-        levels: &mut Vec<Level>,
-        path: &str,
-        filter: &Filter,
-        shown: &Path,
-    ) -> Result<(), CopyError> {
-        if levels.len() > MAX_DEPTH {
-            return Err(CopyError::io("list", shown)(io::Error::from(Errno::LOOP)));
-        }
-        let Some(level) = levels.last() else { return Ok(()) };
-        let mut names = Vec::new();
-        let failed = || CopyError::io::<Errno>("list", shown);
-        let mut entries = rustix::fs::Dir::read_from(&level.source).map_err(failed())?;
-        while let Some(entry) = entries.read() {
-            let entry = entry.map_err(failed())?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                names.push(name.to_owned());
-            }
-        }
-        drop(entries);
-        for name in names {
-            let Some(level) = levels.last() else { return Ok(()) };
+    /// Copies what is in the only one of `levels`, and below: without recursion, as strangers say
+    /// how deep that is.
+    fn children(&mut self, levels: &mut Vec<Level>, filter: &Filter) -> Result<(), CopyError> {
+        while let Some(level) = levels.last_mut() {
+            let Some(name) = level.names.next() else {
+                if levels.len() == 1 {
+                    break;
+                }
+                // Last of all, as what was put in changed its time.
+                if let Some(Level { target: Some(target), stat, shown, .. }) = levels.pop() {
+                    times(target.as_fd(), OsStr::new(""), &stat, AtFlags::EMPTY_PATH)
+                        .map_err(CopyError::io("set the time of", &shown))?;
+                }
+                continue;
+            };
             let text = name.to_string_lossy();
-            let below = if path.is_empty() { text.into_owned() } else { format!("{path}/{text}") };
-            let verdict = filter.verdict(&below);
+            let path = match level.path.as_str() {
+                "" => text.into_owned(),
+                above => format!("{above}/{text}"),
+            };
+            let verdict = filter.verdict(&path);
             if !verdict.included && !verdict.descend {
                 continue;
             }
-            let there = shown.join(&name);
+            let shown = level.shown.join(&name);
             let stat = rustix::fs::statat(&level.source, &name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(CopyError::io("look at", &there))?;
+                .map_err(CopyError::io("look at", &shown))?;
             if !is_directory(&stat) {
                 if verdict.included {
-                    self.ensure(levels, shown)?;
+                    self.ensure(levels)?;
                     let Some(Level { source, target: Some(target), .. }) = levels.last() else {
                         continue;
                     };
                     let spelled = self.spelled(target, &name)?;
                     let (source, target) = (source.as_fd(), target.as_fd());
-                    self.node(source, &name, target, &spelled, &there, &stat)?;
+                    self.node(source, &name, target, &spelled, &shown, &stat)?;
                 }
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let source = rustix::fs::openat(&level.source, &name, flags, Mode::empty())
-                .map_err(CopyError::io("open", &there))?;
-            levels.push(Level { source, stat, name, target: None, made: false });
-            if verdict.included {
-                self.ensure(levels, &there)?;
+                .map_err(CopyError::io("open", &shown))?;
+            if levels.len() == MAX_DEPTH {
+                return Err(CopyError::io("list", &shown)(io::Error::from(Errno::LOOP)));
             }
+            let mut level = Level { source, stat, name, target: None, path, shown, names: none() };
             if verdict.descend {
-                self.children(levels, &below, filter, &there)?;
+                level.list()?;
             }
-            // Last of all, as what was put in changed its time.
-            if let Some(Level { target: Some(target), stat, .. }) = levels.pop() {
-                times(target.as_fd(), OsStr::new(""), &stat, AtFlags::EMPTY_PATH)
-                    .map_err(CopyError::io("set the time of", &there))?;
+            levels.push(level);
+            if verdict.included {
+                self.ensure(levels)?;
             }
         }
         Ok(())
     }
 
     /// Makes the directories of all levels be there.
-    fn ensure(&mut self, levels: &mut [Level], shown: &Path) -> Result<(), CopyError> {
+    fn ensure(&mut self, levels: &mut [Level]) -> Result<(), CopyError> {
         for at in 1..levels.len() {
             if levels[at].target.is_some() {
                 continue;
@@ -294,10 +298,10 @@ impl<'a> Copier<'a> {
             else {
                 continue;
             };
+            let shown = level.shown.as_path();
             let name = self.spelled(parent, &level.name)?;
             match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
-                Ok(()) => level.made = true,
-                Err(Errno::EXIST) => {}
+                Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(CopyError::io("make directory", shown)(error)),
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -314,7 +318,7 @@ impl<'a> Copier<'a> {
                 self.chown(target.as_fd(), &level.stat)?;
                 let mode = Mode::from_raw_mode(self.mode(level.stat.st_mode, true));
                 rustix::fs::fchmod(&target, mode)?;
-                Ok(copy_xattrs(level.source.as_fd(), target.as_fd())?)
+                copy_xattrs(level.source.as_fd(), target.as_fd())
             };
             finish().map_err(CopyError::io("set the mode of", shown))?;
             level.target = Some(target);
@@ -398,15 +402,10 @@ impl<'a> Copier<'a> {
         let from = rustix::fs::openat(holder, source, flags, Mode::empty())
             .map_err(CopyError::io("open", shown))?;
         let to = create(directory, name, shown)?;
-        let mut finish = || -> io::Result<()> {
-            copy_content(&from, &to, stat, &mut self.buffer)?;
-            let (uid, gid) = self.options.owner.unwrap_or((stat.st_uid, stat.st_gid));
-            rustix::fs::fchown(&to, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            let mode = match &self.options.chmod {
-                Some(chmod) => chmod.apply(stat.st_mode & 0o7777, false),
-                None => stat.st_mode & 0o7777,
-            };
-            rustix::fs::fchmod(&to, Mode::from_raw_mode(mode))?;
+        copy_content(&from, &to, stat, &mut self.buffer).map_err(CopyError::io("copy", shown))?;
+        let finish = || -> io::Result<()> {
+            self.chown(to.as_fd(), stat)?;
+            rustix::fs::fchmod(&to, Mode::from_raw_mode(self.mode(stat.st_mode, false)))?;
             copy_xattrs(from.as_fd(), to.as_fd())?;
             Ok(rustix::fs::futimens(&to, &stamps(stat))?)
         };
@@ -502,48 +501,14 @@ fn copy_content(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Vec<u8>)
 }
 
 /// Copies the attributes that belong into an image.
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    for (name, value) in xattrs(from)? {
+fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    for (name, value) in silo_store::tree::xattrs(from)? {
         match rustix::fs::fsetxattr(to, &name[..], &value, XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
-}
-
-/// Names and values of extended attributes.
-pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
-
-/// The attributes of a file that belong into an image, sorted.
-pub(crate) fn xattrs(file: BorrowedFd<'_>) -> Result<Attributes, Errno> {
-    // By its descriptor's name, as one of `O_PATH` has no other way.
-    let route = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut list = [0_u8; 4096];
-    let length = match rustix::fs::listxattr(&*route, &mut list[..]) {
-        Ok(length) => length,
-        Err(Errno::OPNOTSUPP | Errno::RANGE) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut found = Vec::new();
-    for name in list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let wanted = name == b"security.capability"
-            || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."));
-        if !wanted {
-            continue;
-        }
-        let mut value = vec![0; MAX_XATTR];
-        match rustix::fs::getxattr(&*route, name, &mut value[..]) {
-            Ok(length) => {
-                value.truncate(length);
-                found.push((name.to_vec(), value));
-            }
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -621,6 +586,26 @@ mod tests {
             trees.copy(source, destination, |_| {}).unwrap();
             assert_eq!(trees.read(expected), "copied", "{source} {destination}");
             assert_eq!(trees.read("there/kept"), "kept");
+        }
+    }
+
+    #[test]
+    fn trees_of_strangers_have_a_bottom() {
+        use crate::copy::digest::Hasher;
+        for (depth, is_fine) in [(MAX_DEPTH - 2, true), (MAX_DEPTH + 1, false)] {
+            let trees = Trees::new();
+            let mut at = silo_sys::path::open_root(trees.at("from")).unwrap();
+            for _ in 0..depth {
+                rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+                at = rustix::fs::openat(&at, "d", OFlags::PATH, Mode::empty()).unwrap();
+            }
+            assert_eq!(trees.copy("d", "/d", |_| {}).is_ok(), is_fine, "{depth}");
+            let from = silo_sys::path::open_root(trees.at("from")).unwrap();
+            let found = select(from.as_fd(), "d", Names::Exact).unwrap();
+            let digests = crate::context::Digests::default();
+            let mut hasher = Hasher::new(&digests);
+            let added = hasher.add(from.as_fd(), &found[0], &Filter::default());
+            assert_eq!(added.is_ok(), is_fine, "{depth}");
         }
     }
 

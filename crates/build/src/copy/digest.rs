@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::CopyError;
-use super::copier::xattrs;
+use super::copier::MAX_DEPTH;
 use super::resolve::{self, is_directory};
 use super::select::{Filter, Found};
 use crate::context::{Digests, Version};
@@ -50,7 +50,7 @@ impl<'a> Hasher<'a> {
         if is_directory(&found.stat) {
             let directory = resolve::directory(root, &found.path).map_err(failed())?;
             self.field(b"directory");
-            return self.children(&directory, "", filter).map_err(failed());
+            return self.children(directory, filter).map_err(failed());
         }
         self.field(found.name.as_bytes());
         let parent = found.path.parent().unwrap_or(std::path::Path::new(""));
@@ -59,33 +59,35 @@ impl<'a> Hasher<'a> {
         self.node(parent.as_fd(), name, &found.stat).map_err(failed())
     }
 
-    fn children(&mut self, directory: &OwnedFd, path: &str, filter: &Filter) -> io::Result<()> {
-        let mut names = Vec::new();
-        let mut entries = rustix::fs::Dir::read_from(directory)?;
-        while let Some(entry) = entries.read() {
-            let entry = entry?;
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name != "." && name != ".." {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort();
-        for name in names {
+    /// Adds what is in a directory, and below: without recursion, as strangers say how deep that
+    /// is.
+    fn children(&mut self, directory: OwnedFd, filter: &Filter) -> io::Result<()> {
+        let names = silo_sys::path::names(&directory)?.into_iter();
+        let mut levels = vec![(directory, String::new(), names)];
+        while let Some((directory, path, names)) = levels.last_mut() {
+            let Some(name) = names.next() else {
+                levels.pop();
+                continue;
+            };
             let text = name.to_string_lossy();
             let below = if path.is_empty() { text.into_owned() } else { format!("{path}/{text}") };
             let verdict = filter.verdict(&below);
             if !verdict.included && !verdict.descend {
                 continue;
             }
-            let stat = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let stat = rustix::fs::statat(&*directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
             if verdict.included {
                 self.field(below.as_bytes());
                 self.node(directory.as_fd(), &name, &stat)?;
             }
             if is_directory(&stat) && verdict.descend {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let opened = rustix::fs::openat(directory, &name, flags, Mode::empty())?;
-                self.children(&opened, &below, filter)?;
+                let opened = rustix::fs::openat(&*directory, &name, flags, Mode::empty())?;
+                if levels.len() == MAX_DEPTH {
+                    return Err(Errno::LOOP.into());
+                }
+                let names = silo_sys::path::names(&opened)?.into_iter();
+                levels.push((opened, below, names));
             }
         }
         Ok(())
@@ -123,7 +125,7 @@ impl<'a> Hasher<'a> {
         if matches!(kind, FileType::RegularFile | FileType::Directory) {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-            for (name, value) in xattrs(node.as_fd())? {
+            for (name, value) in silo_store::tree::xattrs(&node)? {
                 self.field(&name);
                 self.field(&value);
             }

@@ -1,9 +1,8 @@
 //! Results that go to the client: one file's bytes, or a tree.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -31,6 +30,8 @@ const QUEUE: usize = 16;
 const PIECE: usize = 32 * 1024;
 /// Bytes of a piece of an archive.
 const CHUNK: usize = 256 * 1024;
+/// The deepest tree that is sent.
+const MAX_DEPTH: usize = 1000;
 
 fn said(status: tonic::Status) -> SyncError {
     SyncError::Client(status.message().to_owned())
@@ -158,6 +159,18 @@ pub(crate) async fn send_tree(
     read
 }
 
+/// A directory on the way down.
+struct Level {
+    path: PathBuf,
+    fd: OwnedFd,
+    /// What is in it and was not named yet.
+    names: std::vec::IntoIter<OsString>,
+    /// What patterns have come to.
+    state: State,
+    /// How many directories were passed before it, if it was passed itself.
+    passed: Option<usize>,
+}
+
 /// Reads a tree.
 pub(crate) struct Sender {
     root: OwnedFd,
@@ -186,7 +199,7 @@ impl Sender {
         mut requests: mpsc::UnboundedReceiver<(PacketType, u32)>,
     ) -> Result<(), SyncError> {
         let mut files = Vec::new();
-        self.walk(Path::new(""), &State::default(), &mut files)?;
+        self.walk(&mut files)?;
         self.put(Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
         while let Some((kind, number)) = requests.blocking_recv() {
             if kind == PacketType::PacketFin {
@@ -206,36 +219,42 @@ impl Sender {
         self.queue.blocking_send(packet).map_err(|_| SyncError::Client("the client is gone".into()))
     }
 
-    /// Names what is in a directory, in order, and remembers the files that have content.
-    fn walk(
-        &mut self,
-        path: &Path,
-        above: &State,
-        files: &mut Vec<Option<PathBuf>>,
-    ) -> Result<(), SyncError> {
-        let fail = |error: rustix::io::Errno| SyncError::file("list", path, error.into());
+    fn level(
+        &self,
+        path: PathBuf,
+        state: State,
+        passed: Option<usize>,
+    ) -> Result<Level, SyncError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
-            .map_err(|error| SyncError::file("open", path, error))?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&fd).map_err(fail)? {
-            let name = entry.map_err(fail)?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        for name in names {
-            let at = OsStr::from_bytes(&name);
-            let path = path.join(at);
-            let here = rustix::fs::statat(&fd, at, AtFlags::SYMLINK_NOFOLLOW)
+        let fd = silo_sys::path::open_in_root_no_links(&self.root, &path, flags, Mode::empty())
+            .map_err(|error| SyncError::file("open", &path, error))?;
+        let names = silo_sys::path::names(&fd);
+        let names = names.map_err(|error| SyncError::file("list", &path, error))?.into_iter();
+        Ok(Level { path, fd, names, state, passed })
+    }
+
+    /// Names all files, in order, and remembers those that have content. Without recursion, as
+    /// strangers say how deep the tree is.
+    fn walk(&mut self, files: &mut Vec<Option<PathBuf>>) -> Result<(), SyncError> {
+        let mut levels = vec![self.level(PathBuf::new(), State::default(), None)?];
+        while let Some(Level { path: above, fd, names, state: so_far, passed }) = levels.last_mut()
+        {
+            let Some(at) = names.next() else {
+                if let Some(depth) = *passed {
+                    self.passed.truncate(depth);
+                }
+                levels.pop();
+                continue;
+            };
+            let path = above.join(&at);
+            let here = rustix::fs::statat(&*fd, &at, AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(|error| SyncError::file("look at", &path, error.into()))?;
             let kind = FileType::from_raw_mode(here.st_mode);
             if matches!(kind, FileType::Socket) {
                 continue;
             }
             let is_directory = kind == FileType::Directory;
-            let (choice, state) = self.select.choose(&path.to_string_lossy(), is_directory, above);
+            let (choice, state) = self.select.choose(&path.to_string_lossy(), is_directory, so_far);
             if choice == Choice::Skip {
                 continue;
             }
@@ -256,7 +275,7 @@ impl Sender {
             match kind {
                 FileType::RegularFile => stat.size = here.st_size,
                 FileType::Symlink => {
-                    let target = rustix::fs::readlinkat(&fd, at, Vec::new())
+                    let target = rustix::fs::readlinkat(&*fd, &at, Vec::new())
                         .map_err(|error| SyncError::file("read", &path, error.into()))?;
                     stat.linkname = target.to_string_lossy().into_owned();
                 }
@@ -269,8 +288,7 @@ impl Sender {
             if choice == Choice::Pass {
                 let depth = self.passed.len();
                 self.passed.push(stat);
-                self.walk(&path, &state, files)?;
-                self.passed.truncate(depth);
+                self.descend(&mut levels, path, state, Some(depth))?;
                 continue;
             }
             for directory in std::mem::take(&mut self.passed) {
@@ -280,9 +298,23 @@ impl Sender {
             files.push((kind == FileType::RegularFile).then(|| path.clone()));
             self.name(stat)?;
             if is_directory {
-                self.walk(&path, &state, files)?;
+                self.descend(&mut levels, path, state, None)?;
             }
         }
+        Ok(())
+    }
+
+    fn descend(
+        &self,
+        levels: &mut Vec<Level>,
+        path: PathBuf,
+        state: State,
+        passed: Option<usize>,
+    ) -> Result<(), SyncError> {
+        if levels.len() == MAX_DEPTH {
+            return Err(SyncError::file("list", &path, rustix::io::Errno::LOOP.into()));
+        }
+        levels.push(self.level(path, state, passed)?);
         Ok(())
     }
 
