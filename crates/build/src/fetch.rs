@@ -7,12 +7,16 @@
 
 use std::io::{BufReader, Read, Write as _};
 use std::path::Path;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
 use sha2::{Digest as _, Sha256};
 use silo_archive::{Reader, compress};
 use silo_types::{Error, ErrorKind};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
 
 use crate::Boxed;
 use crate::builder::Builder;
@@ -22,6 +26,8 @@ use crate::outcome::BuildError;
 use crate::progress::Stream;
 use crate::scratch::Scratch;
 
+/// Bytes of what a program writes that are kept of each of its outputs.
+const MAX_OUTPUT: u64 = 256 << 10;
 /// The name of a file whose URL has none.
 const UNNAMED: &str = "__unnamed__";
 
@@ -269,6 +275,39 @@ pub(crate) fn unpack(scratch: Scratch, input: impl Read + Send) -> Result<Tree, 
     Tree::open(&path, Arc::<Digests>::default(), Some(Box::new(scratch)))
 }
 
+/// Runs a program that speaks to strangers: of what it writes only the beginning is kept, and it
+/// ends with all that it has started when the future is dropped.
+async fn run_bounded(mut command: Command) -> std::io::Result<Output> {
+    /// Kills a group of processes whose first was not waited for.
+    struct Group(Option<Pid>);
+    impl Drop for Group {
+        fn drop(&mut self) {
+            if let Some(group) = self.0 {
+                // It may have ended.
+                let _gone = rustix::process::kill_process_group(group, Signal::KILL);
+            }
+        }
+    }
+    async fn beginning(pipe: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
+        let mut kept = Vec::new();
+        let mut pipe = pipe.take(MAX_OUTPUT);
+        pipe.read_to_end(&mut kept).await?;
+        tokio::io::copy(&mut pipe.into_inner(), &mut tokio::io::sink()).await?;
+        Ok(kept)
+    }
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(std::io::Error::other("no output"));
+    };
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let mut group = Group(id.and_then(Pid::from_raw));
+    let (stdout, stderr) = tokio::try_join!(beginning(stdout), beginning(stderr))?;
+    let status = child.wait().await?;
+    group.0 = None;
+    Ok(Output { status, stdout, stderr })
+}
+
 /// Fetches one commit of a repository.
 async fn git(
     scratch: Scratch,
@@ -280,7 +319,7 @@ async fn git(
     let checkout = scratch.directory("files")?;
     let home = scratch.directory("home")?;
     let run = async |arguments: &[&str]| -> Result<String, BuildError> {
-        let mut command = tokio::process::Command::new("git");
+        let mut command = Command::new("git");
         command
             .args(["-c", "protocol.allow=never"])
             .args(
@@ -298,10 +337,9 @@ async fn git(
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
         let failed = |text: String| BuildError::new(ErrorKind::Internal, text);
-        let output = command.output().await;
+        let output = run_bounded(command).await;
         let output = output.map_err(|error| failed(format!("cannot run git: {error}")))?;
         if let Some(work) = work {
             work.log(Stream::Stderr, output.stderr.clone().into());
@@ -383,6 +421,26 @@ mod tests {
         ] {
             assert!(GitRef::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn programs_are_held_to_bounds() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "yes | head -c 1000000; echo said >&2; exit 3"]);
+        let output = run_bounded(command).await.unwrap();
+        assert_eq!(output.stdout.len() as u64, MAX_OUTPUT);
+        assert_eq!((&*output.stderr, output.status.code()), (&b"said\n"[..], Some(3)));
+        // What it has started ends with it, so that nobody holds the pipe any more.
+        let (mut ended, held) = std::io::pipe().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 3>&0; sleep 1000 & echo >&3; wait"]).stdin(held);
+        let running = tokio::spawn(run_bounded(command));
+        let begun = tokio::task::spawn_blocking(move || (ended.read(&mut [0]).unwrap(), ended));
+        let (count, mut ended) = begun.await.unwrap();
+        assert_eq!(count, 1);
+        running.abort();
+        let rest = tokio::task::spawn_blocking(move || ended.read(&mut [0]).unwrap());
+        assert_eq!(rest.await.unwrap(), 0);
     }
 
     #[test]

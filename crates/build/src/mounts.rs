@@ -17,6 +17,7 @@ use silo_engine::builds::{StepContainer, StepMount, StepSource};
 use silo_sys::mount::Setting;
 use silo_types::{Error, ErrorKind};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinSet;
 
 use crate::cache::KeyBuilder;
 use crate::copy::copier::{Copier, Options};
@@ -30,6 +31,9 @@ use crate::scratch::Scratch;
 use crate::secret::SshAgents;
 use crate::stage::Turn;
 use crate::state::State;
+
+/// Connections of one step to an agent at the same time; more have to wait.
+const MAX_CONNECTIONS: usize = 64;
 
 /// The mounts of a step.
 #[derive(Debug, Default)]
@@ -446,9 +450,15 @@ impl Agent {
         rustix::fs::chownat(rustix::fs::CWD, &path, Some(uid), Some(gid), flags)?;
         rustix::fs::chmod(&path, Mode::from_raw_mode(mode & 0o777))?;
         let task = tokio::spawn(async move {
+            // They end with the step.
+            let mut connections = JoinSet::new();
             while let Ok((mut ours, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
+                if connections.len() == MAX_CONNECTIONS {
+                    connections.join_next().await;
+                }
                 let (agents, id) = (Arc::clone(&agents), id.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     match agents.connect(&id).await {
                         // Either side may go at any time.
                         Ok(mut theirs) => {

@@ -28,8 +28,11 @@ fn time(nanoseconds: i64) -> Timestamp {
 
 impl Builder {
     /// What the cache holds, what was not used for longest first.
-    pub fn disk_usage(&self) -> Result<Vec<CacheRecord>, Error> {
-        Ok(self.held()?.into_iter().map(|(record, _)| record).collect())
+    pub async fn disk_usage(self: &Arc<Self>) -> Result<Vec<CacheRecord>, Error> {
+        let builder = Arc::clone(self);
+        let held = tokio::task::spawn_blocking(move || builder.held());
+        let held = held.await.map_err(|error| Error::internal(error.to_string()))??;
+        Ok(held.into_iter().map(|(record, _)| record).collect())
     }
 
     fn held(&self) -> Result<Vec<(CacheRecord, Held)>, Error> {
@@ -92,7 +95,9 @@ impl Builder {
             parents: Vec::new(),
             in_use,
             shared: false,
-            size: usage(&path.join("files")),
+            size: silo_sys::path::open_root(path.join("files"))
+                .and_then(silo_store::tree::usage)
+                .unwrap_or(0),
             created: created.and_then(|t| Timestamp::try_from(t).ok()).or(used).unwrap_or_default(),
             last_used: used,
             usage_count: 1,
@@ -100,8 +105,20 @@ impl Builder {
     }
 
     /// Removes from the cache what nobody uses.
-    pub async fn prune(&self, options: PruneOptions) -> Result<Pruned, Error> {
-        let wanted = Wanted::new(&options)?;
+    pub async fn prune(self: &Arc<Self>, options: PruneOptions) -> Result<Pruned, Error> {
+        let builder = Arc::clone(self);
+        let removed = tokio::task::spawn_blocking(move || builder.remove(&options));
+        let removed = removed.await.map_err(|error| Error::internal(error.to_string()))?;
+        let (mut pruned, steps) = removed?;
+        if steps {
+            pruned.bytes += self.engine.collect_garbage().await?;
+        }
+        Ok(pruned)
+    }
+
+    /// Removes cache mounts and forgets steps; whether any of these.
+    fn remove(&self, options: &PruneOptions) -> Result<(Pruned, bool), Error> {
+        let wanted = Wanted::new(options)?;
         let mut pruned = Pruned::default();
         let held = self.held()?;
         let mut total: u64 = held.iter().map(|(record, _)| record.size).sum();
@@ -126,10 +143,7 @@ impl Builder {
             pruned.records.push(record);
         }
         self.cache.forget(&keys)?;
-        if !keys.is_empty() {
-            pruned.bytes += self.engine.collect_garbage().await?;
-        }
-        Ok(pruned)
+        Ok((pruned, !keys.is_empty()))
     }
 }
 
@@ -182,17 +196,4 @@ impl Wanted {
                 _ => true,
             })
     }
-}
-
-/// Bytes of the files in a directory.
-fn usage(path: &Path) -> u64 {
-    let Ok(entries) = fs_err::read_dir(path) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => usage(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }

@@ -40,14 +40,11 @@ impl Control for Service {
         &self,
         _request: Request<DiskUsageRequest>,
     ) -> Result<Response<DiskUsageResponse>, Status> {
-        let solver = Arc::clone(&self.solver);
-        let records = tokio::task::spawn_blocking(move || {
-            let mut records = solver.builder.disk_usage()?;
-            records.extend(solver.slots.records());
-            Ok::<_, silo_types::Error>(records)
-        });
-        let records = records.await.map_err(|error| Status::internal(error.to_string()))?;
-        let records = records.map_err(|error| status::error(&error))?;
+        let records = self.solver.builder.disk_usage().await;
+        let mut records = records.map_err(|error| status::error(&error))?;
+        let slots = Arc::clone(&self.solver.slots);
+        let contexts = tokio::task::spawn_blocking(move || slots.records());
+        records.extend(contexts.await.map_err(|error| Status::internal(error.to_string()))?);
         let record = records.into_iter().map(usage).collect();
         Ok(Response::new(DiskUsageResponse { record }))
     }

@@ -200,8 +200,8 @@ pub(crate) fn cancel(request: &Request) -> Answer {
 }
 
 /// What the cache holds, for `GET /system/df`.
-pub(crate) fn usage(request: &Request) -> Result<Usage<serde_json::Value>, Error> {
-    let records = request.builder.disk_usage()?;
+pub(crate) async fn usage(request: &Request) -> Result<Usage<serde_json::Value>, Error> {
+    let records = request.builder.disk_usage().await?;
     let bytes = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let idle = records.iter().filter(|record| !record.in_use && !record.shared);

@@ -50,7 +50,7 @@ pub(crate) async fn disk_usage(request: Request) -> Answer {
     let verbose = request.at_least(52) && request.query.flag("verbose");
     let mut usage = request.engine.disk_usage(kinds).await?;
     if kinds.build_cache {
-        usage.build_cache_usage = Some(super::build::usage(&request)?);
+        usage.build_cache_usage = Some(super::build::usage(&request).await?);
     }
     respond::json(&compat::disk_usage(usage, verbose, request.version)?)
 }

@@ -58,7 +58,7 @@ impl ClientFiles {
             // A look at one file leaves what was sent of the rest alone.
             key = format!("{key}:{only}");
         }
-        let slot = self.slots.take(&key)?;
+        let slot = Arc::new(self.slots.take(&key)?);
         let digests = self.sync(filter, to, &slot).await?;
         slot.keep(Arc::clone(&digests));
         let path = slot.path().to_path_buf();
@@ -69,7 +69,7 @@ impl ClientFiles {
         &self,
         filter: &Filter,
         to: &Transfer<'_>,
-        slot: &Slot,
+        slot: &Arc<Slot>,
     ) -> Result<Arc<Digests>, SyncError> {
         if !self.session.answers(METHOD) {
             return Err(SyncError::Unsupported);
@@ -95,7 +95,13 @@ impl ClientFiles {
         let receiver = Receiver::new(root, slot.digests())?;
         let (queue, packets) = mpsc::channel(QUEUE);
         let answers = send.clone();
-        let disk = tokio::task::spawn_blocking(move || write(receiver, packets, &answers));
+        let held = Arc::clone(slot);
+        let disk = tokio::task::spawn_blocking(move || {
+            let written = write(receiver, packets, &answers);
+            // Until now nobody else gets the directory, also when the build has been cancelled.
+            drop(held);
+            written
+        });
         let mut meter = Meter::new(to, format!("transferring {}:", self.name));
         let ended = loop {
             let packet = match incoming.message().await {
