@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod network;
+mod registryd;
 mod run;
 mod security;
 mod silo_build;
