@@ -7,12 +7,14 @@ use anyhow::{Result, bail};
 
 use crate::{build_silo, check, root};
 
-/// `docker-py DIR` (the unpacked source distribution), `contest DIR` (a built youki tree)
+/// `docker-py DIR` (the unpacked source distribution), `contest DIR` (a built youki tree),
+/// `distribution DIR` (OCI's suite of the distribution specification, built),
 /// `dockerfile DIR` (a source of BuildKit) or `windows-dockerfiles DIR` (a folder of them).
 pub fn run(arguments: &[String]) -> Result<()> {
     let [suite, folder, rest @ ..] = arguments else {
         bail!(
-            "usage: cargo xtask conformance docker-py|contest|dockerfile|windows-dockerfiles DIR"
+            "usage: cargo xtask conformance \
+             docker-py|contest|distribution|dockerfile|windows-dockerfiles DIR"
         );
     };
     if !Path::new(folder).is_dir() {
@@ -38,7 +40,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
     let script = match suite.as_str() {
         "docker-py" => "tests/conformance/docker-py.sh",
         "contest" => "tests/conformance/contest.sh",
-        _ => bail!("unknown suite {suite:?}: docker-py, contest and dockerfile are known"),
+        "distribution" => "tests/conformance/distribution.sh",
+        _ => bail!(
+            "unknown suite {suite:?}: docker-py, contest, distribution and dockerfile are known"
+        ),
     };
     check(
         Command::new("bash")

@@ -6,9 +6,10 @@ use hyper::Response;
 use hyper::header::{HeaderName, LINK};
 use serde_json::{Map, Value, json};
 use silo_oci::image::media;
+use silo_types::query::escape;
 
 use crate::http::answer::{self, Answer, Body, set};
-use crate::http::query::{Query, encode};
+use crate::http::query::Query;
 use crate::http::server::{Server, blocking};
 use crate::name::{Digest, Name};
 
@@ -23,7 +24,7 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Where a list goes on.
 fn link(response: &mut Response<Body>, path: &str, count: u32, last: &str, more: &str) {
-    let target = format!("<{path}?n={count}&last={}{more}>; rel=\"next\"", encode(last));
+    let target = format!("<{path}?n={count}&last={}{more}>; rel=\"next\"", escape(last));
     set(response, LINK, &target);
 }
 
@@ -118,7 +119,7 @@ pub(crate) async fn referrers(
         set(&mut response, FILTERS, "artifactType");
     }
     if let Some(last) = next {
-        let more = filter.map(|filter| format!("&artifactType={}", encode(&filter)));
+        let more = filter.map(|filter| format!("&artifactType={}", escape(&filter)));
         let path = format!("/v2/{name}/referrers/{subject}");
         link(&mut response, &path, count, &last, &more.unwrap_or_default());
     }

@@ -1,5 +1,7 @@
 //! Paths and queries of requests.
 
+use silo_types::query;
+
 use crate::error::Refusal;
 
 /// The parameters of a query, in order.
@@ -10,7 +12,7 @@ impl Query {
     pub(crate) fn parse(text: &str) -> Result<Self, Refusal> {
         let pairs = text.split('&').filter(|part| !part.is_empty()).map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((decode(&name.replace('+', " "))?, decode(&value.replace('+', " "))?))
+            Ok((query::unescape(name).map_err(wrong)?, query::unescape(value).map_err(wrong)?))
         });
         pairs.collect::<Result<_, _>>().map(Self)
     }
@@ -39,40 +41,13 @@ impl Query {
     }
 }
 
-/// Undoes percent-encoding.
-pub(crate) fn decode(text: &str) -> Result<String, Refusal> {
-    let wrong = || {
-        let status = hyper::StatusCode::BAD_REQUEST;
-        Refusal::new(status, "NAME_INVALID", "the request's target is not a valid URL")
-    };
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first == b'%' {
-            let (digits, tail) = rest.split_at_checked(2).ok_or_else(wrong)?;
-            let digit = |byte: u8| char::from(byte).to_digit(16).ok_or_else(wrong);
-            let value = digit(digits[0])? * 16 + digit(digits[1])?;
-            bytes.push(u8::try_from(value).map_err(|_| wrong())?);
-            rest = tail;
-        } else {
-            bytes.push(*first);
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
+fn wrong(error: silo_types::Error) -> Refusal {
+    Refusal::new(hyper::StatusCode::BAD_REQUEST, "NAME_INVALID", error.to_string())
 }
 
-/// Encodes text for a query.
-pub(crate) fn encode(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+/// One element of a path, without its escapes.
+pub(crate) fn decode(text: &str) -> Result<String, Refusal> {
+    query::unescape_path(text).map_err(wrong)
 }
 
 #[cfg(test)]
@@ -86,13 +61,12 @@ mod tests {
         assert_eq!((query.get("b"), query.get("c"), query.get("d")), (Some("/ x"), Some(""), None));
         assert_eq!(query.count().unwrap(), Some(10));
         for bad in ["a=%", "a=%1", "a=%zz", "a=%ff", "%é"] {
-            assert!(Query::parse(bad).is_err(), "{bad}");
+            assert_eq!(Query::parse(bad).unwrap_err().code, "NAME_INVALID", "{bad}");
         }
         for bad in ["n=", "n=x", "n=-1", "n=+1"] {
             assert!(Query::parse(bad).unwrap().count().is_err(), "{bad}");
         }
         let many = Query::parse("n=99999999999999999999").unwrap();
         assert_eq!(many.count().unwrap(), Some(u32::MAX));
-        assert_eq!(decode(&encode("a/b:c é")).unwrap(), "a/b:c é");
     }
 }
