@@ -8,7 +8,7 @@ use silo_buildkit::client::Update;
 use super::plain::Plain;
 use super::rawjson;
 use super::trace::Trace;
-use super::tty::Tty;
+use super::tty::{Stage, Tty};
 use crate::failure::{Failure, Outcome};
 use crate::terminal;
 
@@ -91,10 +91,10 @@ impl Display {
 
     /// Draws the terminal anew.
     pub(crate) fn tick(&mut self) {
-        self.draw(false);
+        self.draw(Stage::Running);
     }
 
-    fn draw(&mut self, is_end: bool) {
+    fn draw(&mut self, stage: Stage) {
         if self.style != Style::Tty {
             return;
         }
@@ -102,13 +102,13 @@ impl Display {
             (0, _) | (_, 0) => (24, 80),
             (rows, columns) => (usize::from(rows), usize::from(columns)),
         };
-        let text = self.tty.draw(&self.trace, Timestamp::now(), (rows, columns), is_end);
+        let text = self.tty.draw(&self.trace, Timestamp::now(), (rows, columns), stage);
         write(&text);
     }
 
     /// Shows the end, and what there is to say of it.
     pub(crate) fn end(&mut self, excerpt: Option<&str>) {
-        self.draw(true);
+        self.draw(if excerpt.is_some() { Stage::Failed } else { Stage::Done });
         let mut text = String::new();
         if self.style != Style::RawJson {
             if excerpt.is_some() {

@@ -31,6 +31,14 @@ impl Step {
         seconds_between(self.started, self.completed.unwrap_or(now))
     }
 
+    /// The latest lines of its output, at most `most`; the last may not have ended yet.
+    pub(super) fn tail(&self, most: usize) -> Vec<String> {
+        let partial = shown(&self.partial);
+        let partial = (!partial.is_empty()).then_some(partial);
+        let skip = (self.lines.len() + usize::from(partial.is_some())).saturating_sub(most);
+        self.lines.iter().skip(skip).cloned().chain(partial).collect()
+    }
+
     /// Takes output, and returns the lines that are whole now.
     fn output(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut whole = Vec::new();
@@ -45,16 +53,19 @@ impl Step {
     }
 
     fn end_line(&mut self) -> String {
-        let bytes = std::mem::take(&mut self.partial);
-        let text = String::from_utf8_lossy(&bytes);
-        // Of a line that overwrites itself the last state counts.
-        let line = text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().to_owned();
+        let line = shown(&std::mem::take(&mut self.partial));
         if self.lines.len() == KEPT_LINES {
             self.lines.pop_front();
         }
         self.lines.push_back(line.clone());
         line
     }
+}
+
+/// A line as it is shown: of one that overwrites itself the last state counts.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default().to_owned()
 }
 
 /// Seconds from one time to another; 0 without the first.
@@ -180,18 +191,24 @@ impl Trace {
 
 /// A part of a step in words: `transferring context: 2.10kB / 4.00kB 0.1s done`.
 pub(super) fn part(part: &UpdateStatus) -> String {
-    let mut text = part.id.clone();
-    if part.total != 0 {
-        text.push_str(&format!(" {} / {}", bytes(part.current), bytes(part.total)));
-    } else if part.current != 0 {
-        text.push_str(&format!(" {}", bytes(part.current)));
-    }
+    let mut text = part_words(part);
     let (Some(started), Some(completed)) = (part.started, part.completed) else { return text };
     let seconds = seconds_between(Some(started), completed);
     if seconds >= 0.05 {
         text.push_str(&format!(" {seconds:.1}s"));
     }
     text.push_str(" done");
+    text
+}
+
+/// The same without its time.
+pub(super) fn part_words(part: &UpdateStatus) -> String {
+    let mut text = part.id.clone();
+    if part.total != 0 {
+        text.push_str(&format!(" {} / {}", bytes(part.current), bytes(part.total)));
+    } else if part.current != 0 {
+        text.push_str(&format!(" {}", bytes(part.current)));
+    }
     text
 }
 
