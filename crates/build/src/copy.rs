@@ -22,7 +22,7 @@ pub(crate) enum CopyError {
     #[error("{0:?}: not found")]
     NotFound(String),
     /// A path cannot be worked on.
-    #[error("{operation} {path}: {source}", path = path.display())]
+    #[error("{operation} {path}", path = path.display())]
     Io {
         /// What was tried.
         operation: &'static str,

@@ -72,6 +72,11 @@ impl Level {
     }
 }
 
+/// The error for a tree that is deeper than any should be.
+pub(super) fn too_deep() -> io::Error {
+    io::Error::other(format!("more than {MAX_DEPTH} directories within each other"))
+}
+
 fn none() -> std::vec::IntoIter<OsString> {
     Vec::new().into_iter()
 }
@@ -272,7 +277,7 @@ impl<'a> Copier<'a> {
             let source = rustix::fs::openat(&level.source, &name, flags, Mode::empty())
                 .map_err(CopyError::io("open", &shown))?;
             if levels.len() == MAX_DEPTH {
-                return Err(CopyError::io("list", &shown)(io::Error::from(Errno::LOOP)));
+                return Err(CopyError::io("list", &shown)(too_deep()));
             }
             let mut level = Level { source, stat, name, target: None, path, shown, names: none() };
             if verdict.descend {

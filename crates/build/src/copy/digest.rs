@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::CopyError;
-use super::copier::MAX_DEPTH;
+use super::copier::{MAX_DEPTH, too_deep};
 use super::resolve::{self, is_directory};
 use super::select::{Filter, Found};
 use crate::context::{Digests, Version};
@@ -84,7 +84,7 @@ impl<'a> Hasher<'a> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let opened = rustix::fs::openat(&*directory, &name, flags, Mode::empty())?;
                 if levels.len() == MAX_DEPTH {
-                    return Err(Errno::LOOP.into());
+                    return Err(too_deep());
                 }
                 let names = silo_sys::path::names(&opened)?.into_iter();
                 levels.push((opened, below, names));

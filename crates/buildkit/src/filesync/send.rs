@@ -312,7 +312,7 @@ impl Sender {
         passed: Option<usize>,
     ) -> Result<(), SyncError> {
         if levels.len() == MAX_DEPTH {
-            return Err(SyncError::file("list", &path, rustix::io::Errno::LOOP.into()));
+            return Err(SyncError::protocol("directories are too deep"));
         }
         levels.push(self.level(path, state, passed)?);
         Ok(())

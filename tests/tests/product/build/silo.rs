@@ -193,6 +193,42 @@ fn nothing_is_left_of_builds_that_end_early() {
 }
 
 #[test]
+fn cache_mounts_are_held_without_a_deadlock() {
+    let Some(engine) = silo() else { return };
+    // Twice in one step, and in two orders in steps that run side by side.
+    let dockerfile = "FROM busybox AS one\n\
+        RUN --mount=type=cache,id=a,sharing=locked,target=/x --mount=type=cache,id=b,sharing=locked,target=/y \\\n\
+            --mount=type=cache,id=a,target=/z echo 1 >> /x/n; grep -q 1 /z/n\n\
+        FROM busybox AS two\n\
+        RUN --mount=type=cache,id=b,sharing=locked,target=/y --mount=type=cache,id=a,sharing=locked,target=/x \\\n\
+            echo 2 >> /x/n\n\
+        FROM busybox\n\
+        COPY --from=one /etc/passwd /a\n\
+        COPY --from=two /etc/passwd /b\n\
+        RUN --mount=type=cache,id=p,sharing=private,target=/p echo 3 > /p/n\n\
+        RUN --mount=type=cache,id=p,sharing=private,target=/p cat /p/n > /c\n\
+        RUN --mount=type=cache,id=a,target=/x sort /x/n >> /c\n";
+    let context = context(&engine, &[("Dockerfile", dockerfile)]);
+    let tag = engine.name("mounts");
+    built(&engine, &context, &["-t", &tag]);
+    assert_eq!(shell(&engine, &tag, "cat /c"), "3\n1\n2");
+}
+
+#[test]
+fn deep_trees_are_refused() {
+    let Some(engine) = silo() else { return };
+    let dockerfile = "FROM busybox AS deep\n\
+        RUN i=0; while [ $i -lt 1010 ]; do mkdir d && cd d; i=$((i+1)); done\n\
+        FROM busybox\n\
+        COPY --from=deep /d /d\n";
+    let context = context(&engine, &[("Dockerfile", dockerfile)]);
+    let outcome = build(&engine, &context, &[]);
+    let expected = "more than 1000 directories within each other";
+    assert!(outcome.stderr.contains(expected), "{}", outcome.stderr);
+    engine.ok(&["version"]);
+}
+
+#[test]
 fn the_cache_is_pruned() {
     let Some(engine) = silo() else { return };
     let tag = engine.name("pruned");
