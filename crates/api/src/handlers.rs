@@ -10,6 +10,7 @@ pub(crate) mod containers;
 pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod networks;
+pub(crate) mod registry;
 pub(crate) mod stream;
 pub(crate) mod system;
 pub(crate) mod volumes;

@@ -4,8 +4,8 @@ use hyper::Method;
 use silo_types::Error;
 
 use crate::handlers::{
-    absent, archive, attach, build, buildkit, containers, exec, images, networks, system, volumes,
-    windows,
+    absent, archive, attach, build, buildkit, containers, exec, images, networks, registry, system,
+    volumes, windows,
 };
 use crate::request::Request;
 use crate::respond::Answer;
@@ -75,7 +75,8 @@ async fn get(segments: &[&str], request: Request) -> Answer {
             images::attestations(request, &name.join("/"))
         }
         ["distribution", name @ .., "json"] if !name.is_empty() => {
-            absent::distribution(&name.join("/"))
+            since(&request, 30)?;
+            registry::distribution(request, &name.join("/")).await
         }
 
         ["volumes"] => volumes::list(request),
@@ -104,7 +105,7 @@ async fn head(segments: &[&str], request: Request) -> Answer {
 
 async fn post(segments: &[&str], request: Request) -> Answer {
     match segments {
-        ["auth"] => absent::auth(),
+        ["auth"] => registry::auth(request).await,
         ["build"] => build::build(request).await,
         ["build", "prune"] => {
             since(&request, 31)?;
@@ -146,7 +147,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
             images::prune(request).await
         }
         ["images", name @ .., "push"] if !name.is_empty() => {
-            absent::push(&request, &name.join("/"))
+            registry::push(request, &name.join("/"))
         }
         ["images", name @ .., "tag"] if !name.is_empty() => images::tag(request, &name.join("/")),
 

@@ -10,6 +10,8 @@ use silo_types::Error;
 
 /// The parent cgroup of containers, where nothing else is said.
 pub(crate) const CGROUP_PARENT: &str = "/silo";
+/// The build of Windows Server 2025.
+pub const DEFAULT_WINDOWS_BUILD: u32 = 26100;
 
 /// Everything that an [`Engine`](crate::Engine) must be told; nothing is read from the
 /// environment.
@@ -44,6 +46,10 @@ pub struct EngineConfig {
     pub labels: Vec<String>,
     /// Proxies for what the engine itself fetches.
     pub proxies: Proxies,
+    /// Registries: mirrors, certificates, and those without TLS. Proxies are those above.
+    pub registries: silo_registry::Config,
+    /// The build of Windows as which images for several of them are chosen.
+    pub windows_build: u32,
     /// Whether names of Microsoft's base images mean Silo's own where the real ones are not in
     /// the store.
     pub windows_substitutes: bool,
@@ -68,6 +74,8 @@ impl EngineConfig {
             sandbox_pool: 4,
             labels: Vec::new(),
             proxies: Proxies::default(),
+            registries: silo_registry::Config::default(),
+            windows_build: DEFAULT_WINDOWS_BUILD,
             windows_substitutes: true,
         }
     }

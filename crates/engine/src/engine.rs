@@ -36,6 +36,8 @@ pub struct Engine {
     pub(crate) windows: crate::windows::RegistryCache,
     pub(crate) windows_known: crate::windows::KnownCommands,
     pub(crate) http: silo_http::Client,
+    pub(crate) registries: Arc<silo_registry::Registries>,
+    pub(crate) puller: silo_registry::Puller,
 }
 
 /// An error of making a directory, with what it is for.
@@ -88,7 +90,15 @@ impl Engine {
         let networks = Networks::open(&db, config.network()?)?;
         let cgroups = silo_cgroup::Cgroups::detect().map_err(Error::from_kind)?;
         let owns_cgroup_parent = owns_cgroup_parent(&config, &cgroups)?;
+        let registries = silo_registry::Config {
+            proxies: config.proxies.clone(),
+            ..config.registries.clone()
+        };
+        let puller =
+            silo_registry::Puller::new((*store).clone(), registries.at_once, config.windows_build);
         let engine = Arc::new(Self {
+            registries: Arc::new(silo_registry::Registries::new(registries)),
+            puller,
             db,
             events: Arc::new(Events::new()),
             store,

@@ -23,10 +23,13 @@ pub(crate) mod config;
 mod glob;
 mod inspect;
 mod list;
+mod pull;
+mod push;
 mod remote;
 mod remove;
 mod transfer;
 
+pub use pull::{DistributionInspect, ImagePull};
 pub use remote::RemoteArchive;
 pub use transfer::Resolved;
 
@@ -227,6 +230,28 @@ impl Images {
     /// Points a name at an image.
     fn tag(&self, entry: &Entry, name: &Reference) -> Result<(), Error> {
         self.put(entry.image.clone(), Some(entry.record.clone()), std::slice::from_ref(name))
+    }
+
+    /// Gives an image one more name, without that it counts as named anew.
+    fn name_too(&self, entry: &Entry, name: &Reference) -> Result<(), Error> {
+        let mut inner = self.write();
+        let json = serde_json::to_string(&entry.record)
+            .map_err(|error| Error::with_source(ErrorKind::Internal, "write image", error))?;
+        self.db.image_put(&entry.id().to_string(), &json, &[name.to_string()])?;
+        inner.names.insert(name.clone(), entry.id());
+        Ok(())
+    }
+
+    /// The tag that a reference names, or all tags of its repository, with their images.
+    fn tags_of(&self, reference: &Reference) -> Vec<(Reference, Digest)> {
+        let inner = self.read();
+        let name = reference.name();
+        let wanted = |tagged: &Reference| match reference.tag() {
+            Some(_) => tagged == reference,
+            None => tagged.tag().is_some() && tagged.name() == name,
+        };
+        let found = inner.names.iter().filter(|(tagged, _)| wanted(tagged));
+        found.map(|(tagged, id)| (tagged.clone(), *id)).collect()
     }
 
     /// Takes a name away.

@@ -48,6 +48,7 @@ pub mod system;
 pub mod volumes;
 mod windows;
 
-pub use config::EngineConfig;
+pub use config::{DEFAULT_WINDOWS_BUILD, EngineConfig};
 pub use engine::Engine;
 pub use silo_http::Proxies;
+pub use silo_registry::Credentials;

@@ -58,6 +58,13 @@ pub(crate) fn parse_moment(text: &str, now: Timestamp) -> Option<Timestamp> {
     text.parse().ok().or_else(|| utc(text))
 }
 
+/// The networks whose registries may be without certificates, loopback addresses first.
+fn insecure_networks(insecure: &[String]) -> Vec<String> {
+    let given = insecure.iter().filter(|entry| entry.parse::<ipnet::IpNet>().is_ok());
+    let networks = ["::1/128", "127.0.0.0/8"].map(str::to_owned).into_iter();
+    networks.chain(given.cloned()).collect()
+}
+
 fn os_release(text: &str, key: &str) -> String {
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     value.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
@@ -195,17 +202,17 @@ impl Engine {
             architecture: uname_text(uname.machine()),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
             registry_config: RegistryConfig {
-                insecure_registry_cidrs: words(&["::1/128", "127.0.0.0/8"]),
+                insecure_registry_cidrs: insecure_networks(&config.registries.insecure),
                 index_configs: BTreeMap::from([(
                     "docker.io".to_owned(),
                     IndexInfo {
                         name: "docker.io".to_owned(),
-                        mirrors: Vec::new(),
+                        mirrors: config.registries.mirrors.clone(),
                         secure: true,
                         official: true,
                     },
                 )]),
-                mirrors: Vec::new().into(),
+                mirrors: config.registries.mirrors.clone().into(),
             },
             n_cpu: i64::from(host.cpu_count),
             mem_total: i64::try_from(mem_total).unwrap_or(i64::MAX),

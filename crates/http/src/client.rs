@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use crate::connect::Connector;
 use crate::download::Download;
 use crate::proxy::Table;
-use crate::{Cause, Error, Proxies, tls};
+use crate::{Cause, Error, Identity, Proxies, tls};
 
 /// How many redirects [`Client::get`] follows, as Go does.
 pub const MAX_REDIRECTS: usize = 10;
@@ -51,6 +51,11 @@ pub struct Options {
     pub proxies: Proxies,
     /// Certificate authorities besides those of the host, in DER.
     pub extra_roots: Vec<Vec<u8>>,
+    /// Who the client is to servers that ask for a certificate.
+    pub identity: Option<Identity>,
+    /// Whether any certificate of a server is taken: for servers that are known to have none that
+    /// can be checked.
+    pub trust_anyone: bool,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// How long the head of an answer may take.
@@ -65,6 +70,8 @@ impl Default for Options {
             user_agent: concat!("silo/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
             extra_roots: Vec::new(),
+            identity: None,
+            trust_anyone: false,
             connect_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_mins(2),
             stall_timeout: Duration::from_mins(2),
@@ -199,7 +206,7 @@ impl Client {
 }
 
 /// Where a redirect leads; `None` for any other answer.
-fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Result<Uri, Cause>> {
+pub fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Result<Uri, Cause>> {
     let status = response.status();
     let is_redirect = matches!(
         status,
@@ -223,8 +230,9 @@ fn redirect<B>(response: &Response<B>, from: &Uri) -> Option<Result<Uri, Cause>>
     }))
 }
 
-/// The URL that `reference` means in a document at `base` (RFC 3986, section 5.2).
-fn join(base: &Uri, reference: &str) -> Option<Uri> {
+/// The URL that `reference` means in a document at `base` (RFC 3986, section 5.2); `None` if that
+/// is none of `http` or `https`.
+pub fn join(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
     let scheme = base.scheme_str()?;
     let absolute = reference

@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::{HeaderMap, Response, Uri};
 use tokio::sync::mpsc;
 
-use crate::Cause;
+use crate::{Cause, Error};
 
 /// Pieces that may wait for a slow reader.
 const PIECES: usize = 8;
@@ -24,7 +24,8 @@ pub struct Download {
 }
 
 impl Download {
-    pub(crate) fn new(url: Uri, response: Response<Incoming>, stall: Duration) -> Self {
+    /// The body of the answer that `url` gave; it may be silent for as long as `stall`.
+    pub fn new(url: Uri, response: Response<Incoming>, stall: Duration) -> Self {
         let (parts, body) = response.into_parts();
         Self { url, headers: parts.headers, body, stall }
     }
@@ -52,26 +53,38 @@ impl Download {
         Reader { pieces, current: Bytes::new(), ended: false }
     }
 
+    /// The next piece, which is not empty; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let failed = |cause| Error::Body { url: self.url.to_string(), cause };
+        loop {
+            let Ok(frame) = tokio::time::timeout(self.stall, self.body.frame()).await else {
+                return Err(failed(Cause::Timeout("response body")));
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                    _ => {}
+                },
+                Some(Err(error)) => return Err(failed(Cause::of(&error, &self.url))),
+            }
+        }
+    }
+
     async fn pump(mut self, sender: mpsc::Sender<io::Result<Bytes>>) {
         loop {
-            let frame = tokio::select! {
-                frame = tokio::time::timeout(self.stall, self.body.frame()) => frame,
+            let next = tokio::select! {
+                next = self.next() => next,
                 () = sender.closed() => return,
             };
-            let piece = match frame {
+            let piece = match next {
                 // The empty piece is the end: a channel that is only closed is a broken one.
-                Ok(None) => Ok(Bytes::new()),
-                Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => Ok(data),
-                    _ => continue,
-                },
-                Ok(Some(Err(error))) => {
-                    Err(io::Error::other(Cause::of(&error, &self.url).to_string()))
+                Ok(piece) => Ok(piece.unwrap_or_default()),
+                Err(Error::Body { cause: cause @ Cause::Timeout(_), .. }) => {
+                    Err(io::Error::new(io::ErrorKind::TimedOut, cause.to_string()))
                 }
-                Err(_) => Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    Cause::Timeout("response body").to_string(),
-                )),
+                Err(Error::Body { cause, .. }) => Err(io::Error::other(cause.to_string())),
+                Err(error) => Err(io::Error::other(error)),
             };
             let last = piece.as_ref().map_or(true, Bytes::is_empty);
             if sender.send(piece).await.is_err() || last {

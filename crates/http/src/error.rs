@@ -55,7 +55,15 @@ pub enum Error {
         /// Why.
         cause: Cause,
     },
-    /// A certificate authority cannot be used.
+    /// A file of certificates or keys cannot be read.
+    #[error("invalid {what}: {reason}")]
+    Pem {
+        /// What it should be.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A certificate authority, or the client's own certificate, cannot be used.
     #[error("certificate authorities")]
     Certificate(#[source] Box<rustls::Error>),
 }
@@ -92,6 +100,26 @@ pub enum Cause {
     /// Anything else.
     #[error("{0}")]
     Other(String),
+}
+
+impl Error {
+    /// Whether the same request may succeed a little later: the network failed, not what was
+    /// asked or who was asked.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Exchange { cause, .. } | Self::Body { cause, .. } => match cause {
+                Cause::Connect { .. }
+                | Cause::Timeout(_)
+                | Cause::UnexpectedEof
+                | Cause::Other(_) => true,
+                Cause::NoSuchHost(_)
+                | Cause::Tls(_)
+                | Cause::Redirects(_)
+                | Cause::Location(_) => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 impl Kind for Error {

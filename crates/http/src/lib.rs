@@ -6,7 +6,8 @@
 //! * [`Client::send`] makes one exchange, [`Client::get`] follows redirects and turns statuses from
 //!   400 up into errors, as dockerd's own downloads do. Connections are kept and used again.
 //! * TLS is rustls with the host's certificate authorities (`SSL_CERT_FILE` and `SSL_CERT_DIR`
-//!   override them), read when the client first needs them; [`Options::extra_roots`] adds others.
+//!   override them), read when the client first needs them; [`Options::extra_roots`] adds others,
+//!   and [`Options::identity`] is who the client is to servers that ask.
 //! * Names are resolved by `/etc/hosts` and the name servers of `/etc/resolv.conf`, without the C
 //!   library, whose resolver a static program cannot use. Both files are read anew each time.
 //! * [`Proxies`] has the meaning of `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`; the environment
@@ -28,9 +29,13 @@ mod proxy;
 mod resolve;
 mod tls;
 
-pub use client::{Body, Client, MAX_ERROR_BODY, MAX_REDIRECTS, Options, empty, full, parse_url};
+pub use client::{
+    Body, Client, MAX_ERROR_BODY, MAX_REDIRECTS, Options, empty, full, join, parse_url, redirect,
+};
 pub use download::{Download, Reader};
 pub use error::{Cause, Error};
 pub use proxy::Proxies;
+pub use tls::{Identity, certificates};
 
-pub use hyper::{Method, Request, Response, StatusCode, Uri, header};
+pub use hyper::body::{Frame, Incoming};
+pub use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};

@@ -57,6 +57,7 @@ impl Store {
                 fs_err::remove_file(&path).map_err(Error::io("remove", &path))?;
             }
         }
+        collected.bytes += self.remove_partial(|digest| pins.contains_key(digest))?;
         Ok(collected)
     }
 

@@ -8,6 +8,7 @@
 //!   index.synced.json       the last durable index, while a newer one may not be
 //!   blobs/sha256/<hex>      configurations, manifests, and layers that arrived compressed
 //!   ingest/                 blobs that are being written; emptied at open
+//!   partial/<hex>           layers of which a part has come over a network; see [`Receiving`]
 //! layers/<chain id>/        one unpacked layer
 //!   fs/                     a lower directory of overlay mounts, whiteouts in overlay's form
 //!   layer.json              [`Layer`]
@@ -65,6 +66,7 @@ mod layer;
 mod lease;
 mod load;
 mod make;
+mod receive;
 mod recipe;
 mod resolve;
 mod save;
@@ -79,6 +81,7 @@ mod writers;
 pub use error::Error;
 pub use lease::Lease;
 pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
+pub use receive::{Received, Receiving};
 pub use store::Store;
 pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,

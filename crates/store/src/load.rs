@@ -31,6 +31,7 @@ const PEEK: usize = 512;
 
 /// A thread that unpacks a layer. Dropped, it is waited for, so that it leaves nothing behind
 /// after the operation that failed; whoever writes to it must have stopped before.
+#[derive(Debug)]
 pub(crate) struct Unpacking(Option<JoinHandle<Result<NewLayer, Error>>>);
 
 impl Drop for Unpacking {

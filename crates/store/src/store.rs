@@ -15,6 +15,7 @@ use silo_types::Digest;
 use crate::durable::{Flusher, INDEX};
 use crate::layer::{self, NewLayer, RECORD, remove_tree};
 use crate::lease::{Pins, lock};
+use crate::receive::PARTIAL;
 use crate::{Error, Image, Layer, Lease, snapshot};
 
 /// How long a process that was killed may hold the lock.
@@ -61,6 +62,13 @@ pub(crate) struct StagedBlob {
     placed: bool,
 }
 
+impl StagedBlob {
+    /// A blob that is in a file which is its own.
+    pub(crate) fn at(path: PathBuf, digest: Digest, size: u64) -> Self {
+        Self { path, digest, size, placed: false }
+    }
+}
+
 impl Drop for StagedBlob {
     fn drop(&mut self) {
         if !self.placed {
@@ -84,6 +92,7 @@ impl Store {
             ("content/blobs", 0o700),
             ("content/blobs/sha256", 0o700),
             ("content/ingest", 0o700),
+            (PARTIAL, 0o700),
             ("layers", 0o700),
             ("snapshots", 0o700),
             ("trash", 0o700),

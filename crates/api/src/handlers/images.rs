@@ -104,14 +104,19 @@ fn save_names(request: Request, names: Vec<String>) -> Answer {
 ///
 /// The sink tells whether the client is still there.
 fn progress() -> (impl Fn(StreamMessage) -> bool + Clone + Send + 'static, Body) {
+    let (sender, body) = progress_channel();
+    (move |message| sender.send(message).is_ok(), body)
+}
+
+/// Where progress lines go, and the body that they make. It ends with the last sender.
+pub(super) fn progress_channel() -> (mpsc::UnboundedSender<StreamMessage>, Body) {
     let (sender, receiver) = mpsc::unbounded_channel::<StreamMessage>();
     let lines = futures_util::stream::unfold(receiver, |mut receiver| async move {
         let message = receiver.recv().await?;
         let line = respond::line(&message).map_err(|error| std::io::Error::other(error.chain()));
         Some((line, receiver))
     });
-    let sink = move |message| sender.send(message).is_ok();
-    (sink, Body::stream(lines))
+    (sender, Body::stream(lines))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
@@ -145,7 +150,8 @@ pub(crate) fn load(request: Request) -> Answer {
 pub(crate) async fn create(request: Request) -> Answer {
     let from = request.query.get("fromImage");
     if !from.is_empty() {
-        return absent::pull(from, request.query.get("tag"));
+        let from = from.to_owned();
+        return super::registry::pull(request, &from).await;
     }
     let source = request.query.get("fromSrc").to_owned();
     let message = match request.query.get("message") {

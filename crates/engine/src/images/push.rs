@@ -1,0 +1,140 @@
+//! Images to registries.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use silo_docker::stream::StreamMessage;
+use silo_oci::image::Descriptor;
+use silo_oci::reference::Reference;
+use silo_registry::{Action, Credentials, Known, Place, Progress};
+use silo_types::{Digest, Error};
+
+use crate::db::Db;
+use crate::engine::Engine;
+
+/// Places of one layer that are remembered.
+const MAX_PLACES: usize = 16;
+
+/// Where layers are known to be, in the database.
+#[derive(Debug)]
+pub(crate) struct Places(pub(crate) Arc<Db>);
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    blob: Descriptor,
+    domain: String,
+    path: String,
+}
+
+fn key(diff_id: &Digest) -> String {
+    format!("layer-places/{diff_id}")
+}
+
+impl Known for Places {
+    fn places(&self, diff_id: &Digest) -> Vec<Place> {
+        // It is only a memory: without it, layers are sent again.
+        let text = self.0.get(&key(diff_id)).unwrap_or_default().unwrap_or_default();
+        let rows: Vec<Row> = serde_json::from_str(&text).unwrap_or_default();
+        rows.into_iter()
+            .map(|row| Place { blob: row.blob, domain: row.domain, path: row.path })
+            .collect()
+    }
+
+    fn remember(&self, diff_id: &Digest, place: &Place) {
+        let mut places = self.places(diff_id);
+        if places.first() == Some(place) {
+            return;
+        }
+        places.retain(|known| known != place);
+        places.insert(0, place.clone());
+        places.truncate(MAX_PLACES);
+        let rows: Vec<Row> = places
+            .into_iter()
+            .map(|place| Row { blob: place.blob, domain: place.domain, path: place.path })
+            .collect();
+        let text = serde_json::to_string(&rows).unwrap_or_default();
+        if let Err(error) = self.0.set(&key(diff_id), &text) {
+            tracing::warn!(%error, "remember where a layer is");
+        }
+    }
+}
+
+impl Engine {
+    /// `POST /images/{name}/push`: sends an image, or all tags of a reference without one, and
+    /// tells `sink` how it goes.
+    pub async fn image_push(
+        self: &Arc<Self>,
+        reference: &Reference,
+        credentials: &Credentials,
+        sink: impl Fn(StreamMessage) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let name = reference.without_suffix();
+        // docker wording
+        sink(StreamMessage::status(format!("The push refers to repository [{}]", name.name())));
+        if reference.digest().is_some() {
+            return Err(Error::invalid("cannot push a digest reference"));
+        }
+        let images = self.images.tags_of(reference);
+        if images.is_empty() {
+            return Err(Error::not_found(format!(
+                "An image does not exist locally with the tag: {}",
+                reference.familiar_name()
+            )));
+        }
+        let failed = |error: silo_registry::Error| Error::from_kind(error);
+        let repository = self
+            .registries
+            .repository(&name, Action::Push, credentials)
+            .map_err(failed)?;
+        let repository = Arc::new(repository);
+        let progress = Progress::new(sink);
+        let known: Arc<dyn Known> = Arc::new(Places(Arc::clone(&self.db)));
+        for (tagged, id) in images {
+            let entry =
+                self.images.get(&id).ok_or_else(|| super::no_such_image(&tagged.familiar()))?;
+            let tag = tagged.tag().unwrap_or_default();
+            let pushed = silo_registry::push(
+                &self.store,
+                &repository,
+                &entry.image,
+                tag,
+                &known,
+                &progress,
+            );
+            let pushed = pushed.await.map_err(failed)?;
+            let by_digest = tagged.with_digest(pushed.manifest.digest);
+            if self.images.by_name(&by_digest) != Some(id) {
+                self.images.name_too(&entry, &by_digest)?;
+            }
+            self.remote_event("push", &tagged, &id);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_layers() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places(Arc::new(Db::open(&directory.path().join("silo.db")).unwrap()));
+        let digest = |text: &str| silo_oci::image::digest(text.as_bytes());
+        let place = |path: &str| Place {
+            blob: Descriptor::new("application/x", digest(path), 3),
+            domain: "r:5000".to_owned(),
+            path: path.to_owned(),
+        };
+        let layer = digest("layer");
+        assert!(places.places(&layer).is_empty());
+        for number in 0..20 {
+            places.remember(&layer, &place(&format!("p{number}")));
+        }
+        places.remember(&layer, &place("p15"));
+        let found = places.places(&layer);
+        assert_eq!(found.len(), MAX_PLACES);
+        assert_eq!((found[0].path.as_str(), found[1].path.as_str()), ("p15", "p19"));
+        assert!(places.places(&digest("other")).is_empty());
+    }
+}

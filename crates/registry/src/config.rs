@@ -1,0 +1,268 @@
+//! What the caller decides, and how hosts are asked by it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use silo_http::{Client, Identity, Options, Proxies};
+
+use crate::Error;
+
+/// Certificates and keys larger than this are not read, in bytes.
+const MAX_PEM: u64 = 1 << 20;
+/// Clients that are kept for the next operation.
+const MAX_CLIENTS: usize = 64;
+
+/// When what failed is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How often at most, the first time included.
+    pub attempts: u32,
+    /// The wait before the second attempt, which doubles each time.
+    pub first: Duration,
+    /// The longest wait; a server that asks for more is not asked again.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 6,
+            first: Duration::from_millis(500),
+            longest: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How registries are asked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// URLs that are asked before Docker Hub (dockerd's `registry-mirrors`).
+    pub mirrors: Vec<String>,
+    /// `host[:port]` or networks whose registries may have no certificate, or no TLS at all
+    /// (dockerd's `insecure-registries`). Loopback addresses always are among them.
+    pub insecure: Vec<String>,
+    /// Directories with certificates, a directory a registry (dockerd's `/etc/docker/certs.d`).
+    /// The first that has one for a registry counts.
+    pub certificates: Vec<PathBuf>,
+    /// Proxies.
+    pub proxies: Proxies,
+    /// What requests say in `User-Agent`.
+    pub user_agent: String,
+    /// When what failed is tried again.
+    pub retry: Retry,
+    /// How long a server may be silent.
+    pub stall: Duration,
+    /// How many layers of an image come or go at once.
+    pub at_once: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let defaults = Options::default();
+        Self {
+            mirrors: Vec::new(),
+            insecure: Vec::new(),
+            certificates: vec![PathBuf::from("/etc/docker/certs.d")],
+            proxies: Proxies::default(),
+            user_agent: defaults.user_agent,
+            retry: Retry::default(),
+            stall: defaults.stall_timeout,
+            at_once: std::thread::available_parallelism().map_or(3, usize::from).clamp(3, 8),
+        }
+    }
+}
+
+/// The host of `host[:port]`, without brackets.
+fn host_of(authority: &str) -> &str {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return rest.split(']').next().unwrap_or_default();
+    }
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+impl Config {
+    /// Whether this registry may be without a certificate that can be checked.
+    pub(crate) fn is_insecure(&self, authority: &str) -> bool {
+        let host = host_of(authority);
+        let address: Option<IpAddr> =
+            if host.eq_ignore_ascii_case("localhost") { None } else { host.parse().ok() };
+        if host.eq_ignore_ascii_case("localhost") || address.is_some_and(|ip| ip.is_loopback()) {
+            return true;
+        }
+        self.insecure.iter().any(|entry| match entry.parse::<IpNet>() {
+            Ok(network) => address.is_some_and(|ip| network.contains(&ip)),
+            Err(_) => {
+                let entry = entry.split_once("://").map_or(entry.as_str(), |(_, rest)| rest);
+                let entry = entry.trim_end_matches('/');
+                entry.eq_ignore_ascii_case(authority)
+            }
+        })
+    }
+
+    /// The options of a client for one host.
+    fn options(&self, authority: &str, trust_anyone: bool) -> Result<Options, Error> {
+        let mut options = Options {
+            user_agent: self.user_agent.clone(),
+            proxies: self.proxies.clone(),
+            stall_timeout: self.stall,
+            trust_anyone,
+            ..Options::default()
+        };
+        // Names of hosts come from the grammar of references, but for mirrors and realms.
+        if authority.contains(['/', '\0']) || authority.starts_with('.') {
+            return Ok(options);
+        }
+        for directory in &self.certificates {
+            let directory = directory.join(authority);
+            if read_certificates(&directory, &mut options)? {
+                break;
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Reads a registry's directory; `false` if there is none.
+fn read_certificates(directory: &Path, options: &mut Options) -> Result<bool, Error> {
+    let failed = |path: &Path, source: std::io::Error| Error::Certificates {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(directory, error)),
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    let read = |path: &Path| {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        let file = fs_err::File::open(path).map_err(|error| failed(path, error))?;
+        file.take(MAX_PEM).read_to_end(&mut bytes).map_err(|error| failed(path, error))?;
+        Ok::<_, Error>(bytes)
+    };
+    let wrong = |path: &Path, source: silo_http::Error| Error::Certificates {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    for path in &paths {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => {
+                let mut found =
+                    silo_http::certificates(&read(path)?).map_err(|error| wrong(path, error))?;
+                options.extra_roots.append(&mut found);
+            }
+            Some("cert") => {
+                let key = path.with_extension("key");
+                if !paths.contains(&key) {
+                    return Err(Error::MissingKey { certificate: path.clone(), key });
+                }
+                let identity = Identity::from_pem(&read(path)?, &read(&key)?);
+                options.identity = Some(identity.map_err(|error| wrong(path, error))?);
+            }
+            Some("key") => {
+                let certificate = path.with_extension("cert");
+                if !paths.contains(&certificate) {
+                    return Err(Error::MissingCertificate { certificate, key: path.clone() });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(true)
+}
+
+/// All registries, with connections that are kept for a while.
+#[derive(Debug)]
+pub struct Registries {
+    config: Config,
+    clients: Mutex<HashMap<(String, bool), Arc<Client>>>,
+}
+
+impl Registries {
+    /// Nothing is read or connected yet.
+    pub fn new(config: Config) -> Self {
+        Self { config, clients: Mutex::default() }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The client for one host. Certificates are read when it is first needed.
+    pub(crate) fn client(&self, authority: &str, trust_anyone: bool) -> Result<Arc<Client>, Error> {
+        let key = (authority.to_ascii_lowercase(), trust_anyone);
+        let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = lock().get(&key) {
+            return Ok(Arc::clone(client));
+        }
+        let client = Arc::new(Client::new(self.config.options(authority, trust_anyone)?));
+        let mut clients = lock();
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
+        }
+        clients.insert(key, Arc::clone(&client));
+        Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_be_without_certificates() {
+        let config = Config {
+            insecure: ["reg.example:5000", "10.0.0.0/8", "http://plain.example/", "fd00::/8"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Config::default()
+        };
+        for (host, expected) in [
+            ("localhost", true),
+            ("LocalHost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.8.9.1", true),
+            ("[::1]:5000", true),
+            ("reg.example:5000", true),
+            ("REG.example:5000", true),
+            ("reg.example", false),
+            ("reg.example:5001", false),
+            ("10.1.2.3:5000", true),
+            ("11.1.2.3:5000", false),
+            ("[fd00::1]:5000", true),
+            ("[fe80::1]:5000", false),
+            ("plain.example", true),
+            ("localhost.example", false),
+            ("registry-1.docker.io", false),
+        ] {
+            assert_eq!(config.is_insecure(host), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn certificates_of_a_registry() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = Config {
+            certificates: vec![directory.path().to_owned()],
+            ..Config::default()
+        };
+        let own = directory.path().join("reg.example:5000");
+        assert!(config.options("reg.example:5000", false).unwrap().extra_roots.is_empty());
+        fs_err::create_dir(&own).unwrap();
+        fs_err::write(own.join("client.cert"), "").unwrap();
+        let error = config.options("reg.example:5000", false).unwrap_err().to_string();
+        assert!(error.starts_with("missing key "), "{error}");
+        fs_err::rename(own.join("client.cert"), own.join("ca.crt")).unwrap();
+        let error = config.options("reg.example:5000", false).unwrap_err();
+        assert!(matches!(error, Error::Certificates { .. }), "{error}");
+        // Nobody's name leads out of the directory.
+        assert!(config.options("../x", false).unwrap().extra_roots.is_empty());
+    }
+}

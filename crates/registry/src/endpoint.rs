@@ -1,0 +1,164 @@
+//! Which servers a repository is on.
+
+use silo_http::Uri;
+use silo_oci::reference::DEFAULT_DOMAIN;
+
+use crate::{Config, Error};
+
+/// The server of Docker Hub's images.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+/// The name by which clients have credentials for it.
+const DOCKER_INDEX: &str = "index.docker.io";
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// Scheme and authority, and what comes before `/v2/`: `https://registry-1.docker.io`.
+    pub(crate) base: String,
+    /// Host and port.
+    pub(crate) authority: String,
+    /// It has what another server is the authority on.
+    pub(crate) is_mirror: bool,
+    /// Any certificate is good.
+    pub(crate) trust_anyone: bool,
+}
+
+impl Endpoint {
+    /// The URL of something below `/v2/`.
+    pub(crate) fn url(&self, path: &str) -> Result<Uri, Error> {
+        Ok(silo_http::parse_url(&format!("{}/v2/{path}", self.base))?)
+    }
+
+    /// Whether it is asked by TLS with a certificate that is checked.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.base.starts_with("https://") && !self.trust_anyone
+    }
+}
+
+/// The servers of a registry, in the order in which they are to be asked.
+pub(crate) fn endpoints(
+    config: &Config,
+    domain: &str,
+    writes: bool,
+) -> Result<Vec<Endpoint>, Error> {
+    let mut found = Vec::new();
+    if domain == DEFAULT_DOMAIN {
+        if !writes {
+            for mirror in &config.mirrors {
+                found.append(&mut mirror_endpoints(config, mirror)?);
+            }
+        }
+        found.push(Endpoint {
+            base: format!("https://{DOCKER_HUB}"),
+            authority: DOCKER_HUB.to_owned(),
+            is_mirror: false,
+            trust_anyone: false,
+        });
+        return Ok(found);
+    }
+    if domain.is_empty() {
+        return Err(Error::NoHost);
+    }
+    Ok(servers(config, domain, "", false))
+}
+
+/// One server; one without a certificate is asked by TLS first.
+fn servers(config: &Config, authority: &str, prefix: &str, is_mirror: bool) -> Vec<Endpoint> {
+    let insecure = config.is_insecure(authority);
+    let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
+    schemes
+        .iter()
+        .map(|scheme| Endpoint {
+            base: format!("{scheme}://{authority}{prefix}"),
+            authority: authority.to_owned(),
+            is_mirror,
+            trust_anyone: insecure,
+        })
+        .collect()
+}
+
+fn mirror_endpoints(config: &Config, mirror: &str) -> Result<Vec<Endpoint>, Error> {
+    let text = if mirror.contains("://") { mirror.to_owned() } else { format!("https://{mirror}") };
+    let url = silo_http::parse_url(&text)?;
+    let authority = url.authority().map(ToString::to_string).unwrap_or_default();
+    if authority.contains('@') {
+        return Err(Error::Mirror { url: mirror.to_owned() });
+    }
+    let prefix = url.path().trim_end_matches('/').to_owned();
+    if url.scheme_str() == Some("http") {
+        // dockerd takes a mirror that is written so for what it is.
+        return Ok(vec![Endpoint {
+            base: format!("http://{authority}{prefix}"),
+            authority,
+            is_mirror: true,
+            trust_anyone: true,
+        }]);
+    }
+    let mut found = servers(config, &authority, &prefix, true);
+    // Written with https, it is asked by nothing else.
+    found.retain(|endpoint| endpoint.base.starts_with("https://"));
+    Ok(found)
+}
+
+/// The registry that `serveraddress` of a login means: a domain as references have it.
+pub(crate) fn domain_of_address(address: &str) -> String {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    match host {
+        "" | DEFAULT_DOMAIN | DOCKER_INDEX | DOCKER_HUB => DEFAULT_DOMAIN.to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_registries() {
+        let config = Config {
+            mirrors: vec!["https://mirror.example/hub/".into(), "http://127.0.0.1:5001".into()],
+            insecure: vec!["plain.example".into()],
+            ..Config::default()
+        };
+        for (domain, writes, expected) in [
+            (
+                "docker.io",
+                false,
+                &[
+                    "https://mirror.example/hub",
+                    "http://127.0.0.1:5001",
+                    "https://registry-1.docker.io",
+                ][..],
+            ),
+            ("docker.io", true, &["https://registry-1.docker.io"]),
+            ("ghcr.io", false, &["https://ghcr.io"]),
+            ("reg.example:5000", true, &["https://reg.example:5000"]),
+            ("localhost:5000", true, &["https://localhost:5000", "http://localhost:5000"]),
+            ("plain.example", false, &["https://plain.example", "http://plain.example"]),
+        ] {
+            let found = endpoints(&config, domain, writes).unwrap();
+            let bases: Vec<&str> = found.iter().map(|endpoint| endpoint.base.as_str()).collect();
+            assert_eq!(bases, expected, "{domain}");
+        }
+        assert!(endpoints(&config, "", false).is_err());
+        let endpoint = &endpoints(&config, "docker.io", false).unwrap()[0];
+        assert_eq!(
+            endpoint.url("library/busybox/tags/list").unwrap().to_string(),
+            "https://mirror.example/hub/v2/library/busybox/tags/list"
+        );
+    }
+
+    #[test]
+    fn addresses_of_logins() {
+        for (address, expected) in [
+            ("https://index.docker.io/v1/", "docker.io"),
+            ("", "docker.io"),
+            ("registry-1.docker.io", "docker.io"),
+            ("ghcr.io", "ghcr.io"),
+            ("http://localhost:5000/v2/", "localhost:5000"),
+        ] {
+            assert_eq!(domain_of_address(address), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A client of image registries: pull and push.
+//!
+//! # Contract
+//!
+//! * [`Registries::repository`] gives a [`Repository`]: one repository, on the servers that
+//!   [`Config`] names for it (mirrors first), with the [`Credentials`] of one request.
+//! * [`pull`] moves an image from a repository into the store, [`push`] the other way. Both tell
+//!   how they go as Docker does, by [`StreamMessage`](silo_docker::stream::StreamMessage)s.
+//! * Nothing here reads the environment, and nothing is written but to the store. Dropping a
+//!   future ends its work; what came in part stays in the store for the next try.
+//!
+//! # On the wire
+//!
+//! The OCI distribution specification 1.1 and what Docker's registry had before it, over
+//! HTTP/1.1:
+//!
+//! ```text
+//! GET|HEAD|PUT /v2/<name>/manifests/<tag or digest>
+//! GET|HEAD     /v2/<name>/blobs/<digest>                Range, redirects to other hosts
+//! POST         /v2/<name>/blobs/uploads/[?mount=<digest>&from=<name>]
+//! PUT          <location>?digest=<digest>               the whole blob in one body
+//! PATCH, PUT   <location>                               a blob whose digest is not known yet,
+//!                                                       and the rest of one that broke off
+//! GET          /v2/<name>/tags/list, /v2/<name>/referrers/<digest>
+//! ```
+//!
+//! Access is by `WWW-Authenticate`: nothing, `Basic`, or `Bearer` tokens of a token server
+//! (Docker's token specification, with refresh tokens by OAuth 2).
+//!
+//! # What servers may do
+//!
+//! They are not trusted. Blobs and manifests are what their digests say or are refused; documents,
+//! tokens, lists and messages are bounded ([`MAX_MANIFEST`], [`MAX_TOKEN`], [`MAX_LIST`]); a
+//! document that could be read both as a manifest and as an index is refused (CVE-2021-41190).
+//! Credentials go to the server that they are for and to the token server that it names, by TLS
+//! unless the registry itself is one without; to no other host, whether a redirect or a layer's
+//! `urls` lead there (CVE-2020-15157).
+//!
+//! What may succeed a little later is tried again ([`Retry`]): broken connections, statuses 408,
+//! 429, 500, 502, 503 and 504, with the time that `Retry-After` asks for. A broken download goes
+//! on where it was, as does a broken upload.
+//!
+//! # TLS
+//!
+//! The host's certificate authorities and those in [`Config::certificates`]:
+//! `<directory>/<host:port>/*.crt` are authorities, `*.cert` with `*.key` are the client's own.
+//! Registries on loopback addresses, and those that [`Config::insecure`] names, are asked by TLS
+//! with any certificate, then without TLS; others never.
+#![warn(missing_docs)]
+
+mod answer;
+mod auth;
+mod blob;
+mod challenge;
+mod config;
+mod credentials;
+mod endpoint;
+mod error;
+mod link;
+mod manifest;
+mod platform;
+mod problem;
+mod progress;
+mod pull;
+mod push;
+mod repository;
+mod retry;
+mod session;
+mod token;
+mod upload;
+
+pub use config::{Config, Registries, Retry};
+pub use credentials::Credentials;
+pub use error::Error;
+pub use manifest::{MAX_LIST, MAX_MANIFEST, Resolved};
+pub use progress::Progress;
+pub use pull::{Puller, Pulled, Pulling};
+pub use push::{Known, Place, Pushed, push};
+pub use repository::{Action, Repository};
+pub use token::MAX_TOKEN;

@@ -1,0 +1,423 @@
+//! Pulling: from a tag or digest to an image in the store.
+//!
+//! Layers come in parallel. Each is hashed, kept as it came and unpacked at once, by threads of
+//! the store's, while it comes; it gets its place when all beneath it have theirs. So a pull that
+//! is broken off leaves whole layers, which the next finds, and parts of others, with which the
+//! next goes on; the image itself appears at the end, or not at all.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use silo_oci::image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest, media};
+use silo_oci::platform::Platform;
+use silo_oci::reference::Reference;
+use silo_store::{Image, Lease, Received, Store};
+use silo_types::Digest;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::progress::{Progress, short};
+use crate::{Error, Repository, Resolved, platform};
+
+/// How deep indexes may lie in each other.
+const MAX_DEPTH: usize = 4;
+/// Pieces of a layer that wait to be unpacked.
+const PIECES: usize = 16;
+
+/// Pulls into one store. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Puller {
+    store: Store,
+    /// Layers that come in now: whoever needs one of them too waits for it.
+    coming: Arc<Mutex<HashMap<Digest, Weak<tokio::sync::Mutex<()>>>>>,
+    /// How many come at once.
+    permits: Arc<Semaphore>,
+    windows_build: u32,
+}
+
+/// A pull whose manifest has come.
+#[derive(Debug)]
+pub struct Pulling {
+    puller: Puller,
+    repository: Arc<Repository>,
+    reference: Reference,
+    /// What the tag or digest leads to, perhaps an index.
+    top: Descriptor,
+    manifest: Manifest,
+    resolved: Resolved,
+    wanted: Option<Platform>,
+}
+
+/// A pulled image.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// What the tag or digest led to.
+    pub digest: Digest,
+    /// Keeps the image until it is recorded.
+    pub lease: Lease,
+}
+
+/// What is known of one layer before it comes.
+#[derive(Debug, Clone)]
+struct Layer {
+    descriptor: Descriptor,
+    diff_id: Digest,
+    chain: Digest,
+    parent: Option<Digest>,
+}
+
+impl Puller {
+    /// Pulls into `store`, `at_once` layers at a time. Windows images are chosen as a Windows of
+    /// `windows_build` would.
+    pub fn new(store: Store, at_once: usize, windows_build: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(at_once.max(1)));
+        Self { store, coming: Arc::default(), permits, windows_build }
+    }
+
+    /// Fetches the manifest of an image.
+    pub async fn begin(
+        &self,
+        repository: Arc<Repository>,
+        reference: &Reference,
+        wanted: Option<&Platform>,
+    ) -> Result<Pulling, Error> {
+        let begun = self.resolve(&repository, reference, wanted).await;
+        let (top, resolved, manifest) = begun.map_err(|error| error.of_pull(reference))?;
+        Ok(Pulling {
+            puller: self.clone(),
+            repository,
+            reference: reference.clone(),
+            top,
+            manifest,
+            resolved,
+            wanted: wanted.cloned(),
+        })
+    }
+
+    async fn resolve(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        wanted: Option<&Platform>,
+    ) -> Result<(Descriptor, Resolved, Manifest), Error> {
+        let mut resolved = repository.manifest(reference).await?;
+        let top = resolved.descriptor.clone();
+        for _ in 0..MAX_DEPTH {
+            let index = match resolved.document.clone() {
+                Document::Manifest(manifest) => {
+                    check_is_image(&manifest)?;
+                    return Ok((top, resolved, manifest));
+                }
+                Document::Index(index) => index,
+            };
+            let chosen = platform::choose(&index, wanted, self.windows_build)?;
+            resolved = repository.manifest_of(reference, chosen).await?;
+        }
+        Err(Error::Broken("the image's indexes are too deep"))
+    }
+
+    /// Waits until nobody else receives this layer, and keeps others from doing so.
+    async fn alone(&self, digest: &Digest) -> tokio::sync::OwnedMutexGuard<()> {
+        let mutex = {
+            let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
+            coming.retain(|_, mutex| mutex.strong_count() > 0);
+            match coming.get(digest).and_then(Weak::upgrade) {
+                Some(mutex) => mutex,
+                None => {
+                    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+                    coming.insert(*digest, Arc::downgrade(&mutex));
+                    mutex
+                }
+            }
+        };
+        mutex.lock_owned().await
+    }
+}
+
+/// Refuses what is no image, as signatures and charts are.
+fn check_is_image(manifest: &Manifest) -> Result<(), Error> {
+    if manifest.is_image() {
+        return Ok(());
+    }
+    let layer = manifest.layers.iter().find(|layer| !media::is_layer(&layer.media_type));
+    let foreign = match (media::is_config(&manifest.config.media_type), layer) {
+        (true, Some(layer)) => &layer.media_type,
+        _ => &manifest.config.media_type,
+    };
+    let class = match foreign.as_str() {
+        "application/vnd.docker.plugin.v1+json" => "plugin",
+        _ => "unknown",
+    };
+    let media_type = foreign.chars().filter(|c| !c.is_control()).take(200).collect();
+    Err(Error::NotAnImage { media_type, class })
+}
+
+impl Pulling {
+    /// What the tag or digest leads to: the manifest, or the index that has it.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.top
+    }
+
+    /// Fetches what the store has not yet, and records the image.
+    pub async fn run(self, progress: &Progress) -> Result<Pulled, Error> {
+        let (puller, repository) = (&self.puller, &self.repository);
+        let lease = puller.store.lease();
+        lease.hold(self.manifest.config.digest);
+        let config_bytes = self.config().await?;
+        let layers = self.layers(&config_bytes)?;
+        for layer in &layers {
+            lease.hold(layer.chain);
+            lease.hold(layer.descriptor.digest);
+        }
+        let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+        let mut below = watch::channel(true).1;
+        for layer in layers {
+            let id = short(&layer.descriptor.digest);
+            if puller.store.layer(&layer.chain).is_ok() {
+                progress.state(&id, "Already exists");
+                continue;
+            }
+            progress.state(&id, "Pulling fs layer");
+            let (placed, placed_below) = watch::channel(false);
+            let beneath = std::mem::replace(&mut below, placed_below);
+            let work = LayerWork {
+                puller: puller.clone(),
+                repository: Arc::clone(repository),
+                layer,
+                id,
+                progress: progress.clone(),
+            };
+            tasks.spawn(async move {
+                work.run(beneath).await?;
+                placed.send_replace(true);
+                Ok(())
+            });
+        }
+        let mut failure = None;
+        while let Some(ended) = tasks.join_next().await {
+            let error = match ended {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error,
+                Err(error) if error.is_cancelled() => continue,
+                Err(_) => Error::Broken("a panic while pulling a layer"),
+            };
+            // Those above a layer that failed fail because of it.
+            if failure.is_none() || matches!(failure, Some(Error::Cancelled)) {
+                failure = Some(error);
+            }
+            tasks.abort_all();
+        }
+        if let Some(error) = failure {
+            return Err(error.of_pull(&self.reference));
+        }
+        let store = puller.store.clone();
+        let (bytes, media_type) =
+            (self.resolved.bytes.to_vec(), self.resolved.descriptor.media_type.clone());
+        let (image, lease) = blocking(move || {
+            let image = store.record_received(config_bytes, bytes, &media_type, &lease)?;
+            Ok((image, lease))
+        })
+        .await?;
+        Ok(Pulled { image, digest: self.top.digest, lease })
+    }
+
+    /// The image's configuration: from the store, or from the registry.
+    async fn config(&self) -> Result<Vec<u8>, Error> {
+        let wanted = &self.manifest.config;
+        if let Ok(bytes) = self.puller.store.read_blob(&wanted.digest, MAX_DOCUMENT as u64)
+            && silo_oci::image::digest(&bytes) == wanted.digest
+        {
+            return Ok(bytes);
+        }
+        let bytes = self.repository.blob_bytes(wanted, MAX_DOCUMENT).await;
+        bytes.map_err(|error| error.of_pull(&self.reference))
+    }
+
+    fn layers(&self, config_bytes: &[u8]) -> Result<Vec<Layer>, Error> {
+        let document = |source| Error::Document {
+            what: format!("configuration {}", self.manifest.config.digest),
+            source,
+        };
+        let config = ImageConfig::parse(config_bytes).map_err(document)?;
+        if let Some(wanted) = &self.wanted {
+            let found = config.platform();
+            if !wanted.matches(&found) {
+                return Err(Error::OtherPlatform {
+                    reference: self.reference.familiar(),
+                    wanted: wanted.to_string(),
+                    found: found.to_string(),
+                });
+            }
+        }
+        let diff_ids = &config.rootfs.diff_ids;
+        if diff_ids.len() != self.manifest.layers.len() {
+            return Err(Error::Document {
+                what: format!("configuration {}", self.manifest.config.digest),
+                source: silo_oci::image::ImageError::Invalid {
+                    document: "image configuration",
+                    reason: format!(
+                        "it has {} layers where the manifest has {}",
+                        diff_ids.len(),
+                        self.manifest.layers.len()
+                    ),
+                },
+            });
+        }
+        let mut parent = None;
+        let pairs = self.manifest.layers.iter().zip(diff_ids).zip(config.chain_ids());
+        Ok(pairs
+            .map(|((descriptor, diff_id), chain)| Layer {
+                descriptor: descriptor.clone(),
+                diff_id: *diff_id,
+                chain,
+                parent: parent.replace(chain),
+            })
+            .collect())
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, silo_store::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Broken("a panic in the store")),
+    }
+}
+
+/// One layer on its way.
+struct LayerWork {
+    puller: Puller,
+    repository: Arc<Repository>,
+    layer: Layer,
+    id: String,
+    progress: Progress,
+}
+
+impl LayerWork {
+    async fn run(&self, mut beneath: watch::Receiver<bool>) -> Result<(), Error> {
+        let received = {
+            let _alone = self.puller.alone(&self.layer.descriptor.digest).await;
+            let _permit = Arc::clone(&self.puller.permits).acquire_owned().await;
+            // Another pull may have brought it meanwhile.
+            if self.puller.store.layer(&self.layer.chain).is_ok() {
+                None
+            } else {
+                Some(self.receive().await?)
+            }
+        };
+        // A sender that is gone is a layer that failed, whose reason counts.
+        beneath.wait_for(|placed| *placed).await.map_err(|_| Error::Cancelled)?;
+        if let Some(received) = received {
+            let (store, layer) = (self.puller.store.clone(), self.layer.clone());
+            blocking(move || {
+                store.place_received(received, layer.parent.as_ref(), &layer.diff_id)
+            })
+            .await?;
+        }
+        self.progress.state(&self.id, "Pull complete");
+        Ok(())
+    }
+
+    /// Gets the layer from where it is: a blob that the store has already, or the registry. What
+    /// an earlier try left may be damaged, so that a wrong digest then is not the end.
+    async fn receive(&self) -> Result<Received, Error> {
+        let resumed = match self.receive_once().await {
+            Err((Error::Store(silo_store::Error::DigestMismatch { .. }), true)) => true,
+            Err((error, _)) => return Err(error),
+            Ok(received) => return Ok(received),
+        };
+        tracing::debug!(layer = self.id, resumed, "begin a layer anew");
+        self.receive_once().await.map_err(|(error, _)| error)
+    }
+
+    async fn receive_once(&self) -> Result<Received, (Error, bool)> {
+        let fresh = |error| (error, false);
+        let descriptor = &self.layer.descriptor;
+        let store = self.puller.store.clone();
+        let wanted = descriptor.clone();
+        let (receiving, position) = blocking(move || {
+            let mut receiving = store.receive_layer(&wanted)?;
+            let position = receiving.resume()?;
+            Ok((receiving, position))
+        })
+        .await
+        .map_err(fresh)?;
+        let resumed = position > 0;
+        let broken = |error| (error, resumed);
+        // Bytes go to a thread, which waits for the disk; the empty piece is the end.
+        let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+        let mut receiving = receiving;
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(piece) = pieces.blocking_recv() {
+                if piece.is_empty() {
+                    return receiving.finish().map(Some);
+                }
+                receiving.write(&piece)?;
+            }
+            // Nobody wants it any more.
+            Ok(None)
+        });
+        let mut meter = self.progress.meter(&self.id, "Downloading", descriptor.size);
+        let copied = async {
+            let mut current = position;
+            if let Ok(file) = self.puller.store.open_blob(&descriptor.digest) {
+                copy_blob(file, current, &sender).await?;
+            } else {
+                let mut stream = self.repository.blob(descriptor, current);
+                while let Some(piece) = stream.next().await? {
+                    current += piece.len() as u64;
+                    meter.at(current);
+                    if sender.send(piece).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            self.progress.state(&self.id, "Verifying Checksum");
+            self.progress.state(&self.id, "Download complete");
+            let mut unpacking = self.progress.meter(&self.id, "Extracting", descriptor.size);
+            unpacking.at(descriptor.size);
+            // A thread that has ended has the reason.
+            drop(sender.send(Bytes::new()).await);
+            Ok(())
+        }
+        .await;
+        drop(sender);
+        let received = thread.await;
+        copied.map_err(broken)?;
+        match received {
+            Ok(Ok(Some(received))) => Ok(received),
+            Ok(Ok(None)) => Err(broken(Error::Cancelled)),
+            Ok(Err(error)) => Err(broken(error.into())),
+            Err(_) => Err(broken(Error::Broken("a panic while unpacking a layer"))),
+        }
+    }
+}
+
+/// Sends what the store has of a blob.
+async fn copy_blob(
+    mut file: std::fs::File,
+    position: u64,
+    sender: &mpsc::Sender<Bytes>,
+) -> Result<(), Error> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let sender = sender.clone();
+    let copied = tokio::task::spawn_blocking(move || {
+        file.seek(SeekFrom::Start(position))?;
+        loop {
+            let mut piece = vec![0; 256 << 10];
+            let count = file.read(&mut piece)?;
+            piece.truncate(count);
+            if count == 0 || sender.blocking_send(piece.into()).is_err() {
+                return Ok(());
+            }
+        }
+    });
+    match copied.await {
+        Ok(result) => result.map_err(Error::Read),
+        Err(_) => Err(Error::Broken("a panic while reading a layer")),
+    }
+}

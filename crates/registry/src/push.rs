@@ -1,0 +1,410 @@
+//! Pushing: from an image in the store to a tag of a repository.
+//!
+//! A layer that came compressed goes out as it came. One that the store has only unpacked (it was
+//! built or committed here) is packed and compressed while it goes out; where it went, and with
+//! which digest, is remembered ([`Known`]), so that it does not go there again. A manifest all of
+//! whose layers go out as it names them is pushed byte for byte, so that its digest stays.
+
+use std::fmt;
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
+use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
+use silo_store::{Image, Store};
+use silo_types::Digest;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use crate::progress::{Meter, Progress, short};
+use crate::upload::{self, Moved};
+use crate::{Error, Repository};
+
+/// Bytes that go out at once of what is made.
+const PIECE: usize = 256 << 10;
+/// Repositories of which a registry is asked to take a layer.
+const MOUNTS: usize = 4;
+
+/// Where a layer is known to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The blob there: type, digest and size.
+    pub blob: Descriptor,
+    /// The registry, `docker.io`.
+    pub domain: String,
+    /// The repository in it, `library/busybox`.
+    pub path: String,
+}
+
+/// Remembers where layers are, by the digest of their uncompressed tar.
+pub trait Known: Send + Sync + fmt::Debug {
+    /// Where a layer is, latest first.
+    fn places(&self, diff_id: &Digest) -> Vec<Place>;
+    /// A layer is there.
+    fn remember(&self, diff_id: &Digest, place: &Place);
+}
+
+/// The result of a push.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// The manifest: type, digest and size.
+    pub manifest: Descriptor,
+}
+
+/// Where a layer's bytes come from.
+#[derive(Debug, Clone)]
+enum Source {
+    /// A blob of the store.
+    Blob(Descriptor),
+    /// The tar of the layer with this chain id.
+    Tar(Digest, u64),
+    /// It is elsewhere, and stays there.
+    Foreign(Descriptor),
+}
+
+/// One layer to go out.
+#[derive(Debug, Clone)]
+struct Layer {
+    diff_id: Digest,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+struct Context {
+    store: Store,
+    repository: Arc<Repository>,
+    known: Arc<dyn Known>,
+    progress: Progress,
+}
+
+/// Pushes an image to a tag of a repository.
+pub async fn push(
+    store: &Store,
+    repository: &Arc<Repository>,
+    image: &Image,
+    tag: &str,
+    known: &Arc<dyn Known>,
+    progress: &Progress,
+) -> Result<Pushed, Error> {
+    let lease = store.lease();
+    for held in image.chain.iter().chain([&image.id, &image.manifest.digest]) {
+        lease.hold(*held);
+    }
+    let bytes = store.read_blob(&image.manifest.digest, MAX_DOCUMENT as u64)?;
+    let mut manifest = Manifest::parse(&bytes).map_err(|source| Error::Document {
+        what: format!("manifest {}", image.manifest.digest),
+        source,
+    })?;
+    let layers = sources(store, image, &manifest)?;
+    let context = Context {
+        store: store.clone(),
+        repository: Arc::clone(repository),
+        known: Arc::clone(known),
+        progress: progress.clone(),
+    };
+    let pushed = context.layers(&layers).await?;
+    let before = manifest.clone();
+    for (descriptor, blob) in manifest.layers.iter_mut().zip(pushed) {
+        if descriptor.digest != blob.digest {
+            let annotations = std::mem::take(&mut descriptor.annotations);
+            *descriptor = Descriptor { annotations, ..blob };
+        }
+    }
+    let config = store.read_blob(&image.id, MAX_DOCUMENT as u64)?;
+    context.config(&manifest.config, config).await?;
+    let (bytes, media_type) = if manifest == before {
+        (bytes, image.manifest.media_type.clone())
+    } else {
+        (to_bytes(&manifest), manifest.media_type.clone())
+    };
+    let media_type = if media_type.is_empty() { media::OCI_MANIFEST } else { &media_type };
+    let digest = repository.put_manifest(Some(tag), media_type, &bytes).await?;
+    let size = bytes.len();
+    progress.line(format!("{tag}: digest: {digest} size: {size}"));
+    progress.aux(serde_json::json!({"Tag": tag, "Digest": digest.to_string(), "Size": size}));
+    Ok(Pushed { manifest: Descriptor::new(media_type, digest, size as u64) })
+}
+
+/// Where the bytes of an image's layers come from, lowest first.
+fn sources(store: &Store, image: &Image, manifest: &Manifest) -> Result<Vec<Layer>, Error> {
+    let mut layers = Vec::new();
+    for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
+        let layer = store.layer(chain)?;
+        let is_foreign = !descriptor.urls.is_empty();
+        let source = if is_foreign {
+            Source::Foreign(descriptor.clone())
+        } else if descriptor.digest != layer.diff_id && store.has_blob(&descriptor.digest) {
+            Source::Blob(descriptor.clone())
+        } else {
+            match &layer.blob {
+                Some(blob) if store.has_blob(&blob.digest) => Source::Blob(blob.clone()),
+                _ => Source::Tar(*chain, layer.tar_size),
+            }
+        };
+        layers.push(Layer { diff_id: layer.diff_id, source });
+    }
+    Ok(layers)
+}
+
+impl Context {
+    /// Gets all layers there; gives what the registry has of each.
+    async fn layers(&self, layers: &[Layer]) -> Result<Vec<Descriptor>, Error> {
+        let permits = Arc::new(Semaphore::new(self.repository.registries().config().at_once));
+        let mut tasks: JoinSet<(Digest, Result<Descriptor, Error>)> = JoinSet::new();
+        let mut begun: Vec<Digest> = Vec::new();
+        for layer in layers.iter().rev() {
+            // The same layer may be there several times.
+            if begun.contains(&layer.diff_id) {
+                continue;
+            }
+            begun.push(layer.diff_id);
+            self.progress.state(&short(&layer.diff_id), "Preparing");
+            let (context, layer, permits) = (self.clone(), layer.clone(), Arc::clone(&permits));
+            tasks.spawn(async move {
+                let id = short(&layer.diff_id);
+                let permit = if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                    Ok(permit)
+                } else {
+                    context.progress.state(&id, "Waiting");
+                    permits.acquire_owned().await
+                };
+                let result = match permit {
+                    Ok(_permit) => context.layer(&layer, &id).await,
+                    Err(_) => Err(Error::Cancelled),
+                };
+                (layer.diff_id, result)
+            });
+        }
+        let mut done: Vec<(Digest, Descriptor)> = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok((diff_id, result)) => done.push((diff_id, result?)),
+                Err(_) => return Err(Error::Broken("a panic while pushing a layer")),
+            }
+        }
+        let find = |layer: &Layer| {
+            let found = done.iter().find(|(diff_id, _)| *diff_id == layer.diff_id);
+            found.map(|(_, blob)| blob.clone()).ok_or(Error::Broken("a layer was not pushed"))
+        };
+        layers.iter().map(find).collect()
+    }
+
+    async fn layer(&self, layer: &Layer, id: &str) -> Result<Descriptor, Error> {
+        let own = match &layer.source {
+            Source::Foreign(descriptor) => {
+                self.progress.state(id, "Skipped foreign layer");
+                return Ok(descriptor.clone());
+            }
+            Source::Blob(blob) => Some(blob),
+            Source::Tar(..) => None,
+        };
+        let places = self.known.places(&layer.diff_id);
+        let is_here = |place: &&Place| {
+            place.domain == self.repository.domain() && place.path == self.repository.path()
+        };
+        let fits = |place: &&Place| own.is_none_or(|own| own.digest == place.blob.digest);
+        let expected = own.or_else(|| places.iter().find(is_here).map(|place| &place.blob));
+        if let Some(blob) = expected
+            && self.repository.has_blob(&blob.digest).await?
+        {
+            self.progress.state(id, "Layer already exists");
+            self.remember(&layer.diff_id, blob);
+            return Ok(blob.clone());
+        }
+        let elsewhere = places
+            .iter()
+            .filter(|place| place.domain == self.repository.domain() && !is_here(place))
+            .filter(fits);
+        for place in elsewhere.take(MOUNTS) {
+            match self.repository.mount(&place.blob.digest, &place.path).await {
+                Ok(true) => {
+                    self.progress.state(id, &format!("Mounted from {}", place.path));
+                    self.remember(&layer.diff_id, &place.blob);
+                    return Ok(place.blob.clone());
+                }
+                Ok(false) => {}
+                // A repository that one may not read is no reason not to push.
+                Err(error @ (Error::Refused { .. } | Error::NoCredentials)) => {
+                    tracing::debug!(%error, from = place.path, "mount a layer");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let blob = match &layer.source {
+            Source::Tar(chain, size) => self.pack(*chain, *size, id).await?,
+            Source::Blob(blob) | Source::Foreign(blob) => {
+                self.send(blob, id).await?;
+                blob.clone()
+            }
+        };
+        self.progress.state(id, "Pushed");
+        self.remember(&layer.diff_id, &blob);
+        Ok(blob)
+    }
+
+    fn remember(&self, diff_id: &Digest, blob: &Descriptor) {
+        let place = Place {
+            blob: blob.clone(),
+            domain: self.repository.domain().to_owned(),
+            path: self.repository.path().to_owned(),
+        };
+        self.known.remember(diff_id, &place);
+    }
+
+    /// Sends a blob of the store.
+    async fn send(&self, blob: &Descriptor, id: &str) -> Result<(), Error> {
+        let moved = Moved::default();
+        let meter = Arc::new(Mutex::new(self.progress.meter(id, "Pushing", blob.size)));
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let mut file = self.store.open_blob(&blob.digest).map_err(io::Error::other)?;
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(Box::new(Metered { inner: file, at: offset, meter: Arc::clone(&meter) }))
+        };
+        self.repository.upload(blob, &open, &moved).await
+    }
+
+    /// Packs, compresses and sends a layer.
+    async fn pack(&self, chain: Digest, size: u64, id: &str) -> Result<Descriptor, Error> {
+        let mut attempts = self.repository.registries().config().retry.begin();
+        let mut refused = false;
+        loop {
+            let moved = Moved::default();
+            let (sender, body) = upload::channel(&moved);
+            let (store, meter) = (self.store.clone(), self.progress.meter(id, "Pushing", size));
+            let making = tokio::task::spawn_blocking(move || make(&store, &chain, sender, meter));
+            let made = async {
+                making.await.map_err(|_| Error::Broken("a panic while packing a layer"))?
+            };
+            match self.repository.upload_made(body, &moved, made).await {
+                Ok(blob) => return Ok(blob),
+                // The token was too old.
+                Err(Error::Refused { status: 401, .. }) if !refused => refused = true,
+                Err(error) => attempts.again(error).await?,
+            }
+            moved.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Gets the configuration there.
+    async fn config(&self, wanted: &Descriptor, bytes: Vec<u8>) -> Result<(), Error> {
+        if self.repository.has_blob(&wanted.digest).await? {
+            return Ok(());
+        }
+        let blob = Descriptor::new(&wanted.media_type, digest(&bytes), bytes.len() as u64);
+        let bytes = Bytes::from(bytes);
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            Ok(Box::new(io::Cursor::new(bytes.slice(start..))))
+        };
+        self.repository.upload(&blob, &open, &Moved::default()).await
+    }
+}
+
+/// Makes a layer's tar in gzip, and sends it.
+fn make(
+    store: &Store,
+    chain: &Digest,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    meter: Meter,
+) -> Result<Descriptor, Error> {
+    let out = Outgoing {
+        sender: sender.clone(),
+        hash: Sha256::new(),
+        size: 0,
+        piece: Vec::with_capacity(PIECE),
+    };
+    let encoder = GzEncoder::new(out, flate2::Compression::default());
+    let mut input = Counted { inner: encoder, count: 0, meter };
+    let made = store.write_layer_tar(chain, &mut input).map_err(Error::from).and_then(|()| {
+        let out = input.inner.finish().map_err(Error::Read)?;
+        out.end().map_err(Error::Read)
+    });
+    if made.is_err() {
+        // The request breaks off; nobody may be there any more to see it.
+        drop(sender.blocking_send(Err(io::Error::other("the layer cannot be read"))));
+    }
+    made
+}
+
+/// Hashes and sends what is written.
+struct Outgoing {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    hash: Sha256,
+    size: u64,
+    piece: Vec<u8>,
+}
+
+impl Outgoing {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.hash.update(&self.piece);
+        self.size += self.piece.len() as u64;
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn end(mut self) -> io::Result<Descriptor> {
+        self.send()?;
+        self.sender
+            .blocking_send(Ok(Bytes::new()))
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let digest = Digest::from_sha256(self.hash.finalize().into());
+        Ok(Descriptor::new(media::OCI_LAYER_GZIP, digest, self.size))
+    }
+}
+
+impl Write for Outgoing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..count]);
+        if self.piece.len() == PIECE {
+            self.send()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Tells how much was written.
+struct Counted<W> {
+    inner: W,
+    count: u64,
+    meter: Meter,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.count += count as u64;
+        self.meter.at(self.count);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Tells how much was read.
+struct Metered<R> {
+    inner: R,
+    at: u64,
+    meter: Arc<Mutex<Meter>>,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.at += count as u64;
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner).at(self.at);
+        Ok(count)
+    }
+}
