@@ -110,10 +110,10 @@ impl Job {
         };
         let state = match self.plan.origin(from, turn.stage.index, &self.request) {
             Origin::Stage(index) => State::clone(&*self.stage(index).await?),
-            Origin::Image(name) => self.image_state(&name, None, work)?,
+            Origin::Image(name) => self.image_state(&name, None, work).await?,
             Origin::Scratch => State::scratch("linux", "", ""),
             Origin::Context(name) => match self.request.named_contexts.get(&name) {
-                Some(ContextRef::Image(image)) => self.image_state(image, None, work)?,
+                Some(ContextRef::Image(image)) => self.image_state(image, None, work).await?,
                 Some(ContextRef::Empty) | None => State::scratch("linux", "", ""),
                 Some(context) => {
                     let context = self.builder.files_of(context).await?;

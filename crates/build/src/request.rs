@@ -8,7 +8,7 @@ use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 
 use crate::context::{Context, ContextRef};
-use crate::secret::{Nothing, Secrets, SshAgents};
+use crate::secret::{Nothing, RegistryKeys, Secrets, SshAgents};
 
 /// A build.
 #[derive(Debug, Clone)]
@@ -62,6 +62,8 @@ pub struct BuildRequest {
     pub secrets: Arc<dyn Secrets>,
     /// What `RUN --mount=type=ssh` connects to.
     pub ssh: Arc<dyn SshAgents>,
+    /// What base images are pulled with.
+    pub registry_keys: Arc<dyn RegistryKeys>,
 }
 
 /// Limits of the containers that carry out `RUN`.
@@ -138,6 +140,7 @@ impl BuildRequest {
             store: true,
             secrets: Arc::new(Nothing),
             ssh: Arc::new(Nothing),
+            registry_keys: Arc::new(Nothing),
         }
     }
 }

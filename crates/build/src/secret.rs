@@ -1,7 +1,8 @@
-//! What only the client has: secrets and SSH agents.
+//! What only the client has: secrets, SSH agents, and credentials for registries.
 
 use std::fmt;
 
+use silo_engine::Credentials;
 use silo_types::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -27,13 +28,44 @@ pub trait SshAgents: fmt::Debug + Send + Sync {
     fn connect<'a>(&'a self, id: &'a str) -> Boxed<'a, Result<Box<dyn Duplex>, Error>>;
 }
 
-/// No secrets and no agents.
+/// A client's credentials for registries.
+pub trait RegistryKeys: fmt::Debug + Send + Sync {
+    /// Those for a registry, `docker.io`; empty ones if there are none.
+    fn credentials<'a>(&'a self, registry: &'a str) -> Boxed<'a, Credentials>;
+}
+
+/// No secrets, no agents and no credentials.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Nothing;
 
 impl Secrets for Nothing {
     fn secret<'a>(&'a self, _id: &'a str) -> Boxed<'a, Result<Option<Vec<u8>>, Error>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+impl RegistryKeys for Nothing {
+    fn credentials<'a>(&'a self, _registry: &'a str) -> Boxed<'a, Credentials> {
+        Box::pin(async { Credentials::default() })
+    }
+}
+
+/// Credentials that came with a request, by the registries as the client names them.
+#[derive(Debug, Clone, Default)]
+pub struct GivenKeys(pub std::collections::BTreeMap<String, Credentials>);
+
+impl RegistryKeys for GivenKeys {
+    fn credentials<'a>(&'a self, registry: &'a str) -> Boxed<'a, Credentials> {
+        let host = |name: &str| {
+            let rest = name.split_once("://").map_or(name, |(_, rest)| rest);
+            match rest.split('/').next().unwrap_or_default() {
+                "index.docker.io" => "docker.io".to_owned(),
+                host => host.to_owned(),
+            }
+        };
+        let found = self.0.iter().find(|(name, _)| host(name) == registry);
+        let found = found.map(|(_, credentials)| credentials.clone()).unwrap_or_default();
+        Box::pin(async { found.normalized() })
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use silo_docker::stream::StreamMessage;
 use silo_dockerfile::ast::{Instruction, Located};
 use silo_dockerfile::{Expander, Span};
+use silo_engine::images::Entry;
 use silo_oci::image::{Empty, Healthcheck};
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
@@ -227,10 +229,12 @@ impl Job {
                 let platform = platform.unwrap_or(host);
                 Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
             }
-            Origin::Image(name) => self.image_state(name, stage.platform.as_ref(), work),
+            Origin::Image(name) => {
+                self.image_state(name, stage.platform.as_ref(), work).await
+            }
             Origin::Context(name) => match self.request.named_contexts.get(name) {
                 Some(ContextRef::Image(image)) => {
-                    self.image_state(image, stage.platform.as_ref(), work)
+                    self.image_state(image, stage.platform.as_ref(), work).await
                 }
                 Some(ContextRef::Empty) | None => {
                     let platform = platform.unwrap_or(host);
@@ -248,8 +252,8 @@ impl Job {
         }
     }
 
-    /// The state of an image, which must be in the store.
-    pub(crate) fn image_state(
+    /// The state of an image: from the store, or from its registry.
+    pub(crate) async fn image_state(
         &self,
         name: &str,
         platform: Option<&Platform>,
@@ -257,14 +261,19 @@ impl Job {
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
         let entry = match engine.image(name) {
-            Ok(entry) => entry,
+            Ok(entry) if !self.request.pull => entry,
+            Ok(entry) => match self.pull(name, platform, work).await {
+                // What was made here and never pushed is as new as it gets.
+                Err(error) if error.kind == ErrorKind::NotFound => entry,
+                pulled => pulled?,
+            },
             Err(error) if error.kind() == ErrorKind::NotFound => match engine.substitute(name) {
                 Some((entry, text)) => {
                     work.note(NoteKind::Warning(text.clone()));
                     work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
                     entry
                 }
-                None => return Err(missing(name)),
+                None => self.pull(name, platform, work).await?,
             },
             Err(error) => return Err(error.into()),
         };
@@ -288,6 +297,34 @@ impl Job {
             lease.hold(*layer);
         }
         Ok(State::of_image(image, lease))
+    }
+
+    /// Pulls an image.
+    async fn pull(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        work: &Work,
+    ) -> Result<Arc<Entry>, BuildError> {
+        let registry = Reference::parse_normalized(name)
+            .map(|reference| reference.domain().to_owned())
+            .unwrap_or_default();
+        let credentials = self.request.registry_keys.credentials(&registry).await;
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = Arc::clone(&lines);
+        let sink = move |message: StreamMessage| {
+            // Layers come and go too fast to be told of.
+            if message.id.is_empty() && !message.status.is_empty() {
+                told.lock().unwrap_or_else(PoisonError::into_inner).push(message.status);
+            }
+        };
+        let engine = &self.builder.engine;
+        let platform = platform.or(self.request.platform.as_ref()).cloned();
+        let pulled = engine.image_pull_for(name, platform, &credentials, sink).await;
+        for line in lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            work.log(crate::progress::Stream::Stderr, format!("{line}\n").into());
+        }
+        pulled.map_err(|error| missing(name, &error))
     }
 
     /// Carries out one instruction.
@@ -500,8 +537,8 @@ impl Job {
     }
 }
 
-/// The error for an image that is not in the store.
-pub(crate) fn missing(name: &str) -> BuildError {
+/// The error for an image that neither the store nor its registry gives.
+fn missing(name: &str, cause: &Error) -> BuildError {
     let reference = match Reference::parse_normalized(name) {
         Ok(reference) => reference,
         Err(error) => {
@@ -509,17 +546,14 @@ pub(crate) fn missing(name: &str) -> BuildError {
             return invalid(format!("failed to parse stage name {name:?}: {error}"));
         }
     };
-    let mut error = BuildError::new(
-        ErrorKind::NotFound,
-        format!(
-            "{reference}: not found: it is not in the store, and this version of Silo has no registries"
-        ),
-    );
-    // docker wording
-    error.classic = Some(format!(
-        "pull access denied for {}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
-        reference.familiar_name()
-    ));
+    let text = cause.message();
+    // buildkit wording
+    let text = match cause.kind() {
+        ErrorKind::NotFound => format!("{reference}: not found: {text}"),
+        _ => format!("failed to resolve source metadata for {reference}: {text}"),
+    };
+    let mut error = BuildError::new(cause.kind(), text);
+    error.classic = Some(cause.message().to_owned());
     error
 }
 

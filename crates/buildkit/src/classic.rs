@@ -67,6 +67,7 @@ impl Service {
             path: dockerfile,
         };
         request.context = context.unwrap_or_else(|| ContextRef::Files(local("context")));
+        request.registry_keys = Arc::new(ClientCredentials::new(Arc::clone(&session)));
         request.secrets = Arc::new(ClientCredentials::new(Arc::clone(&session)));
         request.ssh = Arc::new(ClientCredentials::new(Arc::clone(&session)));
         request.store = false;

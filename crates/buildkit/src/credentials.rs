@@ -1,14 +1,16 @@
-//! What only the client has: secrets and SSH agents.
+//! What only the client has: secrets, SSH agents, and credentials for registries.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
 use silo_build::Boxed;
-use silo_build::secret::{Duplex, Secrets, SshAgents};
+use silo_build::secret::{Duplex, RegistryKeys, Secrets, SshAgents};
+use silo_engine::Credentials;
 use silo_types::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Request};
 
@@ -19,6 +21,7 @@ use crate::pb::moby::sshforward::v1::{BytesMessage, CheckAgentRequest};
 use crate::session::{MAX_MESSAGE, Session};
 
 const GET_SECRET: &str = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+const GET_CREDENTIALS: &str = "/moby.filesync.v1.Auth/Credentials";
 const FORWARD_AGENT: &str = "/moby.sshforward.v1.SSH/ForwardAgent";
 /// Bytes of a secret. BuildKit's limit.
 const MAX_SECRET: usize = 500 * 1024;
@@ -61,6 +64,58 @@ impl Secrets for ClientCredentials {
                     Ok(None)
                 }
                 Err(status) => Err(Error::internal(status.message())),
+            }
+        })
+    }
+}
+
+/// Asks for the credentials for a host (`moby.filesync.v1.CredentialsRequest`).
+#[derive(Clone, PartialEq, prost::Message)]
+struct CredentialsRequest {
+    #[prost(string, tag = "1")]
+    host: String,
+}
+
+/// A name and a password; a refresh token where there is no name.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CredentialsResponse {
+    #[prost(string, tag = "1")]
+    username: String,
+    #[prost(string, tag = "2")]
+    secret: String,
+}
+
+impl RegistryKeys for ClientCredentials {
+    fn credentials<'a>(&'a self, registry: &'a str) -> Boxed<'a, Credentials> {
+        Box::pin(async move {
+            if !self.session.answers(GET_CREDENTIALS) {
+                return Credentials::default();
+            }
+            let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+            let origin = Session::origin();
+            let mut client = tonic::client::Grpc::with_origin(self.session.channel(), origin);
+            let request = Request::new(CredentialsRequest { host: host.to_owned() });
+            let path = PathAndQuery::from_static(GET_CREDENTIALS);
+            let codec = tonic_prost::ProstCodec::<_, CredentialsResponse>::default();
+            let answer = match client.ready().await {
+                Ok(()) => client.unary(request, path, codec).await,
+                Err(error) => {
+                    tracing::debug!(%error, "a client's credentials");
+                    return Credentials::default();
+                }
+            };
+            match answer.map(tonic::Response::into_inner) {
+                Ok(CredentialsResponse { username, secret }) if username.is_empty() => {
+                    Credentials { identity_token: secret, ..Credentials::default() }
+                }
+                Ok(CredentialsResponse { username, secret }) => {
+                    Credentials { username, password: secret, ..Credentials::default() }
+                }
+                // Without credentials it may still be let in.
+                Err(error) => {
+                    tracing::debug!(%error, "a client's credentials");
+                    Credentials::default()
+                }
             }
         })
     }

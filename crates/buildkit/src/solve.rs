@@ -112,6 +112,7 @@ impl Solver {
         };
         request.limits = attributes.limits()?;
         request.source_date_epoch = attributes.source_date_epoch()?;
+        request.registry_keys = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.secrets = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.ssh = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.store = false;

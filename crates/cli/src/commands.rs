@@ -466,6 +466,16 @@ pub(crate) const COMMANDS: &[Command] = &[
     )
     .top("login"),
     Command::new(
+        "",
+        "logout",
+        "[SERVER]",
+        "Log out from a registry",
+        Arity::AtMost(1),
+        &[],
+        run!(registry::logout),
+    )
+    .top("logout"),
+    Command::new(
         "volume",
         "create",
         "[OPTIONS] [VOLUME]",

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::credentials::{self, Store};
 use crate::env;
 use crate::failure::{Failure, Outcome};
 use crate::value::Value;
@@ -63,24 +64,25 @@ impl Config {
 
     /// Credentials for a registry, as the API wants them: base64 of JSON. Empty when there are
     /// none.
-    pub(crate) fn registry_auth(&self, registry: &str) -> String {
-        let key = if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry };
-        let entry = self.file.get("auths").get(key);
-        let auth = entry.get("auth").str();
-        if auth.is_empty() {
-            return String::new();
-        }
-        let decoded = base64_decode(auth).and_then(|bytes| String::from_utf8(bytes).ok());
-        let Some((username, password)) = decoded.as_deref().and_then(|text| text.split_once(':'))
-        else {
-            return String::new();
+    pub(crate) fn registry_auth(&self, registry: &str) -> Outcome<String> {
+        let key = credentials::key(registry);
+        let Some(found) = Store::open(&self.directory)?.get(key)? else {
+            return Ok(String::new());
         };
-        let json = serde_json::json!({
-            "username": username,
-            "password": password.trim_end_matches('\0'),
+        let mut json = serde_json::json!({
+            "username": found.username,
+            "password": found.password,
             "serveraddress": key,
         });
-        base64_url(json.to_string().as_bytes())
+        if !found.identity_token.is_empty() {
+            json["identitytoken"] = found.identity_token.into();
+        }
+        Ok(base64_url(json.to_string().as_bytes()))
+    }
+
+    /// Where the configuration is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 }
 
@@ -176,11 +178,11 @@ mod tests {
         .unwrap();
         let config = Config::load(directory.path().to_str().unwrap()).unwrap();
         assert_eq!(config.text("psFormat"), "x");
-        let auth = base64_decode(&config.registry_auth("r:5000")).unwrap();
+        let auth = base64_decode(&config.registry_auth("r:5000").unwrap()).unwrap();
         assert_eq!(
             String::from_utf8(auth).unwrap(),
             r#"{"password":"p","serveraddress":"r:5000","username":"u"}"#
         );
-        assert_eq!(config.registry_auth("other"), "");
+        assert_eq!(config.registry_auth("other").unwrap(), "");
     }
 }

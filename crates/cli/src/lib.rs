@@ -22,6 +22,7 @@ mod connect;
 mod context;
 mod cp;
 mod create;
+mod credentials;
 mod doctor;
 mod env;
 mod failure;

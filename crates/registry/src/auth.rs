@@ -1,7 +1,6 @@
 //! Getting leave: what a server asked for, and the tokens it takes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use silo_http::{Method, Request, Uri, header};
@@ -215,9 +214,6 @@ pub(crate) fn percent(text: &str) -> String {
     }
     out
 }
-
-/// One fetcher of tokens for each server.
-pub(crate) type SharedAuth = Arc<Auth>;
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,12 @@
 //! Credentials, as clients of the engine send them: `X-Registry-Auth`, base64 of JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Headers longer than this are not looked at, in bytes.
@@ -59,22 +61,32 @@ impl fmt::Debug for Credentials {
 #[error("invalid X-Registry-Auth header: {0}")]
 pub struct InvalidHeader(String);
 
+/// Reads base64 of JSON.
+fn decode<T: DeserializeOwned>(header: &str) -> Result<Option<T>, InvalidHeader> {
+    if header.is_empty() {
+        return Ok(None);
+    }
+    if header.len() > MAX_HEADER {
+        return Err(InvalidHeader("it is too long".into()));
+    }
+    let bytes = URL
+        .decode(header.trim())
+        .or_else(|_| STANDARD.decode(header.trim()))
+        .map_err(|error| InvalidHeader(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| InvalidHeader(error.to_string()))
+}
+
 impl Credentials {
     /// Reads a header. An empty one has none.
     pub fn from_header(header: &str) -> Result<Self, InvalidHeader> {
-        if header.is_empty() {
-            return Ok(Self::default());
-        }
-        if header.len() > MAX_HEADER {
-            return Err(InvalidHeader("it is too long".into()));
-        }
-        let bytes = URL
-            .decode(header.trim())
-            .or_else(|_| STANDARD.decode(header.trim()))
-            .map_err(|error| InvalidHeader(error.to_string()))?;
-        let read: Option<Self> =
-            serde_json::from_slice(&bytes).map_err(|error| InvalidHeader(error.to_string()))?;
+        let read: Option<Self> = decode(header)?;
         Ok(read.unwrap_or_default().normalized())
+    }
+
+    /// Reads the header of builds, `X-Registry-Config`: credentials by registries.
+    pub fn all_from_header(header: &str) -> Result<BTreeMap<String, Self>, InvalidHeader> {
+        let read: Option<BTreeMap<String, Self>> = decode(header)?;
+        Ok(read.unwrap_or_default())
     }
 
     /// With name and password in place of [`auth`](Self::auth).

@@ -42,11 +42,6 @@ impl Progress {
         (self.0)(StreamMessage::status(text));
     }
 
-    /// What an image or a tag is about.
-    pub(crate) fn about(&self, id: &str, text: impl Into<String>) {
-        (self.0)(StreamMessage { id: id.to_owned(), ..StreamMessage::status(text) });
-    }
-
     /// The state of a layer, with `progressDetail` empty as dockerd has it.
     pub(crate) fn state(&self, id: &str, text: &str) {
         (self.0)(StreamMessage {

@@ -322,6 +322,9 @@ fn make(
         let out = input.inner.finish().map_err(Error::Read)?;
         out.end().map_err(Error::Read)
     });
+    if made.is_err() && sender.is_closed() {
+        return Err(Error::Cancelled);
+    }
     if made.is_err() {
         // The request breaks off; nobody may be there any more to see it.
         drop(sender.blocking_send(Err(io::Error::other("the layer cannot be read"))));

@@ -265,8 +265,13 @@ impl Repository {
         let answer = session.tell(&ask, body, None, &count).await;
         let answer = match answer {
             Ok(answer) => answer.expect(&[202]).await?,
-            // That the body could not be made is the reason, not that it broke off.
-            Err(error) => return made.await.and(Err(error)),
+            Err(error) => {
+                return match made.await {
+                    // That the body could not be made is the reason why it broke off.
+                    Err(reason) if !matches!(reason, Error::Cancelled) => Err(reason),
+                    _ => Err(error),
+                };
+            }
         };
         let blob = made.await?;
         let next = location(&answer)?;

@@ -323,11 +323,10 @@ fn absent_images_have_dockers_words() {
     let error = Place::new().pull(&server).unwrap_err();
     let name = format!("{}/app:latest", server.address);
     assert_eq!(error, format!("manifest for {name} not found: manifest unknown: manifest unknown"));
-    let refused = Reference::parse_normalized("127.0.0.1:1/app").unwrap();
-    let gone = Server { address: "127.0.0.1:1".into(), ..server };
+    let mut gone = server;
+    gone.address = "127.0.0.1:1".into();
     let error = Place::new().pull(&gone).unwrap_err();
     assert!(error.ends_with("dial tcp 127.0.0.1:1: connect: connection refused"), "{error}");
-    assert_eq!(refused.domain(), "127.0.0.1:1");
 }
 
 /// A registry that wants tokens, with its token server; blobs are on another host.
@@ -516,7 +515,7 @@ fn what_cannot_be_unpacked_leaves_nothing() {
     let server = Server::start(move |asked| content.answer(asked));
     let place = Place::new();
     let error = place.pull(&server).unwrap_err();
-    assert!(error.contains("cannot read the layer"), "{error}");
+    assert!(error.contains("invalid tar header"), "{error}");
     assert!(place.store.images().unwrap().is_empty());
     assert!(place.files("content/partial").is_empty());
     assert!(!place.files("layers").iter().any(|name| name.starts_with(".new-")));

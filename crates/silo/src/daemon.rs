@@ -73,6 +73,23 @@ struct Options {
     /// How many network sandboxes to keep ready
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     sandbox_pool: usize,
+    /// URL of a mirror of Docker Hub; may be repeated
+    #[arg(long, value_name = "URL")]
+    registry_mirror: Vec<String>,
+    /// Registry, HOST[:PORT], or network of registries whose certificates are not checked, and
+    /// that may have no TLS at all; may be repeated
+    #[arg(long, value_name = "REGISTRY")]
+    insecure_registry: Vec<String>,
+    /// Directory with a directory of certificates for each registry; may be repeated
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_values = ["/etc/silo/certs.d", "/etc/docker/certs.d"]
+    )]
+    registry_certs: Vec<PathBuf>,
+    /// Build of Windows as which an image is chosen where there are several
+    #[arg(long, value_name = "NUMBER", default_value_t = silo_engine::DEFAULT_WINDOWS_BUILD)]
+    windows_build: u32,
     /// Do not use Silo's base images where Microsoft's are named
     #[arg(long)]
     no_windows_substitutes: bool,
@@ -138,6 +155,10 @@ fn run(options: &Options) -> Result<()> {
     config.labels.clone_from(&options.label);
     config.proxies = silo_engine::Proxies::from_variables(|name| std::env::var(name).ok());
     config.sandbox_pool = options.sandbox_pool;
+    config.registries.mirrors.clone_from(&options.registry_mirror);
+    config.registries.insecure.clone_from(&options.insecure_registry);
+    config.registries.certificates.clone_from(&options.registry_certs);
+    config.windows_build = options.windows_build;
     config.windows_substitutes = !options.no_windows_substitutes;
     for option in &options.log_opt {
         let (key, value) = option

@@ -32,6 +32,14 @@ const PEEK: u64 = 512;
 /// Bytes that are read at once from what an earlier try left.
 const PIECE: usize = 256 << 10;
 
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if self.position == 0 {
+            self.forget_partial();
+        }
+    }
+}
+
 /// A layer that is coming in. Dropped before [`finish`](Self::finish), what has come stays for
 /// the next try.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod network;
+mod registry;
 mod registryd;
 mod run;
 mod security;

@@ -7,8 +7,10 @@ use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use silo_build::progress::Progress;
+use silo_build::secret::GivenKeys;
 use silo_build::{BuildRequest, CacheRecord, ContextRef, DockerfileSource, Limits, PruneOptions};
 use silo_docker::system::Usage;
+use silo_engine::Credentials;
 use silo_oci::reference::Reference;
 use silo_types::{Error, ErrorKind};
 use tokio::sync::mpsc;
@@ -71,6 +73,7 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
     query.get("target").clone_into(&mut build.target);
     build.no_cache = query.flag("nocache");
     build.pull = query.flag("pull");
+    build.registry_keys = Arc::new(registry_keys(request));
     query.get("networkmode").clone_into(&mut build.network);
     build.extra_hosts = query.all("extrahosts").map(str::to_owned).collect();
     let platform = query.get("platform");
@@ -118,6 +121,13 @@ pub(super) fn remote(url: &str) -> Result<ContextRef, Error> {
 }
 
 /// `POST /build`.
+/// The credentials for registries that came with a request. Those that cannot be read are none,
+/// as dockerd has it.
+fn registry_keys(request: &Request) -> GivenKeys {
+    let header = request.headers.get("x-registry-config").and_then(|value| value.to_str().ok());
+    GivenKeys(Credentials::all_from_header(header.unwrap_or_default()).unwrap_or_default())
+}
+
 pub(crate) async fn build(request: Request) -> Answer {
     let mut options = options(&request)?;
     if request.query.get("version") == "2" {

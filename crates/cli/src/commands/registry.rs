@@ -6,6 +6,7 @@ use silo_oci::reference::Reference;
 use crate::cli_input::password;
 use crate::command::Invocation;
 use crate::context::{Cli, warn};
+use crate::credentials::{self, Credentials, Store};
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Filters, flags};
 use crate::progress::{Sink, show};
@@ -50,6 +51,11 @@ flags! {
     }
 }
 
+flags! {
+    /// Flags of `logout`.
+    LogoutFlags {}
+}
+
 /// Pulls an image for `run` and `create`.
 pub(super) async fn pull_for_run(
     cli: &Cli,
@@ -78,7 +84,7 @@ async fn fetch(
         .query("fromImage", reference.name())
         .query_some("tag", tag)
         .query_some("platform", platform.map(str::to_lowercase));
-    let auth = cli.config().registry_auth(reference.domain());
+    let auth = cli.config().registry_auth(reference.domain())?;
     if !auth.is_empty() {
         request = request.header("x-registry-auth", &auth);
     }
@@ -118,7 +124,7 @@ pub(crate) async fn push(invocation: Invocation) -> Outcome {
         reference = reference.with_tag("latest").map_err(|error| error.to_string())?;
     }
     let client = invocation.cli.client().await?;
-    let auth = invocation.cli.config().registry_auth(reference.domain());
+    let auth = invocation.cli.config().registry_auth(reference.domain())?;
     let auth = if auth.is_empty() { "e30=".to_owned() } else { auth };
     let answer = client
         .post(format!("/images/{}/push", reference.name()))
@@ -163,24 +169,57 @@ pub(crate) async fn login(invocation: Invocation) -> Outcome {
     if flags.password_stdin && flags.username.is_empty() {
         return Err(Failure::new("the --password-stdin option requires --username to be set"));
     }
-    let secret = if flags.password_stdin {
-        password()?
-    } else {
-        if !flags.password.is_empty() {
-            warn("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
-        }
-        flags.password.clone()
-    };
-    let server = words.first().map_or("https://index.docker.io/v1/", String::as_str);
+    let mut secret = flags.password.clone();
+    if flags.password_stdin || secret == "-" {
+        secret = password()?;
+    } else if !secret.is_empty() {
+        warn("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
+    }
+    let server = credentials::key(words.first().map_or("", String::as_str));
+    let mut store = Store::open(invocation.cli.config().directory())?;
+    let mut given =
+        Credentials { username: flags.username, password: secret, ..Credentials::default() };
+    if given.username.is_empty() && given.password.is_empty() {
+        // docker wording
+        let stored = store.get(server)?.ok_or_else(|| {
+            Failure::new("error: cannot perform an interactive login: give --username and --password-stdin")
+        })?;
+        let known = if stored.username.is_empty() {
+            String::new()
+        } else {
+            format!(" [Username: {}]", stored.username)
+        };
+        warn(&format!("Authenticating with existing credentials...{known}"));
+        given = stored;
+    } else if given.username.is_empty() {
+        return Err(Failure::new("username is empty"));
+    } else if given.password.trim().is_empty() {
+        return Err(Failure::new("password is empty"));
+    }
     let client = invocation.cli.client().await?;
     let answer: Value = client
         .post("/auth")
         .json(&serde_json::json!({
-            "username": flags.username,
-            "password": secret,
+            "username": given.username,
+            "password": given.password,
+            "identitytoken": given.identity_token,
             "serveraddress": server,
         }))
         .receive()
         .await?;
+    let token = answer.get("IdentityToken").str();
+    if !token.is_empty() {
+        given.password.clear();
+        token.clone_into(&mut given.identity_token);
+    }
+    store.put(server, &given)?;
     invocation.cli.line(answer.get("Status").str())
+}
+
+/// `logout`
+pub(crate) async fn logout(invocation: Invocation) -> Outcome {
+    let (_, words) = invocation.parse::<LogoutFlags>()?;
+    let server = credentials::key(words.first().map_or("", String::as_str));
+    invocation.cli.line(&format!("Removing login credentials for {server}"))?;
+    Store::open(invocation.cli.config().directory())?.remove(server)
 }

@@ -71,20 +71,31 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(|_| None, answer)
+    }
+
+    /// One that reads no more of some bodies than `stop` says, and then is gone.
+    pub(crate) fn start_with(
+        stop: impl Fn(&Asked) -> Option<u64> + Send + Sync + 'static,
+        answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let log = Arc::new(Mutex::new(Vec::new()));
         let server = Self { address, log: Arc::clone(&log) };
         let answer = Arc::new(answer);
+        let stop = Arc::new(stop);
         std::thread::spawn(move || {
             for connection in listener.incoming() {
+                let stop = Arc::clone(&stop);
                 let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
                 let mut stream = connection.unwrap();
                 std::thread::spawn(move || {
                     // Clients that go away are part of the tests.
-                    while let Ok(Some(asked)) = read(&mut stream) {
+                    while let Ok(Some((asked, broken))) = read(&mut stream, &*stop) {
                         log.lock().unwrap().push(asked.clone());
-                        if write(&mut stream, &asked, answer(&asked)).is_err() {
+                        let reply = answer(&asked);
+                        if broken || write(&mut stream, &asked, reply).is_err() {
                             return;
                         }
                     }
@@ -105,8 +116,12 @@ impl Server {
     }
 }
 
-/// `None` for what is no HTTP, such as TLS.
-fn read(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
+/// A request, and whether its body was not read to the end; `None` for what is no HTTP, such as
+/// TLS.
+fn read(
+    stream: &mut TcpStream,
+    stop: &dyn Fn(&Asked) -> Option<u64>,
+) -> io::Result<Option<(Asked, bool)>> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
@@ -123,9 +138,15 @@ fn read(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let mut body = Vec::new();
+    let (method, path) = (method.to_owned(), path.to_owned());
+    let mut asked = Asked { method, path, headers: headers.clone(), body: Vec::new() };
+    if let Some(limit) = stop(&asked) {
+        stream.take(limit).read_to_end(&mut asked.body)?;
+        return Ok(Some((asked, true)));
+    }
+    let body = &mut asked.body;
     if let Some(length) = headers.get("content-length").and_then(|text| text.parse().ok()) {
-        stream.take(length).read_to_end(&mut body)?;
+        stream.take(length).read_to_end(body)?;
     } else if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
         loop {
             let mut line = Vec::new();
@@ -135,15 +156,14 @@ fn read(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
             }
             let text = String::from_utf8_lossy(&line);
             let size = u64::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
-            stream.take(size).read_to_end(&mut body)?;
+            stream.take(size).read_to_end(body)?;
             stream.read_exact(&mut [0; 2])?;
             if size == 0 {
                 break;
             }
         }
     }
-    let (method, path) = (method.to_owned(), path.to_owned());
-    Ok(Some(Asked { method, path, headers, body }))
+    Ok(Some((asked, false)))
 }
 
 fn write(stream: &mut TcpStream, asked: &Asked, reply: Reply) -> io::Result<()> {

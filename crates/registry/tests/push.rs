@@ -1,0 +1,307 @@
+//! Pushes to registries that misbehave.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod server;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use server::{Asked, Content, Reply, Server, image, tar, unknown};
+use silo_docker::stream::StreamMessage;
+use silo_oci::image::{ImageConfig, Manifest, digest};
+use silo_oci::reference::Reference;
+use silo_registry::{
+    Action, Config, Credentials, Known, Place, Progress, Puller, Pushed, Registries, Retry,
+};
+use silo_store::{Image, Store};
+use silo_types::Digest;
+use silo_types::error::chain;
+
+/// Remembers in memory.
+#[derive(Debug, Default)]
+struct Memory(Mutex<HashMap<Digest, Vec<Place>>>);
+
+impl Known for Memory {
+    fn places(&self, diff_id: &Digest) -> Vec<Place> {
+        self.0.lock().unwrap().get(diff_id).cloned().unwrap_or_default()
+    }
+
+    fn remember(&self, diff_id: &Digest, place: &Place) {
+        self.0.lock().unwrap().entry(*diff_id).or_default().insert(0, place.clone());
+    }
+}
+
+struct Here {
+    _directory: tempfile::TempDir,
+    store: Store,
+    registries: Arc<Registries>,
+    known: Arc<dyn Known>,
+    lines: Arc<Mutex<Vec<StreamMessage>>>,
+}
+
+impl Here {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let registries = Arc::new(Registries::new(Config {
+            certificates: Vec::new(),
+            retry: Retry {
+                attempts: 4,
+                first: Duration::from_millis(1),
+                longest: Duration::from_millis(50),
+            },
+            stall: Duration::from_secs(5),
+            ..Config::default()
+        }));
+        let known: Arc<dyn Known> = Arc::new(Memory::default());
+        Self { _directory: directory, store, registries, known, lines: Arc::default() }
+    }
+
+    fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().unwrap().block_on(work)
+    }
+
+    fn pull(&self, server: &Server, name: &str) -> Image {
+        let name = format!("{}/{name}", server.address);
+        let reference = Reference::parse_normalized(&name).unwrap();
+        let none = Credentials::default();
+        let repository = self.registries.repository(&reference, Action::Pull, &none).unwrap();
+        let puller = Puller::new(self.store.clone(), 3, 26100);
+        self.run(async {
+            let pulling = puller.begin(Arc::new(repository), &reference, None).await.unwrap();
+            pulling.run(&Progress::new(drop)).await.unwrap().image
+        })
+    }
+
+    fn push(&self, server: &Server, name: &str, image: &Image) -> Result<Pushed, String> {
+        self.lines.lock().unwrap().clear();
+        let name = format!("{}/{name}", server.address);
+        let reference = Reference::parse_normalized(&name).unwrap();
+        let none = Credentials::default();
+        let repository = self.registries.repository(&reference, Action::Push, &none).unwrap();
+        let lines = Arc::clone(&self.lines);
+        let progress = Progress::new(move |line| lines.lock().unwrap().push(line));
+        let tag = reference.tag().unwrap();
+        let repository = Arc::new(repository);
+        let pushed =
+            silo_registry::push(&self.store, &repository, image, tag, &self.known, &progress);
+        self.run(pushed).map_err(|error| chain(&error))
+    }
+
+    /// An image whose layer has no compressed blob.
+    fn made(&self, size: usize) -> Image {
+        let bytes = tar("made", size);
+        let config = ImageConfig {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            ..ImageConfig::default()
+        };
+        self.store.import(&bytes[..], config).unwrap().0
+    }
+
+    fn said(&self, words: &str) -> bool {
+        self.lines.lock().unwrap().iter().any(|line| line.status.contains(words))
+    }
+}
+
+/// A registry that can be written to.
+#[derive(Default)]
+struct Writable {
+    content: Content,
+    uploads: BTreeMap<String, Vec<u8>>,
+    mounts: bool,
+}
+
+impl Writable {
+    fn answer(&mut self, asked: &Asked) -> Reply {
+        let (path, query) = asked.path.split_once('?').unwrap_or((&asked.path, ""));
+        let field = |name: &str| {
+            let found = query.split('&').find_map(|pair| pair.strip_prefix(&format!("{name}=")));
+            found.map(|value| value.replace("%3A", ":").replace("%2F", "/"))
+        };
+        let repository = path.split("/blobs/").next().unwrap_or_default().to_owned();
+        if asked.method == "PUT"
+            && let Some((_, tag)) = path.split_once("/manifests/")
+        {
+            let manifest = Manifest::parse(&asked.body).unwrap();
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                assert!(self.content.blobs.contains_key(&blob.digest.to_string()), "{blob:?}");
+            }
+            let kind = asked.header("content-type").to_owned();
+            let digest = self.content.add_manifest(tag, &kind, asked.body.clone());
+            return Reply::new(201, "").header("Docker-Content-Digest", digest.to_string());
+        }
+        let Some((_, upload)) = path.split_once("/blobs/uploads/") else {
+            return self.content.answer(asked);
+        };
+        let at = |id: &str| format!("{repository}/blobs/uploads/{id}?_state=abc");
+        match asked.method.as_str() {
+            "POST" => {
+                if let Some(mount) = field("mount")
+                    && self.mounts
+                    && self.content.blobs.contains_key(&mount)
+                {
+                    return Reply::new(201, "");
+                }
+                let id = format!("u{}", self.uploads.len());
+                self.uploads.insert(id.clone(), Vec::new());
+                Reply::new(202, "").header("Location", at(&id)).header("Range", "0-0")
+            }
+            "DELETE" => Reply::new(204, ""),
+            method => {
+                let Some(bytes) = self.uploads.get_mut(upload) else {
+                    return unknown("BLOB_UPLOAD_UNKNOWN");
+                };
+                if method == "PATCH" && !asked.header("content-range").is_empty() {
+                    let start = asked.header("content-range").split('-').next().unwrap();
+                    assert_eq!(start.parse::<usize>().unwrap(), bytes.len());
+                }
+                bytes.extend_from_slice(&asked.body);
+                let range = format!("0-{}", bytes.len().saturating_sub(1));
+                if method == "PUT"
+                    && let Some(wanted) = field("digest")
+                {
+                    if digest(bytes).to_string() != wanted {
+                        return Reply::new(
+                            400,
+                            r#"{"errors":[{"code":"DIGEST_INVALID","message":"it is another"}]}"#,
+                        );
+                    }
+                    self.content.blobs.insert(wanted, bytes.clone());
+                    return Reply::new(201, "");
+                }
+                let status = if method == "GET" { 204 } else { 202 };
+                Reply::new(status, "").header("Location", at(upload)).header("Range", range)
+            }
+        }
+    }
+}
+
+fn writable(
+    mounts: bool,
+    stop: impl Fn(&Asked) -> Option<u64> + Send + Sync + 'static,
+) -> (Server, Arc<Mutex<Writable>>) {
+    let state = Arc::new(Mutex::new(Writable { mounts, ..Writable::default() }));
+    let shared = Arc::clone(&state);
+    let server = Server::start_with(stop, move |asked| shared.lock().unwrap().answer(asked));
+    (server, state)
+}
+
+#[test]
+fn made_layers_are_compressed_and_sent_once() {
+    let (server, _state) = writable(true, |_| None);
+    let here = Here::new();
+    let image = here.made(500_000);
+    let first = here.push(&server, "app:1", &image).unwrap();
+    assert!(here.said("Pushing") && here.said("Pushed"));
+    let sent = |server: &Server| {
+        let asked = server.asked();
+        asked.iter().filter(|asked| asked.method == "PATCH" || asked.method == "PUT").count()
+    };
+    let before = sent(&server);
+    let second = here.push(&server, "app:2", &image).unwrap();
+    assert_eq!(first, second);
+    assert!(here.said("Layer already exists"));
+    assert_eq!(sent(&server), before + 1, "the manifest alone");
+    here.push(&server, "other:1", &image).unwrap();
+    assert!(here.said("Mounted from app"));
+    let there = Here::new();
+    let back = there.pull(&server, "app:1");
+    assert_eq!((back.id, back.chain), (image.id, image.chain));
+    // What came goes on as it came.
+    let (other, _state) = writable(true, |_| None);
+    let onward = there.push(&other, "app:1", &there.store.image(&image.id).unwrap()).unwrap();
+    assert_eq!(onward, first);
+}
+
+#[test]
+fn refused_mounts_are_sent() {
+    let (server, _state) = writable(false, |_| None);
+    let here = Here::new();
+    let image = here.made(1000);
+    here.push(&server, "app:1", &image).unwrap();
+    here.push(&server, "other:1", &image).unwrap();
+    assert!(here.said("Pushed"));
+}
+
+#[test]
+fn broken_uploads_go_on_where_they_were() {
+    let source = {
+        let mut content = Content::default();
+        image(&mut content, "linux/amd64", &[tar("big", 600_000)]);
+        Server::start(move |asked| content.answer(asked))
+    };
+    let here = Here::new();
+    let image = here.pull(&source, "app:latest");
+    let is_big = |asked: &Asked| {
+        asked.header("content-length").parse().is_ok_and(|length: u64| length > 100_000)
+    };
+    let broken = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&broken);
+    let (server, state) = writable(false, move |asked| {
+        let mut broken = count.lock().unwrap();
+        if !is_big(asked) || *broken >= 2 {
+            return None;
+        }
+        *broken += 1;
+        Some(200_000)
+    });
+    here.push(&server, "app:1", &image).unwrap();
+    assert_eq!(*broken.lock().unwrap(), 2);
+    let patches: Vec<String> = server
+        .asked()
+        .iter()
+        .filter(|asked| asked.method == "PATCH")
+        .map(|asked| asked.header("content-range").split('-').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(patches, ["200000", "400000"]);
+    assert_eq!(state.lock().unwrap().content.manifests.len(), 2);
+}
+
+#[test]
+fn made_layers_begin_anew_when_they_break_off() {
+    let broken = Arc::new(Mutex::new(false));
+    let count = Arc::clone(&broken);
+    let (server, _state) = writable(false, move |asked| {
+        let mut broken = count.lock().unwrap();
+        let first = asked.method == "PATCH" && !*broken;
+        *broken |= first;
+        first.then_some(10_000)
+    });
+    let here = Here::new();
+    let image = here.made(2_000_000);
+    here.push(&server, "app:1", &image).unwrap();
+    assert!(*broken.lock().unwrap());
+    Here::new().pull(&server, "app:1");
+}
+
+#[test]
+fn refusals_are_told() {
+    for (status, body, words) in [
+        (
+            403,
+            r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#,
+            "denied: requested access to the resource is denied",
+        ),
+        (507, "", "received unexpected HTTP status: 507 Insufficient Storage"),
+        (404, "<html>", "error parsing HTTP 404 response body: \"<html>\""),
+    ] {
+        let server = Server::start(move |asked| {
+            if asked.method == "HEAD" { unknown("BLOB_UNKNOWN") } else { Reply::new(status, body) }
+        });
+        let here = Here::new();
+        let image = here.made(1000);
+        let error = here.push(&server, "app:1", &image).unwrap_err();
+        assert_eq!(error, words);
+    }
+    // An answer without a place to send to.
+    let server = Server::start(|asked| {
+        if asked.method == "HEAD" { unknown("BLOB_UNKNOWN") } else { Reply::new(202, "") }
+    });
+    let here = Here::new();
+    let image = here.made(1000);
+    let error = here.push(&server, "app:1", &image).unwrap_err();
+    assert!(error.ends_with("the location of the upload is \"\""), "{error}");
+}
