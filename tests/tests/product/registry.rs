@@ -226,3 +226,52 @@ fn damaged_blobs_are_refused() {
     let layers = fs_err::read_dir(engine.data_root().join("layers")).expect("layers").count();
     assert_eq!(layers, 0);
 }
+
+#[test]
+fn kills_in_the_middle_leave_a_store_that_goes_on() {
+    use std::io::{BufRead as _, BufReader};
+    let Some((mut engine, registry, name)) = pushed() else { return };
+    let app = registry.name("big/app:1");
+    // Layers that take a while, one on the other.
+    let mut below = name;
+    for number in 0..3 {
+        let command = format!("dd if=/dev/urandom of=/big{number} bs=1M count=12");
+        let container = engine.ok(&["create", &below, "sh", "-c", &command]);
+        engine.ok(&["start", "-a", &container]);
+        engine.ok(&["commit", &container, &app]);
+        engine.ok(&["rm", &container]);
+        below.clone_from(&app);
+    }
+    engine.ok(&["push", &app]);
+    let mut forgotten = 0;
+    for round in 0..24 {
+        if round % 4 == 0 {
+            forget(&engine);
+            forgotten += 1;
+        }
+        let mut pull = engine
+            .docker_command()
+            .args(["pull", &app])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("start docker");
+        // Each round gets a line further.
+        let output = BufReader::new(pull.stdout.take().expect("its output"));
+        let seen = output.lines().map_while(Result::ok).take(1 + round).count();
+        engine.kill_daemon();
+        pull.wait().expect("wait for docker");
+        assert!(seen > 0, "round {round}");
+        engine.start_daemon();
+        let layers = fs_err::read_dir(engine.data_root().join("layers")).expect("layers");
+        for layer in layers {
+            let layer = layer.expect("a layer").file_name().into_string().expect("a name");
+            assert!(!layer.starts_with('.'), "round {round}: {layer}");
+        }
+    }
+    assert_eq!(forgotten, 6);
+    engine.ok(&["pull", &app]);
+    assert_eq!(engine.ok(&["run", "--rm", &app, "sh", "-c", "cat /big* | wc -c"]), "37748736");
+    let partial = engine.data_root().join("content/partial");
+    assert_eq!(fs_err::read_dir(partial).expect("what came in part").count(), 0);
+}
