@@ -3,7 +3,13 @@
 //! Certificates are version 4 with RSA or Ed25519 keys; they are the program's own, so the
 //! signatures inside them are believed, and only tell until when a key may be used and for what.
 //! Signatures are version 4, of types 0 and 1, over SHA-256, SHA-384 or SHA-512. Everything else
-//! is passed over as if it were not there: nothing is believed by it. The arithmetic is `ring`'s.
+//! is passed over as if it were not there: nothing is believed by it. The arithmetic is `ring`'s,
+//! which TLS has in the program already.
+//!
+//! Not a library, as none is of this size: `pgp` 0.21 brings 90 crates that nothing else here
+//! needs, ciphers and curves for encryption, private keys and messages, without a feature to
+//! leave them out; `sequoia-openpgp` 2.4 brings 116 and is under the LGPL, which a static binary
+//! cannot carry lightly.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
