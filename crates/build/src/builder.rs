@@ -394,7 +394,7 @@ fn wanted(dockerfile: &Dockerfile, plan: &Plan) -> Vec<String> {
             }
         }
     }
-    // Triggers of base images are not known yet.
+    // What triggers of base images want is not known yet; they get everything.
     paths.sort();
     paths.dedup();
     paths

@@ -105,7 +105,7 @@ impl Job {
         work: &Work,
     ) -> Result<Source, BuildError> {
         let Some(from) = from else {
-            let tree = self.context().await?;
+            let tree = self.context(turn.step.is_none()).await?;
             return Ok(Source { tree, chain: None, names: Names::Exact });
         };
         let state = match self.plan.origin(from, turn.stage.index, &self.request) {

@@ -36,6 +36,7 @@ pub(crate) struct Job {
     pub(crate) main: Arc<dyn Context>,
     pub(crate) stages: Vec<Shared<Arc<State>>>,
     tree: Shared<Arc<Tree>>,
+    whole_tree: Shared<Arc<Tree>>,
     named: Mutex<HashMap<String, Arc<Shared<Arc<Tree>>>>>,
     /// Tells this build's vertices from others'.
     nonce: u64,
@@ -94,6 +95,7 @@ impl Job {
             main: context.0,
             stages,
             tree: OnceCell::new(),
+            whole_tree: OnceCell::new(),
             named: Mutex::default(),
             nonce,
             unused: Mutex::new(unused),
@@ -111,16 +113,28 @@ impl Job {
         }
     }
 
-    /// The files of the main context.
-    pub(crate) async fn context(&self) -> Result<Arc<Tree>, BuildError> {
-        let load = || async {
-            let name = "[internal] load build context";
+    /// The files of the main context; all of them for a trigger of a base image, as what that
+    /// wants is not known before.
+    pub(crate) async fn context(&self, for_trigger: bool) -> Result<Arc<Tree>, BuildError> {
+        let load = async |name: &str, filter: &Filter| {
             let work = Work::begin(Arc::clone(&self.progress), name, self.nonce, None);
             let transfer = Transfer { progress: &*self.progress, vertex: work.vertex.digest };
-            let tree = self.main.tree(&self.filter, &transfer).await;
+            let tree = self.main.tree(filter, &transfer).await;
             work.end(tree.map_err(BuildError::from))
         };
-        self.tree.get_or_init(load).await.clone()
+        let tree = if for_trigger && !self.filter.follow.is_empty() {
+            let all = Filter { follow: Vec::new(), exclude: self.filter.exclude.clone() };
+            let whole = self.whole_tree.get_or_init(|| async {
+                load("[internal] load build context for triggers", &all).await
+            });
+            whole.await
+        } else {
+            let tree = self.tree.get_or_init(|| async {
+                load("[internal] load build context", &self.filter).await
+            });
+            tree.await
+        };
+        tree.clone()
     }
 
     /// The files of a context that the client named.

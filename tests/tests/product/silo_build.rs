@@ -124,6 +124,19 @@ fn input_and_output_take_other_ways() {
 }
 
 #[test]
+fn triggers_have_the_whole_context() {
+    let Some(engine) = engine() else { return };
+    let base = b"FROM busybox\nONBUILD COPY b /b\n";
+    let tag = engine.name("base");
+    assert_eq!(piped(&engine, &["build", "-t", &tag, "-"], base).code, 0);
+    let own = format!("FROM {tag}\nCOPY a /a\n");
+    let at = context(&engine, &[("Dockerfile", &own), ("a", "1"), ("b", "2")]);
+    let built = engine.silo(&["build", "-t", &tag, at.to_str().expect("a path")]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    assert_eq!(engine.ok(&["run", "--rm", &tag, "cat", "/a", "/b"]), "12");
+}
+
+#[test]
 fn failures_show_where() {
     let Some(engine) = engine() else { return };
     let at = context(&engine, &[("Dockerfile", "FROM busybox\nRUN echo first; exit 3\n")]);
