@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{Stream, StreamExt as _, stream};
+use prost::Message as _;
 use tokio::sync::broadcast;
 
 use crate::pb::moby::buildkit::v1::{
@@ -16,6 +17,8 @@ use crate::pb::moby::buildkit::v1::{
 const REMEMBERED: usize = 50;
 /// Pinned builds.
 const MAX_PINNED: usize = 50;
+/// Bytes of a record; of one with more, nobody learns what was asked for.
+const MAX_RECORD: usize = 256 << 10;
 /// Events that a client may be late by.
 const BACKLOG: usize = 64;
 
@@ -38,7 +41,11 @@ fn event(kind: BuildHistoryEventType, record: BuildHistoryRecord) -> BuildHistor
 
 impl History {
     /// Records that a build began or, with a time of completion, ended.
-    pub(crate) fn record(&self, record: BuildHistoryRecord) {
+    pub(crate) fn record(&self, mut record: BuildHistoryRecord) {
+        if record.encoded_len() > MAX_RECORD {
+            record.frontend_attrs.clear();
+            record.exporters.clear();
+        }
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         records.retain(|known| known.r#ref != record.r#ref);
         records.push_back(record.clone());

@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const REMEMBERED: usize = 16;
 /// Bytes of output that are kept of one vertex. BuildKit's default.
 const MAX_LOG: usize = 2 * 1024 * 1024;
-/// Bytes of output that are kept of one build.
+/// Bytes of output that are kept of one build, and of all that have ended but the last.
 const MAX_LOGS: usize = 64 * 1024 * 1024;
+/// Bytes that an entry of output takes besides its own.
+const OVERHEAD: usize = 256;
 /// Events that are kept of one build.
 const MAX_EVENTS: usize = 200_000;
 /// Events in one message.
@@ -173,7 +175,7 @@ fn keep_log(
         return false;
     }
     *written += entry.msg.len();
-    *total += entry.msg.len();
+    *total += entry.msg.len() + OVERHEAD;
     if *written > MAX_LOG || *total > MAX_LOGS {
         *written = MAX_LOG + 1;
         // BuildKit's wording.
@@ -231,8 +233,11 @@ impl Drop for Running {
         let mut state = self.jobs.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.running.remove(&self.job.reference);
         state.ended.push_back(Arc::clone(&self.job));
-        if state.ended.len() > REMEMBERED {
-            state.ended.pop_front();
+        let output = |job: &Arc<Job>| job.log.lock().unwrap_or_else(PoisonError::into_inner).total;
+        let mut total: usize = state.ended.iter().map(output).sum();
+        while state.ended.len() > REMEMBERED || (total > MAX_LOGS && state.ended.len() > 1) {
+            let oldest = state.ended.pop_front();
+            total -= oldest.as_ref().map_or(0, output);
         }
     }
 }
