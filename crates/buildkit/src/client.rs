@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 pub use session::{METHODS, share};
-pub use solve::{Failed, Update, UpdateLog, UpdateStatus, UpdateVertex, solve};
+pub use silo_build::progress::{Log, Status, Stream, Vertex};
+pub use solve::{Failed, Update, solve};
 
 /// Whether a context is fetched by the engine, and no directory of the client's.
 pub fn is_remote(context: &str) -> bool {

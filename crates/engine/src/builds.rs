@@ -323,18 +323,8 @@ impl Engine {
 
         let id = ContainerId::random();
         create::host_name(&id, &mut config, &host_config);
-        let dir = self.container_dir(id.as_str());
         let made = MadeStep { engine: self, id: &id, finished: false };
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o710)
-            .create(&dir)
-            .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
-        self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
-        if is_windows {
-            let runtime = self.windows_runtime()?;
-            self.store
-                .snapshot_create(&windows::runtime_snapshot(id.as_str()), Some(runtime))
-                .map_err(Error::from_kind)?;
-        }
+        let dir = self.make_files(&id, chain, is_windows)?;
         let (mut records, mut trees) = (Vec::new(), Vec::new());
         for mount in mounts {
             let mut record = MountRecord {
@@ -397,7 +387,9 @@ impl Engine {
                 // Nobody waits for the removal in the background.
                 let directories = [container.dir.clone(), engine.shim_dir(container.id.as_str())];
                 let remove = move || {
-                    directories.iter().for_each(|path| crate::containers::remove_directory(path));
+                    for path in &directories {
+                        crate::containers::remove_directory(path);
+                    }
                 };
                 drop(tokio::task::spawn_blocking(remove).await);
             });

@@ -71,10 +71,12 @@ fn internal(error: impl std::fmt::Display) -> Status {
 fn values(metadata: &MetadataMap, name: &str) -> Result<Vec<String>, Status> {
     let encoded = metadata.contains_key(format!("{name}-encoded").as_str());
     let values = metadata.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let decode = |value: &str| match encoded {
-        true => silo_types::query::unescape(value)
-            .map_err(|error| Status::invalid_argument(format!("{name}: {error}"))),
-        false => Ok(value.to_owned()),
+    let decode = |value: &str| {
+        if !encoded {
+            return Ok(value.to_owned());
+        }
+        let decoded = silo_types::query::unescape(value);
+        decoded.map_err(|error| Status::invalid_argument(format!("{name}: {error}")))
     };
     values.map(decode).collect()
 }

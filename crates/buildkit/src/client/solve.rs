@@ -5,9 +5,9 @@ use std::fmt;
 
 use jiff::Timestamp;
 use prost::{Message as _, Name as _};
+use silo_build::progress::{Log, Status, Stream, Vertex};
 use silo_dockerfile::Span;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::Status;
 
 use super::Build;
 use crate::http2::Channel;
@@ -21,64 +21,13 @@ use crate::session::{MAX_MESSAGE, Session};
 #[derive(Debug, Clone, Default)]
 pub struct Update {
     /// Steps that are new, or whose state has changed.
-    pub vertices: Vec<UpdateVertex>,
+    pub vertices: Vec<Vertex>,
     /// Parts of steps.
-    pub statuses: Vec<UpdateStatus>,
+    pub statuses: Vec<Status>,
     /// Output of steps.
-    pub logs: Vec<UpdateLog>,
+    pub logs: Vec<Log>,
     /// What is questionable in the Dockerfile, with the lines in question.
     pub warnings: Vec<String>,
-}
-
-/// A step.
-#[derive(Debug, Clone, Default)]
-pub struct UpdateVertex {
-    /// What tells it from others.
-    pub digest: String,
-    /// The steps that it needs.
-    pub inputs: Vec<String>,
-    /// What it is called.
-    pub name: String,
-    /// Whether its result was there already.
-    pub cached: bool,
-    /// When it began.
-    pub started: Option<Timestamp>,
-    /// When it ended.
-    pub completed: Option<Timestamp>,
-    /// Why it failed; empty when it has not.
-    pub error: String,
-}
-
-/// A part of a step.
-#[derive(Debug, Clone, Default)]
-pub struct UpdateStatus {
-    /// The step.
-    pub vertex: String,
-    /// What it is called.
-    pub id: String,
-    /// Bytes that are done.
-    pub current: i64,
-    /// Bytes in all; 0 when nobody knows.
-    pub total: i64,
-    /// When this was so.
-    pub timestamp: Option<Timestamp>,
-    /// When it began.
-    pub started: Option<Timestamp>,
-    /// When it ended.
-    pub completed: Option<Timestamp>,
-}
-
-/// Output of a step.
-#[derive(Debug, Clone, Default)]
-pub struct UpdateLog {
-    /// The step.
-    pub vertex: String,
-    /// 1 for standard output, 2 for standard error.
-    pub stream: i64,
-    /// The bytes.
-    pub data: Vec<u8>,
-    /// When they were written.
-    pub timestamp: Option<Timestamp>,
 }
 
 /// A call that failed.
@@ -98,8 +47,8 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
-impl From<Status> for Failed {
-    fn from(status: Status) -> Self {
+impl From<tonic::Status> for Failed {
+    fn from(status: tonic::Status) -> Self {
         let mut excerpt = String::new();
         if let Ok(details) = rpc::Status::decode(status.details()) {
             for detail in details.details {
@@ -131,29 +80,36 @@ fn time(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
 
 impl From<StatusResponse> for Update {
     fn from(response: StatusResponse) -> Self {
-        let vertices = response.vertexes.into_iter().map(|vertex| UpdateVertex {
-            digest: vertex.digest,
-            inputs: vertex.inputs,
-            name: vertex.name,
-            cached: vertex.cached,
-            started: time(vertex.started),
-            completed: time(vertex.completed),
-            error: vertex.error,
+        // What is not told by its digest is nobody's.
+        let vertices = response.vertexes.into_iter().filter_map(|vertex| {
+            Some(Vertex {
+                inputs: vertex.inputs.iter().filter_map(|input| input.parse().ok()).collect(),
+                cached: vertex.cached,
+                started: time(vertex.started),
+                completed: time(vertex.completed),
+                error: vertex.error,
+                ..Vertex::new(vertex.digest.parse().ok()?, vertex.name)
+            })
         });
-        let statuses = response.statuses.into_iter().map(|status| UpdateStatus {
-            vertex: status.vertex,
-            id: status.id,
-            current: status.current,
-            total: status.total,
-            timestamp: time(status.timestamp),
-            started: time(status.started),
-            completed: time(status.completed),
+        let statuses = response.statuses.into_iter().filter_map(|status| {
+            Some(Status {
+                vertex: status.vertex.parse().ok()?,
+                id: status.id,
+                name: status.name,
+                current: u64::try_from(status.current).unwrap_or_default(),
+                total: u64::try_from(status.total).unwrap_or_default(),
+                at: time(status.timestamp).unwrap_or_else(Timestamp::now),
+                started: time(status.started),
+                completed: time(status.completed),
+            })
         });
-        let logs = response.logs.into_iter().map(|log| UpdateLog {
-            vertex: log.vertex,
-            stream: log.stream,
-            data: log.msg.to_vec(),
-            timestamp: time(log.timestamp),
+        let logs = response.logs.into_iter().filter_map(|log| {
+            Some(Log {
+                vertex: log.vertex.parse().ok()?,
+                stream: if log.stream == 2 { Stream::Stderr } else { Stream::Stdout },
+                data: log.msg,
+                at: time(log.timestamp).unwrap_or_else(Timestamp::now),
+            })
         });
         let warnings = response.warnings.into_iter().map(|warning| {
             let mut text = format!("{}\n", String::from_utf8_lossy(&warning.short));
@@ -218,7 +174,7 @@ where
         while let Some(response) = stream.message().await? {
             news(response.into());
         }
-        Ok::<(), Status>(())
+        Ok::<(), tonic::Status>(())
     });
     let solved = client.solve(request);
     tokio::pin!(solved);

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use silo_buildkit::client::Update;
+use silo_buildkit::client::{Stream, Update};
 
 /// News as a line.
 pub(super) fn line(update: &Update) -> String {
@@ -14,9 +14,10 @@ pub(super) fn line(update: &Update) -> String {
         }
     };
     let vertices = update.vertices.iter().map(|vertex| {
-        let mut value = json!({"digest": vertex.digest, "name": vertex.name});
+        let mut value = json!({"digest": vertex.digest.to_string(), "name": vertex.name});
         if !vertex.inputs.is_empty() {
-            value["inputs"] = json!(vertex.inputs);
+            let inputs = vertex.inputs.iter().map(ToString::to_string);
+            value["inputs"] = inputs.collect();
         }
         set_time(&mut value, "started", vertex.started);
         set_time(&mut value, "completed", vertex.completed);
@@ -31,11 +32,11 @@ pub(super) fn line(update: &Update) -> String {
     put("vertexes", vertices.collect());
     let statuses = update.statuses.iter().map(|status| {
         let mut value =
-            json!({"id": status.id, "vertex": status.vertex, "current": status.current});
+            json!({"id": status.id, "vertex": status.vertex.to_string(), "current": status.current});
         if status.total != 0 {
             value["total"] = json!(status.total);
         }
-        set_time(&mut value, "timestamp", status.timestamp);
+        set_time(&mut value, "timestamp", Some(status.at));
         set_time(&mut value, "started", status.started);
         set_time(&mut value, "completed", status.completed);
         value
@@ -43,8 +44,13 @@ pub(super) fn line(update: &Update) -> String {
     put("statuses", statuses.collect());
     let logs = update.logs.iter().map(|log| {
         let data = base64::engine::general_purpose::STANDARD.encode(&log.data);
-        let mut value = json!({"vertex": log.vertex, "stream": log.stream, "data": data});
-        set_time(&mut value, "timestamp", log.timestamp);
+        let stream = match log.stream {
+            Stream::Stdout => 1,
+            Stream::Stderr => 2,
+        };
+        let vertex = log.vertex.to_string();
+        let mut value = json!({"vertex": vertex, "stream": stream, "data": data});
+        set_time(&mut value, "timestamp", Some(log.at));
         value
     });
     put("logs", logs.collect());

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
-use silo_buildkit::client::{Update, UpdateStatus};
+use silo_buildkit::client::{Status, Update};
+use silo_types::Digest;
 
 /// Lines of output that are kept of a step, for when it fails.
 const KEPT_LINES: usize = 200;
@@ -18,7 +19,7 @@ pub(super) struct Step {
     pub(super) completed: Option<Timestamp>,
     pub(super) cached: bool,
     pub(super) error: String,
-    pub(super) parts: Vec<UpdateStatus>,
+    pub(super) parts: Vec<Status>,
     /// The latest lines of its output.
     pub(super) lines: VecDeque<String>,
     /// The beginning of a line that has not ended.
@@ -87,17 +88,17 @@ pub(super) enum Change {
 pub(super) struct Trace {
     pub(super) steps: Vec<Step>,
     pub(super) warnings: Vec<String>,
-    index: HashMap<String, usize>,
+    index: HashMap<Digest, usize>,
     shown: usize,
 }
 
 impl Trace {
-    fn step(&mut self, digest: &str) -> usize {
-        if let Some(&at) = self.index.get(digest) {
+    fn step(&mut self, digest: Digest) -> usize {
+        if let Some(&at) = self.index.get(&digest) {
             return at;
         }
         self.steps.push(Step::default());
-        self.index.insert(digest.to_owned(), self.steps.len() - 1);
+        self.index.insert(digest, self.steps.len() - 1);
         self.steps.len() - 1
     }
 
@@ -113,7 +114,7 @@ impl Trace {
         let mut changes = Vec::new();
         let mut ended = Vec::new();
         for vertex in update.vertices {
-            let at = self.step(&vertex.digest);
+            let at = self.step(vertex.digest);
             let step = &mut self.steps[at];
             step.name = vertex.name;
             let began = step.started.is_none() && vertex.started.is_some();
@@ -135,7 +136,7 @@ impl Trace {
             }
         }
         for part in update.statuses {
-            let at = self.step(&part.vertex);
+            let at = self.step(part.vertex);
             self.number(at);
             let parts = &mut self.steps[at].parts;
             let place = parts.iter().position(|known| known.id == part.id);
@@ -149,10 +150,10 @@ impl Trace {
             changes.push(Change::Part(at, place));
         }
         for log in update.logs {
-            let at = self.step(&log.vertex);
+            let at = self.step(log.vertex);
             self.number(at);
             let lines = self.steps[at].output(&log.data);
-            changes.extend(lines.into_iter().map(|line| Change::Line(at, line, log.timestamp)));
+            changes.extend(lines.into_iter().map(|line| Change::Line(at, line, Some(log.at))));
         }
         for at in ended {
             let step = &mut self.steps[at];
@@ -190,7 +191,7 @@ impl Trace {
 }
 
 /// A part of a step in words: `transferring context: 2.10kB / 4.00kB 0.1s done`.
-pub(super) fn part(part: &UpdateStatus) -> String {
+pub(super) fn part(part: &Status) -> String {
     let mut text = part_words(part);
     let (Some(started), Some(completed)) = (part.started, part.completed) else { return text };
     let seconds = seconds_between(Some(started), completed);
@@ -202,7 +203,7 @@ pub(super) fn part(part: &UpdateStatus) -> String {
 }
 
 /// The same without its time.
-pub(super) fn part_words(part: &UpdateStatus) -> String {
+pub(super) fn part_words(part: &Status) -> String {
     let mut text = part.id.clone();
     if part.total != 0 {
         text.push_str(&format!(" {} / {}", bytes(part.current), bytes(part.total)));
@@ -214,7 +215,7 @@ pub(super) fn part_words(part: &UpdateStatus) -> String {
 
 /// Bytes as BuildKit prints them.
 #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
-fn bytes(count: i64) -> String {
+fn bytes(count: u64) -> String {
     if count < 1000 {
         return format!("{count}B");
     }
@@ -230,7 +231,7 @@ fn bytes(count: i64) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use silo_buildkit::client::{UpdateLog, UpdateVertex};
+    use silo_buildkit::client::{Log, Stream, Vertex};
 
     use super::*;
 
@@ -238,29 +239,23 @@ pub(super) mod tests {
         Timestamp::from_second(1_700_000_000 + second).unwrap()
     }
 
+    fn digest(name: &str) -> Digest {
+        silo_oci::image::digest(name.as_bytes())
+    }
+
     pub(in crate::build) fn vertex(name: &str, started: Option<i64>, ended: Option<i64>) -> Update {
-        Update {
-            vertices: vec![UpdateVertex {
-                digest: name.to_owned(),
-                name: name.to_owned(),
-                started: started.map(at),
-                completed: ended.map(at),
-                ..UpdateVertex::default()
-            }],
-            ..Update::default()
-        }
+        let vertex = Vertex {
+            started: started.map(at),
+            completed: ended.map(at),
+            ..Vertex::new(digest(name), name)
+        };
+        Update { vertices: vec![vertex], ..Update::default() }
     }
 
     pub(in crate::build) fn log(name: &str, text: &str, second: i64) -> Update {
-        Update {
-            logs: vec![UpdateLog {
-                vertex: name.to_owned(),
-                stream: 1,
-                data: text.as_bytes().to_vec(),
-                timestamp: Some(at(second)),
-            }],
-            ..Update::default()
-        }
+        let data = text.as_bytes().to_vec().into();
+        let log = Log { vertex: digest(name), stream: Stream::Stdout, data, at: at(second) };
+        Update { logs: vec![log], ..Update::default() }
     }
 
     #[test]
@@ -281,11 +276,15 @@ pub(super) mod tests {
 
     #[test]
     fn parts_in_words() {
-        let mut status = UpdateStatus {
+        let mut status = Status {
+            vertex: digest("a"),
             id: "transferring context:".into(),
+            name: String::new(),
             current: 2100,
+            total: 0,
+            at: at(0),
             started: Some(at(0)),
-            ..UpdateStatus::default()
+            completed: None,
         };
         assert_eq!(part(&status), "transferring context: 2.10kB");
         status.completed = Some(at(0));

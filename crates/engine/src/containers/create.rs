@@ -1,5 +1,6 @@
 //! `POST /containers/create`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use silo_docker::containers::{Config, ContainerCreateRequest, ContainerCreateResponse};
@@ -7,7 +8,7 @@ use silo_docker::host_config::{HostConfig, LogConfig};
 use silo_docker::networks::NetworkingConfig;
 use silo_oci::image::ImageConfig;
 use silo_shim::config::LogDriver;
-use silo_types::{ContainerId, Error};
+use silo_types::{ContainerId, Digest, Error};
 
 use super::{image_config, validate};
 use crate::container::{Container, Record, State};
@@ -47,6 +48,28 @@ impl Drop for Unfinished<'_> {
 }
 
 impl Engine {
+    /// Makes the directory and the snapshots of a container.
+    pub(crate) fn make_files(
+        &self,
+        id: &ContainerId,
+        chain: Option<Digest>,
+        is_windows: bool,
+    ) -> Result<PathBuf, Error> {
+        let id = id.as_str();
+        let dir = self.container_dir(id);
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o710)
+            .create(&dir)
+            .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
+        self.store.snapshot_create(id, chain).map_err(Error::from_kind)?;
+        if is_windows {
+            let runtime = self.windows_runtime()?;
+            self.store
+                .snapshot_create(&windows::runtime_snapshot(id), Some(runtime))
+                .map_err(Error::from_kind)?;
+        }
+        Ok(dir)
+    }
+
     /// Makes a container; nothing of it is left when this fails.
     pub async fn container_create(
         self: &Arc<Self>,
@@ -132,17 +155,9 @@ impl Engine {
             finished: false,
         };
         let mut mounts = self.collect_mounts(&config, &host_config)?;
-        let dir = self.container_dir(id.as_str());
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o710)
-            .create(&dir)
-            .map_err(|error| Error::internal(format!("create {}: {error}", dir.display())))?;
         let chain = image.as_ref().and_then(|entry| entry.image.top());
-        self.store.snapshot_create(id.as_str(), chain).map_err(Error::from_kind)?;
+        let dir = self.make_files(&id, chain, is_windows)?;
         if is_windows {
-            let runtime = self.windows_runtime()?;
-            self.store
-                .snapshot_create(&windows::runtime_snapshot(id.as_str()), Some(runtime))
-                .map_err(Error::from_kind)?;
             // Windows never fills a volume with what the image has at its place.
             for mount in &mut mounts {
                 mount.copy = false;

@@ -133,9 +133,9 @@ impl Drop for Bundle {
         self.command(&["delete", "--force", "c"]);
         // The parent of all tests' cgroups goes with the last; until then it is in use.
         for hierarchy in fs_err::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            drop(std::fs::remove_dir(hierarchy.path().join("silo-tests")));
+            drop(fs_err::remove_dir(hierarchy.path().join("silo-tests")));
         }
-        drop(std::fs::remove_dir("/sys/fs/cgroup/silo-tests"));
+        drop(fs_err::remove_dir("/sys/fs/cgroup/silo-tests"));
         let removed = fs_err::remove_dir_all(&self.directory);
         if !std::thread::panicking() {
             removed.unwrap();
