@@ -5,6 +5,7 @@
 
 mod debian;
 mod engine;
+mod files;
 mod hives;
 mod http;
 mod packages;
@@ -15,6 +16,7 @@ mod windows;
 
 pub use debian::debian_mirror;
 pub use engine::{Engine, Kind, Outcome, busybox_tree, feed, process, silo_binary, write_files};
+pub use files::{FileServer, Page};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use registry::Registry;

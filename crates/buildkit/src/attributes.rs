@@ -146,9 +146,10 @@ impl Attributes {
             let (name, address) = lower
                 .split_once('=')
                 .ok_or_else(|| Error::invalid(format!("invalid key-value pair {field}")))?;
-            let address: IpAddr = address
-                .parse()
-                .map_err(|_| Error::invalid(format!("failed to parse IP {address}")))?;
+            // buildx writes the address itself, which it has of our label.
+            if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
+                return Err(Error::invalid(format!("failed to parse IP {address}")));
+            }
             hosts.push(format!("{name}:{address}"));
         }
         Ok(hosts)

@@ -52,6 +52,11 @@ impl Service {
         let label = |name: &str, value: &str| {
             (format!("org.mobyproject.buildkit.worker.{name}"), value.to_owned())
         };
+        // docker's client takes the snapshotter's for a sign that all exporters are there.
+        let mut labels = HashMap::from([label("executor", "silo"), label("snapshotter", "overlay")]);
+        if let Some(gateway) = self.solver.builder.engine().host_gateway() {
+            labels.extend([label("moby.host-gateway-ip", &gateway.to_string())]);
+        }
         let host = silo_oci::platform::Platform::host();
         let platform = |os: &str| Platform {
             architecture: host.architecture.clone(),
@@ -61,8 +66,7 @@ impl Service {
         };
         WorkerRecord {
             id: self.worker_id.clone(),
-            // docker's client takes the snapshotter's for a sign that all exporters are there.
-            labels: HashMap::from([label("executor", "silo"), label("snapshotter", "overlay")]),
+            labels,
             platforms: vec![platform("linux"), platform("windows")],
             gc_policy: Vec::new(),
             buildkit_version: Some(Self::version()),

@@ -265,6 +265,11 @@ impl Engine {
         network
     }
 
+    /// What `host-gateway` stands for: the host as containers of the bridge reach it.
+    pub fn host_gateway(&self) -> Option<Ipv4Addr> {
+        self.networks.bridge().ok().map(|bridge| bridge.gateway())
+    }
+
     /// `GET /networks`.
     pub fn network_list(&self, filters: &Filters) -> Result<Vec<Network>, Error> {
         filters.validate(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;

@@ -7,8 +7,10 @@ use std::process::Command;
 use fs_err as fs;
 use silo_tests::{Engine, Outcome, feed, write_files};
 
+mod limits;
 mod safety;
 mod silo;
+mod tutorials;
 mod windows;
 
 /// Files of a context: what a name ends with `/` is a directory.
@@ -388,30 +390,4 @@ fn triggers_run_in_images_made_from_it() {
     assert_eq!(shell(&engine, &child, "cat /g"), "x");
     assert_eq!(engine.inspect(&child)["Config"]["OnBuild"], serde_json::Value::Null);
     engine.ok(&["rmi", "-f", &child, &parent]);
-}
-
-#[test]
-fn options_reach_the_steps() {
-    let engine = Engine::start();
-    let tag = engine.name("options");
-    let dockerfile = "FROM busybox\n\
-        RUN grep -q '10.1.2.3.*example.test' /etc/hosts\n\
-        RUN df -k /dev/shm | grep -q ' 32768 '\n\
-        RUN test $(ulimit -n) = 123\n\
-        RUN test $(ls /sys/class/net | wc -l) = 1\n";
-    let context = context(&engine, &[("Dockerfile", dockerfile)]);
-    let arguments = [
-        "--add-host",
-        "example.test:10.1.2.3",
-        "--shm-size",
-        "32m",
-        "--ulimit",
-        "nofile=123:123",
-        "--network",
-        "none",
-        "-t",
-        &tag,
-    ];
-    built(&engine, &context, &arguments);
-    engine.ok(&["rmi", "-f", &tag]);
 }

@@ -60,7 +60,16 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
     let hosts: Vec<String> =
         flags.add_host.0.iter().map(|host| quoted(&host.replacen(':', "=", 1))).collect();
     put("add-hosts", &hosts.join(","));
-    for (name, number) in [("shm-size", flags.shm_size.0), ("memory", flags.memory.0)] {
+    put("cpusetcpus", &flags.cpuset_cpus);
+    put("cpusetmems", &flags.cpuset_mems);
+    for (name, number) in [
+        ("shm-size", flags.shm_size.0),
+        ("memory", flags.memory.0),
+        ("memswap", flags.memory_swap.0),
+        ("cpushares", flags.cpu_shares),
+        ("cpuperiod", flags.cpu_period),
+        ("cpuquota", flags.cpu_quota),
+    ] {
         if number != 0 {
             put(name, &number.to_string());
         }

@@ -14,7 +14,7 @@ use crate::build::{check, request};
 use crate::command::Invocation;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Filters, flags};
-use crate::options::values::{Bytes, ExtraHosts, Labels, Ulimits};
+use crate::options::values::{Bytes, ExtraHosts, Labels, SwapBytes, Ulimits};
 
 /// How often a terminal is drawn while nothing happens.
 const TICK: Duration = Duration::from_millis(150);
@@ -30,6 +30,11 @@ flags! {
         call: String, "call", "Set method for evaluating build (\"check\", \"outline\", \"targets\")";
         cgroup_parent: String, "cgroup-parent", "Set the parent cgroup for the \"RUN\" instructions during build";
         check: bool, "check", "Shorthand for \"--call=check\"";
+        cpu_period: i64, "cpu-period", "Limit the CPU CFS (Completely Fair Scheduler) period";
+        cpu_quota: i64, "cpu-quota", "Limit the CPU CFS (Completely Fair Scheduler) quota";
+        cpu_shares: i64, ['c'] "cpu-shares", "CPU shares (relative weight)";
+        cpuset_cpus: String, "cpuset-cpus", "CPUs in which to allow execution (0-3, 0,1)";
+        cpuset_mems: String, "cpuset-mems", "MEMs in which to allow execution (0-3, 0,1)";
         file: String, ['f'] "file", "Name of the Dockerfile (default: \"PATH/Dockerfile\")";
         force_rm: bool, "force-rm", "";
         iidfile: String, "iidfile", "Write the image ID to a file";
@@ -37,6 +42,7 @@ flags! {
         label: Labels, "label", "Set metadata for an image";
         load: bool, "load", "Shorthand for \"--output=type=docker\"";
         memory: Bytes, ['m'] "memory", "Memory limit of the \"RUN\" instructions";
+        memory_swap: SwapBytes, "memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap";
         metadata_file: String, "metadata-file", "Write build result metadata to a file";
         network: String, "network", "Set the networking mode for the \"RUN\" instructions during build (default \"default\")";
         no_cache: bool, "no-cache", "Do not use cache when building the image";

@@ -179,7 +179,7 @@ impl Engine {
         linked: Vec<(String, String)>,
         reach: ResolverReach,
     ) -> std::io::Result<()> {
-        let gateway = self.networks.bridge().ok().map(|bridge| IpAddr::from(bridge.gateway()));
+        let gateway = self.host_gateway().map(IpAddr::from);
         let mut extra: Vec<(String, String)> = record
             .host_config
             .extra_hosts
