@@ -516,10 +516,10 @@ impl Drop for Engine {
         }
         if self.kind == Kind::Silo {
             self.stop_daemon();
-            // A daemon that was killed leaves what no client sees, and so does one that fails.
-            self.cgroups().iter().for_each(|group| end_group(group));
             self.remove_network();
         }
+        // A daemon that was killed leaves what no client sees, and so does one that fails.
+        self.cgroups().iter().for_each(|group| end_group(group));
         if std::thread::panicking() {
             eprintln!("daemon log:\n{}", self.daemon_log());
         }

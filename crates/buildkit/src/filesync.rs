@@ -67,6 +67,13 @@ impl SyncError {
         Self::File { operation, path: path.to_path_buf(), source }
     }
 
+    /// Whether the disk has no room left.
+    fn is_for_want_of_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::File { source, .. }
+            if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     fn protocol(what: &'static str) -> Self {
         Self::Protocol(what)
     }

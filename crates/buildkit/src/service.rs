@@ -53,7 +53,8 @@ impl Service {
             (format!("org.mobyproject.buildkit.worker.{name}"), value.to_owned())
         };
         // docker's client takes the snapshotter's for a sign that all exporters are there.
-        let mut labels = HashMap::from([label("executor", "silo"), label("snapshotter", "overlay")]);
+        let mut labels =
+            HashMap::from([label("executor", "silo"), label("snapshotter", "overlay")]);
         if let Some(gateway) = self.solver.builder.engine().host_gateway() {
             labels.extend([label("moby.host-gateway-ip", &gateway.to_string())]);
         }

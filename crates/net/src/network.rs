@@ -296,19 +296,16 @@ impl Network {
     /// Removes the bridge, its ports, and every rule.
     pub fn remove_all(mut self) -> Result<(), NetError> {
         self.stop();
-        let inner = &self.inner;
-        let mut route = lock(&inner.route);
-        let links = route.links().map_err(NetError::netlink("list interfaces"))?;
-        let ports = links.iter().filter(|link| link.master == Some(inner.bridge));
-        let mut indexes: Vec<u32> = ports.map(|link| link.index).collect();
-        indexes.push(inner.bridge);
-        let links = route.delete_links(&indexes).map_err(NetError::netlink("delete the bridge"));
-        drop(route);
-        let mut nft = lock(&inner.nft);
-        let rules = rules::remove(&mut nft, &inner.config.table)
-            .and_then(|()| rules::withdraw_from_docker_user(&mut nft, &inner.config.bridge))
-            .map_err(NetError::netlink("delete the table"));
-        links.and(rules)
+        let (mut route, mut nft) = (lock(&self.inner.route), lock(&self.inner.nft));
+        remove(&mut route, &mut nft, &self.inner.config)
+    }
+
+    /// The same for a network that nobody has open. It takes no free addresses.
+    pub fn remove(config: &NetworkConfig) -> Result<(), NetError> {
+        config.check()?;
+        let mut route = Route::open().map_err(NetError::netlink("open rtnetlink"))?;
+        let mut nft = Nft::open().map_err(NetError::netlink("open nfnetlink"))?;
+        remove(&mut route, &mut nft, config)
     }
 
     /// The configuration as given to [`Network::open`].
@@ -440,6 +437,27 @@ fn published(container: Ipv4Addr, held: &[Held]) -> Vec<Published> {
 /// Whether the namespace has any IPv6 address, without which `[::]` can not be reached.
 fn has_ipv6() -> bool {
     fs_err::read("/proc/thread-self/net/if_inet6").is_ok_and(|text| !text.is_empty())
+}
+
+/// Removes the bridge, if it is there, its ports, and every rule.
+fn remove(route: &mut Route, nft: &mut Nft, config: &NetworkConfig) -> Result<(), NetError> {
+    let links = route.links().map_err(NetError::netlink("list interfaces"))?;
+    let bridge = links.iter().find(|link| link.name == config.bridge);
+    let removed = match bridge {
+        Some(bridge) if bridge.kind != "bridge" => {
+            return Err(NetError::NotABridge(config.bridge.clone()));
+        }
+        Some(bridge) => {
+            let ports = links.iter().filter(|link| link.master == Some(bridge.index));
+            let indexes: Vec<u32> = ports.chain([bridge]).map(|link| link.index).collect();
+            route.delete_links(&indexes).map_err(NetError::netlink("delete the bridge"))
+        }
+        None => Ok(()),
+    };
+    let rules = rules::remove(nft, &config.table)
+        .and_then(|()| rules::withdraw_from_docker_user(nft, &config.bridge))
+        .map_err(NetError::netlink("delete the table"));
+    removed.and(rules)
 }
 
 /// The bridge with its address, created or taken over.

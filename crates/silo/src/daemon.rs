@@ -295,13 +295,11 @@ fn remove_network(options: &Options) -> Result<()> {
     let config = silo_net::NetworkConfig {
         bridge: options.bridge.clone(),
         table: options.table.clone(),
-        pool_min: 0,
         ..silo_net::NetworkConfig::default()
     };
     // An engine that runs would lose the network under its containers.
     let lock = lock::network_to_remove(&options.bridge, &options.table)?;
-    let network = silo_net::Network::open(config).context("open the network")?;
-    network.remove_all().context("remove the network")?;
+    silo_net::Network::remove(&config).context("remove the network")?;
     lock.forget();
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::process::Command;
 use fs_err as fs;
 use silo_tests::{Engine, Outcome, feed, write_files};
 
+mod disk;
+mod endings;
 mod limits;
 mod safety;
 mod silo;

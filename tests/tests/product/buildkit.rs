@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use silo_tests::{Engine, Outcome, process, write_files};
+use silo_tests::{Engine, Kind, Outcome, process, write_files};
 
 /// A context of these files.
 fn context(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
@@ -54,14 +54,18 @@ fn an_image_is_built_shown_and_cached() {
         &[
             (
                 "Dockerfile",
-                "FROM busybox AS one\n\
-                 RUN echo from the step; echo more > /more\n\
-                 FROM busybox\n\
-                 ARG WHO=world\n\
-                 COPY --from=one /more /more\n\
-                 COPY hello /hello\n\
-                 ENV WHO=$WHO\n\
-                 CMD [\"sh\", \"-c\", \"cat /hello /more; echo $WHO\"]\n",
+                // Nobody else has built this.
+                &format!(
+                    "FROM busybox AS one\n\
+                     ENV OF={tag}\n\
+                     RUN echo from the step; echo more > /more\n\
+                     FROM busybox\n\
+                     ARG WHO=world\n\
+                     COPY --from=one /more /more\n\
+                     COPY hello /hello\n\
+                     ENV WHO=$WHO\n\
+                     CMD [\"sh\", \"-c\", \"cat /hello /more; echo $WHO\"]\n"
+                ),
             ),
             ("hello", "hello\n"),
         ],
@@ -73,7 +77,6 @@ fn an_image_is_built_shown_and_cached() {
         &[
             "[internal] load build definition from Dockerfile",
             "transferring dockerfile:",
-            "[internal] load .dockerignore",
             "exporting to image",
             "writing image sha256:",
             "naming to docker.io/",
@@ -81,13 +84,14 @@ fn an_image_is_built_shown_and_cached() {
     );
     assert!(first.contains("RUN echo from the step"), "{first}");
     assert!(first.contains(" from the step\n"), "{first}");
+    assert!(first.contains("[internal] load .dockerignore"), "{first}");
     assert!(first.contains("[internal] load build context"), "{first}");
     assert_eq!(engine.ok(&["run", "--rm", &tag]), "hello\nmore\nyou");
     let labels = engine.ok(&["image", "inspect", "-f", "{{json .Config.Labels}}", &tag]);
     assert_eq!(labels, r#"{"a":"b"}"#);
 
     let again = built(&engine, &context, &arguments);
-    assert!(again.matches("CACHED").count() >= 4, "{again}");
+    assert!(again.matches("CACHED").count() >= 3, "{again}");
     assert!(!again.contains(" from the step\n"), "{again}");
     let fresh = built(&engine, &context, &["--no-cache", "-t", &tag]);
     assert!(fresh.contains(" from the step\n"), "{fresh}");
@@ -97,7 +101,7 @@ fn an_image_is_built_shown_and_cached() {
 #[test]
 fn errors_show_their_lines() {
     let engine = Engine::start();
-    if !engine.has_plugins_or_skip() {
+    if !engine.has_plugins_or_skip() || !engine.is_silo_or_skip("older engines do not") {
         return;
     }
     for (text, expected) in [
@@ -186,7 +190,8 @@ fn secrets_reach_a_step_and_stay_out_of_the_image() {
     let context = self::context(&engine, "c", &[("Dockerfile", fails)]);
     let outcome = build(&engine, &context, &["--secret", &given]);
     assert_ne!(outcome.code, 0);
-    assert!(outcome.stderr.contains("other: not found"), "{}", outcome.stderr);
+    let words = if engine.kind() == Kind::Silo { "other: not found" } else { "other not found" };
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
 }
 
 #[test]

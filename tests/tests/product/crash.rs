@@ -19,16 +19,16 @@ impl Drop for Stop<'_> {
 }
 
 /// A generator of numbers (xorshift), for moments that nobody chose.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = u64::from(std::process::id()) << 32 | 1;
         eprintln!("seed {seed}");
         Self(seed)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -128,7 +128,7 @@ fn is_alive(pid: u64) -> bool {
 }
 
 /// Processes whose command line names `text`.
-fn processes(text: &str) -> Vec<u32> {
+pub(crate) fn processes(text: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs_err::read_dir("/proc").expect("proc") {
         let path = entry.expect("an entry").path();
@@ -145,7 +145,7 @@ fn processes(text: &str) -> Vec<u32> {
     found
 }
 
-fn entries(folder: &Path) -> Vec<String> {
+pub(crate) fn entries(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs_err::read_dir(folder) else { return Vec::new() };
     entries
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())

@@ -1,6 +1,7 @@
 //! Bridges between bodies, which are asynchronous, and the blocking readers and writers of tar.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -11,7 +12,12 @@ use tokio::sync::mpsc;
 /// Bytes that are written to a client at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// A request's body for a blocking reader. Dropping it drops the rest of the body.
+/// How long the rest of a body is waited for that nobody reads.
+const REST: Duration = Duration::from_secs(30);
+
+/// A request's body for a blocking reader. What comes after the reader is dropped is thrown away
+/// for a while: many clients look at an answer only when they have sent everything, and never see
+/// it if the connection ends before.
 pub(crate) struct BodyReader {
     frames: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
@@ -29,9 +35,14 @@ impl BodyReader {
                     },
                     Err(error) => Err(io::Error::other(error)),
                 };
-                let last = item.is_err();
-                if sender.send(item).await.is_err() || last {
-                    break;
+                if item.is_err() {
+                    drop(sender.send(item).await);
+                    return;
+                }
+                if sender.send(item).await.is_err() {
+                    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+                    drop(tokio::time::timeout(REST, rest).await);
+                    return;
                 }
             }
         });

@@ -59,7 +59,16 @@ impl ClientFiles {
             key = format!("{key}:{only}");
         }
         let slot = Arc::new(self.slots.take(&key)?);
-        let digests = self.sync(filter, to, &slot).await?;
+        let digests = match self.sync(filter, to, &slot).await {
+            Ok(digests) => digests,
+            Err(error) => {
+                // What has come so far is of use to the next build, unless it is what fills the disk.
+                if error.is_for_want_of_room() {
+                    slot.discard();
+                }
+                return Err(error.into());
+            }
+        };
         slot.keep(Arc::clone(&digests));
         let path = slot.path().to_path_buf();
         Tree::open(&path, digests, Some(Box::new(slot)))

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -37,6 +38,7 @@ struct State {
 pub(crate) struct Slot {
     slots: Arc<Slots>,
     path: PathBuf,
+    is_spoiled: AtomicBool,
 }
 
 impl Slots {
@@ -71,7 +73,7 @@ impl Slots {
             tracing::debug!(path = %path.display(), %error, "note the use of a context");
         }
         self.trim();
-        Ok(Slot { slots: Arc::clone(self), path })
+        Ok(Slot { slots: Arc::clone(self), path, is_spoiled: AtomicBool::new(false) })
     }
 
     /// Everything that is kept, what was not used for longest first.
@@ -199,6 +201,11 @@ impl Slot {
         state.digests.get(&self.path).cloned().unwrap_or_default()
     }
 
+    /// Has the directory removed, with all that is in it, when nobody uses it any more.
+    pub(crate) fn discard(&self) {
+        self.is_spoiled.store(true, Ordering::Release);
+    }
+
     /// Keeps digests for the next build.
     pub(crate) fn keep(&self, digests: Arc<Digests>) {
         let mut state = self.slots.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,6 +217,10 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.slots.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.used.remove(&self.path);
+        drop(state);
+        if self.is_spoiled.load(Ordering::Acquire) {
+            self.slots.remove(&self.path);
+        }
     }
 }
 

@@ -1,11 +1,8 @@
 //! What Silo's builder does that the classic builder of dockerd does not.
 
-use std::time::{Duration, Instant};
+use silo_tests::Engine;
 
-use fs_err as fs;
-use silo_tests::{Engine, process};
-
-use super::{build, built, classic, context, shell};
+use super::{build, built, context, shell};
 
 /// A private engine, for what only Silo has.
 fn silo() -> Option<Engine> {
@@ -128,68 +125,6 @@ fn the_same_build_gives_the_same_image() {
         "1700000000\n1700000000\n1700000000"
     );
     assert_eq!(engine.inspect(&one)["Created"], "2023-11-14T22:13:20Z");
-}
-
-#[test]
-fn nothing_is_left_of_builds_that_end_early() {
-    let Some(mut engine) = silo() else { return };
-    let left = |engine: &Engine| {
-        let data = engine.data_root();
-        ["snapshots", "containers", "build/scratch"]
-            .iter()
-            .flat_map(|name| fs::read_dir(data.join(name)).into_iter().flatten().flatten())
-            .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
-            .count()
-    };
-    let quiet = |engine: &Engine| {
-        let end = Instant::now() + Duration::from_secs(20);
-        while left(engine) > 0 {
-            assert!(Instant::now() < end, "left behind\n{}", engine.daemon_log());
-            rustix::thread::sched_yield();
-        }
-    };
-    let fails = context(&engine, &[("Dockerfile", "FROM busybox\nRUN touch /x\nRUN exit 1\n")]);
-    assert_eq!(build(&engine, &fails, &[]).code, 1);
-    quiet(&engine);
-    assert_eq!(engine.ok(&["ps", "-aq"]), "");
-    // A client that goes takes its build with it.
-    let seconds = format!("5{}", std::process::id());
-    let text = format!("FROM busybox\nRUN echo begun; exec sleep {seconds}\n");
-    let endless = context(&engine, &[("Dockerfile", &text)]);
-    let begin = |engine: &Engine| {
-        use std::io::{BufRead as _, BufReader};
-        let mut child = classic(engine)
-            .arg("build")
-            .arg(&endless)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("run docker");
-        let output = BufReader::new(child.stdout.take().expect("output"));
-        assert!(output.lines().map_while(Result::ok).any(|line| line == "begun"));
-        child
-    };
-    let mut child = begin(&engine);
-    assert_eq!(engine.ok(&["ps", "-aq"]), "", "steps are not listed");
-    child.kill().expect("kill docker");
-    child.wait().expect("wait for docker");
-    quiet(&engine);
-    // So does a daemon that is killed, at the latest when the next one starts.
-    let mut child = begin(&engine);
-    engine.kill_daemon();
-    child.wait().expect("wait for docker");
-    engine.start_daemon();
-    quiet(&engine);
-    assert_eq!(engine.ok(&["ps", "-aq"]), "");
-    // And a daemon that is asked to end waits until nothing of its builds is left.
-    let mut child = begin(&engine);
-    assert!(process(&["sleep", &seconds]).is_some());
-    engine.stop_daemon();
-    assert!(process(&["sleep", &seconds]).is_none(), "{}", engine.daemon_log());
-    assert_eq!(engine.cgroups(), Vec::<std::path::PathBuf>::new());
-    assert!(!child.wait().expect("wait for docker").success());
-    engine.start_daemon();
-    crate::crash::nothing_is_left(&engine);
 }
 
 #[test]
