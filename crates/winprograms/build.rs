@@ -30,7 +30,7 @@ const FLAGS: [&str; 17] = [
     "-mconsole",
 ];
 
-/// The library for Linux finds what it needs in the program that loads it.
+/// A library for Linux finds what it needs in the program that loads it.
 const LIBRARY_FLAGS: [&str; 17] = [
     "-std=gnu11",
     "-shared",
@@ -58,6 +58,9 @@ struct Program {
     libraries: &'static [&'static str],
 }
 
+/// Libraries for Linux.
+const LIBRARIES: [&str; 2] = ["memory", "server"];
+
 const BASE: &[&str] = &["kernel32", "ntdll"];
 
 include!("programs/list.rs");
@@ -67,7 +70,7 @@ fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=library");
     println!("cargo::rerun-if-changed=build.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
-    let jobs: Vec<_> = [&BOOT, &SAVE, &PROCESSES]
+    let jobs: Vec<_> = [&BOOT, &SAVE, &PROCESSES, &SHELL]
         .into_iter()
         .chain(PROGRAMS)
         .map(|program| {
@@ -78,7 +81,9 @@ fn main() -> Result<(), String> {
     for job in jobs {
         job.join().map_err(|_| "a compilation panicked".to_owned())??;
     }
-    compile_library("memory.c", &out.join("memory.so"))?;
+    for name in LIBRARIES {
+        compile_library(&format!("{name}.c"), &out.join(format!("{name}.so")))?;
+    }
     let mut table = String::new();
     let mut line = |text: &str| writeln!(table, "{text}").map_err(|error| error.to_string());
     line("static BOOT: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/wineboot.exe\"));")?;
@@ -87,6 +92,8 @@ fn main() -> Result<(), String> {
         "static PROCESSES: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/silo-list.exe\"));",
     )?;
     line("static MEMORY: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/memory.so\"));")?;
+    line("static SERVER: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/server.so\"));")?;
+    line("static SHELL: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/silocmd.dll\"));")?;
     line("static PROGRAMS: &[Program] = &[")?;
     for Program { name, .. } in PROGRAMS {
         line(&format!(
@@ -101,6 +108,9 @@ fn main() -> Result<(), String> {
 fn compile(program: &Program, to: &Path) -> Result<(), String> {
     let mut command = Command::new(COMPILER);
     command.args(FLAGS).arg("-o").arg(to);
+    if to.extension().is_some_and(|extension| extension == "dll") {
+        command.arg("-shared");
+    }
     command.args(program.sources.iter().map(|source| Path::new("programs").join(source)));
     command.args(program.libraries.iter().map(|library| format!("-l{library}")));
     run(command, program.name, |error| {

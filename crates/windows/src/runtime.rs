@@ -22,6 +22,9 @@ mod make;
 pub mod pe;
 mod place;
 
+/// The name of [`Parts::shell`] in `C:\Windows\System32`.
+pub const SHELL_LIBRARY: &str = adjust::SHELL_LIBRARY;
+
 use std::io;
 
 pub use make::make;
@@ -63,6 +66,10 @@ pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 pub struct Parts<'a> {
     /// A program for Windows that takes the place of Wine's `wineboot.exe`.
     pub boot: Option<&'a [u8]>,
+    /// A library for Windows that cmd gets in place of `shell32.dll`.
+    pub shell: &'a [u8],
+    /// A library for Linux that Wine's server loads first.
+    pub server: &'a [u8],
     /// Wine's 64-bit Windows programs that are left out since base images have better ones, in
     /// lower case with their ending.
     pub replaced: &'a [&'a str],
@@ -109,7 +116,7 @@ impl Runtime {
 }
 
 /// Changes with everything in the making of images that their other ingredients do not show.
-const REVISION: &str = "5";
+const REVISION: &str = "6";
 
 /// The digest of what Silo itself puts into the images: programs, and the way they are made.
 pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {
@@ -121,6 +128,8 @@ pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {
     add(REVISION.as_bytes());
     add(&[u8::from(parts.fonts)]);
     add(parts.boot.unwrap_or_default());
+    add(parts.shell);
+    add(parts.server);
     for name in parts.replaced {
         add(name.as_bytes());
     }

@@ -8,6 +8,9 @@ static SAVE: Program = Program { name: "silo-save.exe", sources: &["save.c", "re
 static PROCESSES: Program =
     Program { name: "silo-list.exe", sources: &["processes.c"], libraries: BASE };
 
+/// What Wine's cmd gets in place of a library of Wine's.
+static SHELL: Program = Program { name: "silocmd.dll", sources: &["shell.c"], libraries: BASE };
+
 /// Text, memory and the entry that commands share.
 const TOOL: &[&str] = &["msvcrt", "kernel32", "ntdll"];
 const ADVANCED: &[&str] = &["msvcrt", "kernel32", "ntdll", "advapi32"];

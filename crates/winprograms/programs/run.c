@@ -45,6 +45,7 @@
  * the first LINES_LIMIT bytes, because it is slow.
  */
 #include "run.h"
+#include "image.h"
 
 enum { SERVICES_WAIT = 5000 };
 
@@ -132,6 +133,36 @@ static void join_session(void)
             CloseHandle(events[i]);
 }
 
+/* The command's first word, as the file that CreateProcess takes it for. */
+static BOOL find_program(const struct start *start, WCHAR *path, unsigned room)
+{
+    WCHAR word[MAX_PATH];
+    const WCHAR *from = start->application ? start->application : start->command;
+    WCHAR end = start->application ? 0 : ' ';
+    unsigned n = 0;
+    if (end && *from == '"')
+        end = *from++;
+    while (from[n] && from[n] != end && n < MAX_PATH - 1) {
+        word[n] = from[n];
+        n++;
+    }
+    word[n] = 0;
+    DWORD found = SearchPathW(NULL, word, L".exe", room, path, NULL);
+    return found && found < room;
+}
+
+/* Why the program was not started. Wine misses a file where it is a 16-bit program. */
+static DWORD start_error(const struct start *start)
+{
+    WCHAR path[MAX_PATH];
+    DWORD error = GetLastError();
+    BOOL may_be = error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND
+        || error == ERROR_BAD_EXE_FORMAT;
+    return may_be && find_program(start, path, MAX_PATH) && is_16_bit(path)
+        ? ERROR_EXE_MACHINE_TYPE_MISMATCH
+        : error;
+}
+
 static void start_program(const struct start *start, STARTUPINFOW *startup)
 {
     PROCESS_INFORMATION info;
@@ -152,7 +183,7 @@ static void start_program(const struct start *start, STARTUPINFOW *startup)
                               start->environment, NULL, startup, &info);
     }
     if (!done)
-        fail("program", GetLastError());
+        fail("program", start_error(start));
     join_session();
     ResumeThread(info.hThread);
     CloseHandle(info.hThread);

@@ -13,7 +13,9 @@
 //!   it. Its protocol is at the head of `programs/pipe.c`.
 //! * [`save`] writes a container's registry to files, from where the engine puts it.
 //! * [`processes`] tells the processes of a container, from where the engine puts it.
-//! * [`memory`] is a library for Linux that Wine loads where memory is limited.
+//! * [`shell`] is a library that Wine's `cmd.exe` loads in place of one of Wine's.
+//! * [`memory`] is a library for Linux that Wine loads where memory is limited, and [`server`] one
+//!   that Wine's server loads.
 //! * The others are commands that Windows has and that Wine lacks or only pretends to have. They
 //!   take Windows' options and say what it says, in English; an option that cannot work is an
 //!   error that names it. A program that Wine also has must be left out of the runtime
@@ -60,6 +62,16 @@ pub fn processes() -> &'static [u8] {
     PROCESSES
 }
 
+/// The library for Windows that stands for `shell32.dll` in cmd, without Wine's mark.
+pub fn shell() -> &'static [u8] {
+    SHELL
+}
+
+/// The Linux library (ELF) by which Wine's server leaves links alone.
+pub fn server() -> &'static [u8] {
+    SERVER
+}
+
 /// The Linux library (ELF) through which Wine sees the memory limit of its container.
 pub fn memory() -> &'static [u8] {
     MEMORY
@@ -79,7 +91,8 @@ mod tests {
 
     #[test]
     fn all_are_small_programs_for_windows() {
-        let others = [("boot", boot()), ("save", save()), ("processes", processes())];
+        let others =
+            [("boot", boot()), ("save", save()), ("processes", processes()), ("shell", shell())];
         for (name, bytes) in
             programs().iter().map(|program| (program.name, program.bytes)).chain(others)
         {
@@ -89,9 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn the_library_is_small() {
-        assert_eq!(memory()[..4], *b"\x7fELF");
-        assert!(memory().len() < 32 << 10, "{} bytes", memory().len());
+    fn libraries_are_small() {
+        for library in [memory(), server()] {
+            assert_eq!(library[..4], *b"\x7fELF");
+            assert!(library.len() < 32 << 10, "{} bytes", library.len());
+        }
     }
 
     #[test]

@@ -88,6 +88,8 @@ impl Setup<'_> {
         let replaced: Vec<&str> = programs.iter().map(|program| program.name).collect();
         let parts = Parts {
             boot: Some(silo_winprograms::boot()),
+            shell: silo_winprograms::shell(),
+            server: silo_winprograms::server(),
             replaced: &replaced,
             fonts: self.request.fonts,
         };
@@ -129,10 +131,11 @@ impl Setup<'_> {
 
         self.show.step("Making base images");
         let boot = pe::mark(silo_winprograms::boot()).map_err(|error| failure(&error))?;
+        let shell = pe::mark(silo_winprograms::shell()).map_err(|error| failure(&error))?;
         let own: Vec<_> = programs
             .iter()
             .map(|program| (program.name, program.bytes))
-            .chain([("wineboot.exe", &boot[..])])
+            .chain([("wineboot.exe", &boot[..]), (runtime::SHELL_LIBRARY, &shell[..])])
             .map(|(name, bytes)| base::content::Program { name, narrow: false, bytes })
             .collect();
         let content = base::content(prefix, &own, created).map_err(|error| failure(&error))?;

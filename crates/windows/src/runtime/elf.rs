@@ -7,6 +7,9 @@ pub struct Error(&'static str);
 
 const DYNAMIC: u32 = 2;
 const LOAD: u32 = 1;
+const INTERPRETER: u32 = 3;
+/// In a dynamic section: a library that is loaded.
+const NEEDED: usize = 1;
 const STACK: u32 = 0x6474_e551;
 /// Entries of a dynamic section that are looked at.
 const MAX_DYNAMIC: usize = 4096;
@@ -25,11 +28,14 @@ pub struct Links {
     pub interpreter: Option<String>,
 }
 
-/// Reads which libraries a file needs.
-pub fn links(file: &[u8]) -> Result<Links, Error> {
-    if !is_elf(file) || file.get(4..6) != Some(&[2, 1]) {
-        return Err(Error("it is not a little-endian one"));
-    }
+struct Header {
+    kind: u32,
+    offset: usize,
+    address: usize,
+    size: usize,
+}
+
+fn program_headers(file: &[u8]) -> Result<Vec<Header>, Error> {
     let table = usize_at(file, 32)?;
     let size = usize::from(u16_at(file, 54)?);
     let count = usize::from(u16_at(file, 56)?);
@@ -39,39 +45,50 @@ pub fn links(file: &[u8]) -> Result<Links, Error> {
     let mut headers = Vec::with_capacity(count);
     for number in 0..count {
         let at = table.checked_add(number * size).ok_or(Error("it is cut off"))?;
-        headers.push((
-            u32_at(file, at)?,
-            usize_at(file, at + 8)?,
-            usize_at(file, at + 16)?,
-            usize_at(file, at + 32)?,
-        ));
+        headers.push(Header {
+            kind: u32_at(file, at)?,
+            offset: usize_at(file, at + 8)?,
+            address: usize_at(file, at + 16)?,
+            size: usize_at(file, at + 32)?,
+        });
     }
-    let offset = |address: usize| {
-        headers
-            .iter()
-            .filter(|(kind, ..)| *kind == LOAD)
-            .find_map(|(_, offset, start, size)| {
-                let within = address.checked_sub(*start)?;
-                (within < *size).then(|| offset + within)
-            })
-            .ok_or(Error("an address lies outside"))
-    };
+    Ok(headers)
+}
+
+/// Where in the file an address is.
+fn offset(headers: &[Header], address: usize) -> Result<usize, Error> {
+    headers
+        .iter()
+        .filter(|header| header.kind == LOAD)
+        .find_map(|header| {
+            let within = address.checked_sub(header.address)?;
+            (within < header.size).then(|| header.offset + within)
+        })
+        .ok_or(Error("an address lies outside"))
+}
+
+/// Reads which libraries a file needs.
+pub fn links(file: &[u8]) -> Result<Links, Error> {
+    if !is_elf(file) || file.get(4..6) != Some(&[2, 1]) {
+        return Err(Error("it is not a little-endian one"));
+    }
+    let headers = program_headers(file)?;
     let mut links = Links::default();
-    if let Some((_, offset, _, _)) = headers.iter().find(|(kind, ..)| *kind == 3) {
-        links.interpreter = Some(text(file, *offset)?);
+    if let Some(header) = headers.iter().find(|header| header.kind == INTERPRETER) {
+        links.interpreter = Some(text(file, header.offset)?);
     }
-    let Some((_, dynamic, _, size)) = headers.iter().find(|(kind, ..)| *kind == DYNAMIC) else {
+    let Some(dynamic) = headers.iter().find(|header| header.kind == DYNAMIC) else {
         return Ok(links);
     };
     let mut strings = None;
     let mut needed = Vec::new();
-    for number in 0..(size / 16).min(MAX_DYNAMIC) {
-        let at = dynamic + 16 * number;
+    for number in 0..(dynamic.size / 16).min(MAX_DYNAMIC) {
+        let at = dynamic.offset + 16 * number;
         let value = usize_at(file, at + 8)?;
         match usize_at(file, at)? {
             0 => break,
-            1 => needed.push(value),
-            5 => strings = Some(offset(value)?),
+            NEEDED => needed.push(value),
+            5 => strings = Some(offset(&headers, value)?),
             _ => {}
         }
     }
@@ -82,80 +99,47 @@ pub fn links(file: &[u8]) -> Result<Links, Error> {
     Ok(links)
 }
 
-/// Functions that a program takes from libraries.
-#[derive(Debug)]
-pub struct Imports<'a> {
-    file: &'a mut [u8],
-    /// Where symbols, their versions and their names begin.
-    symbols: usize,
-    versions: usize,
-    names: usize,
-    count: usize,
-}
+/// A symbol that the compiler adds to every program and that no library has.
+const UNUSED: &str = "_ITM_deregisterTMCloneTable";
 
-impl<'a> Imports<'a> {
-    /// Finds them.
-    pub fn of(file: &'a mut [u8]) -> Result<Self, Error> {
-        const SYMBOLS: u32 = 11;
-        const VERSIONS: u32 = 0x6fff_ffff;
-        let table = usize_at(file, 40)?;
-        let (size, sections) = (usize::from(u16_at(file, 58)?), usize::from(u16_at(file, 60)?));
-        let section = |number: usize| table + number * size;
-        let find = |kind: u32| {
-            (0..sections)
-                .map(section)
-                .find(|&at| u32_at(file, at + 4) == Ok(kind))
-                .ok_or(Error("it takes nothing from libraries"))
-        };
-        let symbols = find(SYMBOLS)?;
-        let names = section(u32_at(file, symbols + 40)? as usize);
-        let (versions, names) =
-            (usize_at(file, find(VERSIONS)? + 24)?, usize_at(file, names + 24)?);
-        let count = usize_at(file, symbols + 32)? / 24;
-        let symbols = usize_at(file, symbols + 24)?;
-        Ok(Self { file, symbols, versions, names, count })
-    }
-
-    fn find(&self, name: &str) -> Result<usize, Error> {
-        let is = |&number: &usize| {
-            let at = u32_at(self.file, self.symbols + 24 * number).map(|at| at as usize);
-            at.and_then(|at| text(self.file, self.names + at)).is_ok_and(|text| text == name)
-        };
-        (1..self.count).find(is).ok_or(Error("it does not take a function that is looked for"))
-    }
-
-    /// Has it take `other`, which it takes anyhow, in place of `name`.
-    pub fn replace(&mut self, name: &str, other: &str) -> Result<(), Error> {
-        let (to, from) = (self.find(name)?, self.find(other)?);
-        self.copy(self.symbols + 24 * from, self.symbols + 24 * to, 4)?;
-        self.copy(self.versions + 2 * from, self.versions + 2 * to, 2)
-    }
-
-    /// Has it take `other` in place of `name`, by writing that over `unused`, the name of a
-    /// function that was replaced. The versions of `name` and `other` have to be the same.
-    pub fn rename(&mut self, name: &str, other: &str, unused: &str) -> Result<(), Error> {
-        let number = self.find(name)?;
-        let table = self.file.get(self.names..).ok_or(Error("a name lies outside"))?;
-        let at = memchr::memmem::find(table, format!("\0{unused}\0").as_bytes())
-            .filter(|_| other.len() <= unused.len())
-            .ok_or(Error("there is no room for a name"))?
-            + 1;
-        let place = self.names + at;
-        self.file[place..place + other.len()].copy_from_slice(other.as_bytes());
-        self.file[place + other.len()] = 0;
-        let at = u32::try_from(at).map_err(|_| Error("a name lies outside"))?;
-        let symbol = self.symbols + 24 * number;
-        self.file[symbol..symbol + 4].copy_from_slice(&at.to_le_bytes());
-        Ok(())
-    }
-
-    fn copy(&mut self, from: usize, to: usize, length: usize) -> Result<(), Error> {
-        if from.max(to) + length > self.file.len() {
-            return Err(Error("it is cut off"));
+/// Has a program load a library before all others, so that what that has is taken from there.
+pub fn load_first(file: &mut [u8], library: &str) -> Result<(), Error> {
+    const STRINGS: usize = 5;
+    const STRINGS_SIZE: usize = 10;
+    let headers = program_headers(file)?;
+    let dynamic = headers.iter().find(|header| header.kind == DYNAMIC);
+    let dynamic = dynamic.ok_or(Error("it loads no libraries"))?;
+    let (start, count) = (dynamic.offset, (dynamic.size / 16).min(MAX_DYNAMIC));
+    let mut tags = Vec::new();
+    while tags.len() < count {
+        match usize_at(file, start + 16 * tags.len())? {
+            0 => break,
+            tag => tags.push(tag),
         }
-        self.file.copy_within(from..from + length, to);
-        Ok(())
     }
+    let end = start + 16 * tags.len();
+    // The one that ends the table, and one for the library that has been the first.
+    if tags.len() + 2 > count || file.get(end..end + 32) != Some(&[0; 32]) {
+        return Err(Error("it has no room for a library"));
+    }
+    let place = |tag| tags.iter().position(|&found| found == tag).map(|at| start + 16 * at);
+    let places = (place(NEEDED), place(STRINGS), place(STRINGS_SIZE));
+    let (Some(first), Some(strings), Some(size)) = places else {
+        return Err(Error("it loads no libraries"));
+    };
+    let strings = offset(&headers, usize_at(file, strings + 8)?)?;
+    let size = usize_at(file, size + 8)?;
+    let table = file.get(strings..strings + size).ok_or(Error("a name lies outside"))?;
+    let name = memchr::memmem::find(table, format!("\0{UNUSED}\0").as_bytes())
+        .filter(|_| library.len() <= UNUSED.len())
+        .ok_or(Error("there is no room for a name"))?
+        + 1;
+    let text = strings + name;
+    file[text..text + library.len()].copy_from_slice(library.as_bytes());
+    file[text + library.len()] = 0;
+    file.copy_within(first..first + 16, end);
+    file[first + 8..first + 16].copy_from_slice(&(name as u64).to_le_bytes());
+    Ok(())
 }
 
 fn text(file: &[u8], at: usize) -> Result<String, Error> {
@@ -315,5 +299,7 @@ mod tests {
         let mut wild = stub.clone();
         wild[32..40].fill(0xff);
         assert!(links(&wild).is_err());
+        assert!(load_first(&mut wild, "a").is_err());
+        assert!(load_first(&mut stub.clone(), "a").is_err(), "it loads none");
     }
 }

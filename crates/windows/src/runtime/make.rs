@@ -81,13 +81,10 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
     if let Some(program) = parts.boot {
         let own = tree.get(&boot).ok_or_else(|| Error::Absent(boot.clone()))?.clone();
         setup.put(boot.as_str(), own, time);
-        let marked = pe::mark(program).map_err(|source| Error::Windows {
-            package: "silo".to_owned(),
-            path: boot.clone(),
-            source,
-        })?;
-        tree.put_file(&boot, &marked, time)?;
+        tree.put_file(&boot, &marked(program, &boot)?, time)?;
     }
+    let shell = format!("{WINDOWS_64}/{}", adjust::SHELL_LIBRARY);
+    tree.put_file(&shell, &marked(parts.shell, &shell)?, time)?;
     setup.merge(stock);
     for name in parts.replaced {
         tree.remove(&format!("{WINDOWS_64}/{name}"));
@@ -109,6 +106,15 @@ pub fn make(packages: &[Fetched], parts: Parts<'_>, directory: &Path) -> Result<
     let mut names: Vec<String> = packages.iter().map(name).collect();
     names.sort();
     Ok(Runtime { tag: tag(&version), version, tree, setup, packages: names })
+}
+
+/// A program or library of ours with Wine's mark.
+fn marked(program: &[u8], path: &str) -> Result<Vec<u8>, Error> {
+    pe::mark(program).map_err(|source| Error::Windows {
+        package: "silo".to_owned(),
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn wide(fetched: &Fetched) -> bool {
@@ -183,6 +189,16 @@ fn take(part: &mut Part, wide: bool, entry: &Entry, data: &mut dyn Read) -> Resu
     let stripped = |bytes: Vec<u8>| {
         if bytes.starts_with(b"MZ") { windows(pe::strip(&bytes)) } else { Ok(bytes) }
     };
+    let adjusted = |name: &str, wide, bytes: &mut Vec<u8>| {
+        if !bytes.starts_with(b"MZ") {
+            return Ok(false);
+        }
+        adjust::windows(name, wide, bytes).map_err(|source| Error::Windows {
+            package: String::new(),
+            path: path.clone(),
+            source,
+        })
+    };
     match place {
         Place::Keep(path) => {
             let mode = if entry.mode & 0o111 == 0 { 0o644 } else { 0o755 };
@@ -204,7 +220,7 @@ fn take(part: &mut Part, wide: bool, entry: &Entry, data: &mut dyn Read) -> Resu
             let stock = stripped(bytes)?;
             let path = format!("{WINDOWS_64}/{name}");
             let mut bytes = stock.clone();
-            if adjust::windows(&name, &mut bytes) {
+            if adjusted(&name, true, &mut bytes)? {
                 part.stock.put_file(&path, &stock, time)?;
             }
             part.tree.put_file(&path, &bytes, time)?;
@@ -213,7 +229,7 @@ fn take(part: &mut Part, wide: bool, entry: &Entry, data: &mut dyn Read) -> Resu
             let stock = stripped(bytes)?;
             let path = format!("{WINDOWS_32}/{name}");
             let mut bytes = stock.clone();
-            if adjust::windows(&name, &mut bytes) {
+            if adjusted(&name, false, &mut bytes)? {
                 part.stock.put_file(&path, &stock, time)?;
             }
             part.windows_32.put_file(&path, &bytes, time)?;
@@ -268,6 +284,7 @@ fn add_own(
     }
     // Wine looks for it under the name without a number, where Debian has a shell script.
     tree.put("usr/lib/wine/wineserver", Node::Symlink("wineserver64".to_owned()), time);
+    tree.put_file(&format!("{LIBRARIES}/{}", adjust::SERVER_LIBRARY), parts.server, time)?;
     tree.put_file("etc/passwd", b"root:x:0:0:root:/root:/sbin/nologin\n", time)?;
     tree.put_file("etc/group", b"root:x:0:\n", time)?;
     tree.put_file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n", time)?;

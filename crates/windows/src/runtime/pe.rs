@@ -127,6 +127,30 @@ pub fn imports(file: &[u8]) -> Result<Vec<String>, Error> {
     }
 }
 
+/// Where in the file a function that it exports by name begins.
+pub fn export(file: &[u8], function: &str) -> Result<Option<usize>, Error> {
+    let headers = headers(file)?;
+    let wide = u16_at(file, headers.optional)? == 0x20b;
+    let table = u32_at(file, headers.optional + if wide { 112 } else { 96 })?;
+    if table == 0 {
+        return Ok(None);
+    }
+    let at = headers.offset(table)?;
+    let count = u32_at(file, at + 24)?.min(1 << 16) as usize;
+    let part = |place: usize| headers.offset(u32_at(file, at + place)?);
+    let (functions, names, ordinals) = (part(28)?, part(32)?, part(36)?);
+    for number in 0..count {
+        let name = headers.offset(u32_at(file, names + 4 * number)?)?;
+        let text = file.get(name..).ok_or(Error("a name lies outside"))?;
+        let rest = text.strip_prefix(function.as_bytes());
+        if rest.is_some_and(|rest| rest.first() == Some(&0)) {
+            let ordinal = usize::from(u16_at(file, ordinals + 2 * number)?);
+            return headers.offset(u32_at(file, functions + 4 * ordinal)?).map(Some);
+        }
+    }
+    Ok(None)
+}
+
 impl Headers {
     /// Where in the file an address is.
     fn offset(&self, address: u32) -> Result<usize, Error> {
@@ -292,6 +316,7 @@ mod tests {
             drop(strip(&file));
             drop(mark(&file));
             drop(imports(&file));
+            let _at = export(&file, "x");
         }
     }
 }

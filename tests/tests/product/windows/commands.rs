@@ -1,6 +1,6 @@
 //! What reaches commands, and what they see.
 
-use silo_tests::WindowsEngine;
+use silo_tests::{WindowsEngine, compile_windows};
 
 use super::CORE;
 
@@ -95,4 +95,54 @@ fn links_are_made_and_removed() {
         assert_eq!(outcome.code, 1, "{command}: {outcome:?}");
         assert!(outcome.stderr.contains(words), "{command}: {outcome:?}");
     }
+}
+
+/// As on Windows: who removes a link removes nothing else.
+#[test]
+fn links_go_without_what_they_lead_to() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let name = engine.name("links");
+    engine.ok(&["run", "-d", "--name", &name, CORE, "ping", "-n", "1000", "127.0.0.1"]);
+    let run = |command: &str| engine.ok(&["exec", &name, "cmd", "/c", command]);
+    run("mkdir C:\\full\\below& echo kept> C:\\full\\below\\file& echo own> C:\\full\\file");
+    for (link, remove) in [
+        ("/d", "rmdir C:\\link"),
+        ("/j", "rmdir C:\\link"),
+        ("/d", "rmdir /s /q C:\\link"),
+        ("/j", "rd/s/q C:\\link"),
+    ] {
+        run(&format!("mklink {link} C:\\link C:\\full"));
+        let listed = run("dir /b C:\\");
+        assert!(listed.lines().any(|line| line == "link"), "{link}: {listed}");
+        run(remove);
+        let listed = run("dir /b C:\\");
+        assert!(!listed.lines().any(|line| line == "link"), "{link}, {remove}: {listed}");
+        assert_eq!(run("type C:\\full\\below\\file& type C:\\full\\file"), "kept\r\nown");
+    }
+    // In a folder that goes, beside a file that is read-only and a link that leads nowhere.
+    run("mkdir C:\\tree\\sub& cd C:\\tree& echo x> sub\\file& attrib +r sub\\file& \
+         mklink /d sub\\up ..\\..\\full& mklink /j none C:\\none& mklink file.txt ..\\full\\file");
+    run("rmdir /s /q C:\\tree");
+    assert!(!run("dir /b C:\\").contains("tree"));
+    assert_eq!(run("type C:\\full\\below\\file& type C:\\full\\file"), "kept\r\nown");
+    let full = engine.docker(&["exec", &name, "cmd", "/c", "rmdir C:\\full"]);
+    assert!(full.stderr.contains("not empty"), "{full:?}");
+    run("rmdir /s /q C:\\full");
+    assert!(!run("dir /b C:\\").contains("full"));
+}
+
+/// Programs are told that no link was made.
+#[test]
+fn links_that_programs_cannot_make_are_refused() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let scratch = engine.scratch();
+    let source = "#include <windows.h>\n#include <stdio.h>\nint main(void) {\n\
+        BOOLEAN made = CreateSymbolicLinkW(L\"C:\\\\made\", L\"C:\\\\Windows\", 1);\n\
+        printf(\"%d %lu\\n\", made, GetLastError());\n\
+        made = CreateSymbolicLinkA(\"C:\\\\made\", \"C:\\\\Windows\", 1);\n\
+        printf(\"%d %lu\\n\", made, GetLastError());\nreturn 0; }\n";
+    compile_windows(source, &scratch.join("link.exe"));
+    let volume = format!("{}:C:\\work", scratch.display());
+    let said = engine.ok(&["run", "--rm", "-v", &volume, CORE, "C:\\work\\link.exe"]);
+    assert_eq!(said, "0 1314\r\n0 1314");
 }
