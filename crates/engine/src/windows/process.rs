@@ -228,9 +228,15 @@ pub(super) fn explain(failure: Option<&Failure>, program: &str, directory: &str)
         ("program", error::ACCESS_DENIED) => {
             (invalid(format!("exec: {program:?}: permission denied: {cause}")), 126)
         }
-        ("program", error::BAD_EXE_FORMAT | error::EXE_MACHINE_TYPE_MISMATCH) => (
+        ("program", error::BAD_EXE_FORMAT) => (
             invalid(format!(
-                "exec: {program:?}: permission denied: not a program for Windows on this processor: {cause}"
+                "exec: {program:?}: permission denied: not a program for Windows on this processor, or damaged: {cause}"
+            )),
+            126,
+        ),
+        ("program", error::EXE_MACHINE_TYPE_MISMATCH) => (
+            invalid(format!(
+                "exec: {program:?}: permission denied: a 16-bit program, for DOS or old Windows, which 64-bit Windows does not run either: {cause}"
             )),
             126,
         ),

@@ -1,6 +1,8 @@
 //! What cannot be: each says what it is about.
 
-use silo_tests::WindowsEngine;
+use std::path::Path;
+
+use silo_tests::{WindowsEngine, compile_windows};
 
 use super::CORE;
 
@@ -45,6 +47,64 @@ fn what_cannot_run_is_told() {
         }
         engine.docker(&["rm", "-f", &name]);
     }
+}
+
+/// Programs that Windows does not start either, made from one that it does, in a directory.
+fn bad_programs(directory: &Path) {
+    compile_windows("int main(void) { return 5; }", &directory.join("good.exe"));
+    let good = fs_err::read(directory.join("good.exe")).expect("the program");
+    let headers = u32::from_le_bytes(*good[0x3c..].first_chunk().expect("a header"));
+    let headers = usize::try_from(headers).expect("a place in the file");
+    let mut old = good.clone();
+    old[headers..headers + 4].copy_from_slice(b"NE\0\0");
+    let mut dos = good[..0x80].to_vec();
+    dos[0x3c..0x40].fill(0);
+    for (name, bytes) in [
+        ("cut.exe", &good[..good.len() - 0x400]),
+        ("headers.exe", &good[..headers + 40]),
+        ("empty.exe", b""),
+        ("ne.exe", &old),
+        ("dos.exe", &dos),
+        ("plain.com", b"\xb4\x4c\xcd\x21"),
+    ] {
+        fs_err::write(directory.join(name), bytes).expect("a program");
+    }
+}
+
+#[test]
+fn damaged_and_16_bit_programs_are_told() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let scratch = engine.scratch();
+    bad_programs(&scratch);
+    let volume = format!("{}:C:\\bad", scratch.display());
+    let name = engine.name("long");
+    let long = ["ping", "-n", "1000", "127.0.0.1"];
+    engine.ok(&[&["run", "-d", "--name", &name, "-v", &volume, CORE], &long[..]].concat());
+    let damaged = ["or damaged: It is not a valid Win32 application. (0xc1)"];
+    let old = ["16-bit program", "(0xd8)"];
+    for (program, words, of_cmd) in [
+        ("cut.exe", &damaged[..], "C:\\bad\\cut.exe is not a valid Win32 application."),
+        ("headers.exe", &damaged, "headers.exe is not a valid Win32 application."),
+        ("empty.exe", &damaged, "empty.exe is not a valid Win32 application."),
+        ("ne.exe", &old, "This version of C:\\bad\\ne.exe is not compatible with the version of"),
+        ("dos.exe", &old, "dos.exe is not compatible with the version of Windows"),
+        ("plain.com", &old, "plain.com is not compatible with the version of Windows"),
+    ] {
+        let path = format!("C:\\bad\\{program}");
+        let outcome = engine.docker(&["run", "--rm", "-v", &volume, CORE, &path]);
+        assert_eq!(outcome.code, 126, "{program}: {outcome:?}");
+        assert!(words.iter().all(|word| outcome.stderr.contains(word)), "{outcome:?}");
+        assert!(!outcome.stderr.contains("wine:"), "{outcome:?}");
+        let outcome = engine.docker(&["exec", &name, &path]);
+        assert_eq!(outcome.code, 126, "{program}: {outcome:?}");
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        let outcome = engine.docker(&["exec", &name, "cmd", "/c", &path]);
+        assert_ne!(outcome.code, 0, "{program}: {outcome:?}");
+        assert_eq!(outcome.stderr.matches(of_cmd).count(), 1, "{of_cmd}: {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+    assert_eq!(engine.docker(&["exec", &name, "cmd", "/c", "C:\\bad\\good.exe"]).code, 5);
 }
 
 #[test]
