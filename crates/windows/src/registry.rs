@@ -12,7 +12,7 @@
 
 use silo_hive::delta::{self, DiffOptions};
 use silo_hive::wine::{self, Arch};
-use silo_hive::{Error, Hive, Key, WriteOptions};
+use silo_hive::{Error, Hive, Key, KeyFlags, Value, WriteOptions};
 pub use silo_winlayer::hives::Hive as HiveName;
 
 /// The key of a hive in Wine's `system.reg`; none for what has a file of its own.
@@ -23,6 +23,39 @@ const fn wine_key(name: HiveName) -> Option<&'static str> {
         HiveName::Sam => Some("SAM"),
         HiveName::Security => Some("SECURITY"),
         HiveName::DefaultUser => None,
+    }
+}
+
+/// Where Wine's Linux half looks for the zone of the time in every process, instead of in the list
+/// of all zones, of which it would ask the server one by one. It is in Wine's files only.
+pub(crate) const ZONES: &str = "Wine\\Zones";
+/// The list of all zones.
+const ALL_ZONES: &str = "Microsoft\\Windows NT\\CurrentVersion\\Time Zones";
+/// The zone of every container: nothing tells Wine of another one.
+const ZONE: &str = "UTC";
+
+/// Adds [`ZONES`] to `HKLM\Software`: a link to the one zone.
+fn add_zones(software: &mut Key) {
+    let Some(time) = software.get(&format!("{ALL_ZONES}\\{ZONE}")).map(|zone| zone.last_write)
+    else {
+        return;
+    };
+    let mut link = Key::new(ZONE);
+    link.last_write = time;
+    link.flags = KeyFlags::SYMLINK;
+    link.set_value(Value::link(&format!("\\Registry\\Machine\\Software\\{ALL_ZONES}\\{ZONE}")));
+    // It nests no deeper than the list.
+    if let Ok(zones) = software.create(ZONES, time) {
+        zones.set_subkeys(vec![link]);
+    }
+}
+
+/// Removes [`ZONES`], and the key around it when there is nothing else in it.
+fn remove_zones(software: &mut Key) {
+    software.remove(ZONES);
+    let is_empty = |key: &Key| key.subkeys().is_empty() && key.values().is_empty();
+    if software.get("Wine").is_some_and(is_empty) {
+        software.remove("Wine");
     }
 }
 
@@ -79,7 +112,10 @@ impl Registry {
         let mut machine = wine::parse(&files.system)?;
         let mut result = Self::default();
         for name in HiveName::ALL {
-            if let Some(hive) = wine_key(name).and_then(|key| wine::detach(&mut machine, key)) {
+            if let Some(mut hive) = wine_key(name).and_then(|key| wine::detach(&mut machine, key)) {
+                if name == HiveName::Software {
+                    remove_zones(&mut hive.root);
+                }
                 result.set_hive(name, hive);
             }
         }
@@ -90,7 +126,8 @@ impl Registry {
 
     /// Makes Wine's files.
     pub fn into_wine(self) -> WineFiles {
-        let [system, software, sam, security, default_user] = self.hives;
+        let [system, mut software, sam, security, default_user] = self.hives;
+        add_zones(&mut software.root);
         let mut machine = text("REGISTRY\\Machine", Key::new(""));
         for (name, hive) in [
             (HiveName::System, system),
@@ -192,6 +229,12 @@ fn per_run(name: HiveName, path: &str, value: Option<&str>) -> bool {
                             .iter()
                             .any(|known| known.eq_ignore_ascii_case(value))
                     })
+                || below(path, &["ControlSet001\\Control\\TimeZoneInformation"])
+                    && value.is_some_and(|value| {
+                        ["StandardName", "TimeZoneKeyName"]
+                            .iter()
+                            .any(|known| known.eq_ignore_ascii_case(value))
+                    })
         }
         HiveName::Software => {
             let keys = [
@@ -215,7 +258,7 @@ fn per_run_of_user(path: &str, _: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use silo_hive::{FileTime, Value};
+    use silo_hive::FileTime;
 
     use super::*;
 
@@ -249,6 +292,30 @@ mod tests {
         assert_eq!(again, registry);
         let system = String::from_utf8(registry.into_wine().system).unwrap();
         assert!(system.contains("[System\\\\CurrentControlSet]"), "{system}");
+    }
+
+    #[test]
+    fn wine_finds_the_zone_at_once() {
+        let mut registry = Registry::from_wine(&sample()).unwrap();
+        let mut software = registry.hive(HiveName::Software).clone();
+        for zone in ["Aleutian Standard Time", "UTC"] {
+            let key = software.root.create(&format!("{ALL_ZONES}\\{zone}"), FileTime(7)).unwrap();
+            key.set_value(Value::string("Std", zone));
+        }
+        registry.set_hive(HiveName::Software, software);
+        let files = registry.clone().into_wine();
+        let machine = wine::parse(&files.system).unwrap().hive;
+        let zones = machine.get(&format!("Software\\{ZONES}")).unwrap();
+        let names: Vec<String> = zones.subkeys().iter().map(|key| key.name().to_string()).collect();
+        assert_eq!(names, ["UTC"]);
+        let link = &zones.subkeys()[0];
+        assert!(link.flags.contains(KeyFlags::SYMLINK));
+        let target = link.value("SymbolicLinkValue").and_then(Value::text).unwrap();
+        assert!(machine.get(target.trim_start_matches("\\Registry\\Machine\\")).is_some());
+        // No image ever has it.
+        let read = Registry::from_wine(&files).unwrap();
+        assert!(read.hive(HiveName::Software).get("Wine").is_none());
+        assert!(read.hive(HiveName::Software).get("Vendor").is_some());
     }
 
     #[test]

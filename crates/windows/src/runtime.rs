@@ -116,7 +116,7 @@ impl Runtime {
 }
 
 /// Changes with everything in the making of images that their other ingredients do not show.
-const REVISION: &str = "6";
+const REVISION: &str = "7";
 
 /// The digest of what Silo itself puts into the images: programs, and the way they are made.
 pub fn maker(parts: &Parts<'_>, programs: &[&[u8]]) -> String {

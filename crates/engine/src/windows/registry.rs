@@ -1,7 +1,7 @@
 //! The registry that the containers of a chain of layers start with.
 //!
 //! It is made once from the hives of the chain's base and the differences of the layers above,
-//! and kept under `windows/registry/<chain id>/` of the data root as the files that Wine reads.
+//! and kept under `windows/registry/<chain id>.<format>/` of the data root as the files that Wine reads.
 
 use std::collections::HashMap;
 use std::io;
@@ -63,6 +63,14 @@ pub(crate) struct Prepared {
     pub(crate) variables: Variables,
 }
 
+/// What is made of hives; another number when it is to be made anew.
+const FORMAT: u32 = 2;
+
+/// The name of the directory of a chain's registry.
+fn folder_of(chain: &str) -> String {
+    format!("{chain}.{FORMAT}")
+}
+
 /// The registries that are ready.
 #[derive(Debug, Default)]
 pub(crate) struct Cache(Mutex<HashMap<Digest, Arc<Prepared>>>);
@@ -75,7 +83,8 @@ impl Engine {
         if let Some(prepared) = ready.get(&chain) {
             return Ok(Arc::clone(prepared));
         }
-        let directory = self.config.data_root.join("windows/registry").join(chain.hex());
+        let directory =
+            self.config.data_root.join("windows/registry").join(folder_of(&chain.hex()));
         if !directory.join(files::SYSTEM).exists() {
             let made = self.effective_registry(chain)?.into_wine();
             store(&directory, &made).map_err(|error| {
@@ -101,8 +110,9 @@ impl Engine {
         let folder = self.config.data_root.join("windows/registry");
         let mut ready = self.windows.0.lock().unwrap_or_else(PoisonError::into_inner);
         let layers = self.store.layers();
-        let is_there = |name: &str| layers.iter().any(|layer| layer.chain_id.hex() == name);
-        ready.retain(|chain, _| is_there(&chain.hex()));
+        let is_there =
+            |name: &str| layers.iter().any(|layer| folder_of(&layer.chain_id.hex()) == name);
+        ready.retain(|chain, _| is_there(&folder_of(&chain.hex())));
         let Ok(entries) = fs_err::read_dir(&folder) else { return };
         for entry in entries.flatten() {
             if !is_there(&entry.file_name().to_string_lossy()) {

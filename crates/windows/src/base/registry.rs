@@ -83,6 +83,13 @@ fn normalise_software(root: &mut Key) {
         // Serial ports of the host, made anew at each start.
         root.remove(&format!("{view}Wine\\Ports"));
     }
+    // Where its names are for every language, for which each process that starts opens a library.
+    // Without, the English ones beside them count.
+    if let Some(zone) = root.get_mut("Microsoft\\Windows NT\\CurrentVersion\\Time Zones\\UTC") {
+        for name in ["MUI_Std", "MUI_Dlt"] {
+            zone.remove_value(&Name::from(name));
+        }
+    }
     share_interfaces(root);
 }
 
@@ -127,6 +134,11 @@ fn normalise_system(root: &mut Key, time: FileTime) -> Result<(), Error> {
         ] {
             key.remove_value(&Name::from(name));
         }
+    }
+    // The set-up ran with Wine's files as they are, which take the first zone with that time.
+    if let Some(key) = root.get_mut("ControlSet001\\Control\\TimeZoneInformation") {
+        key.set_value(Value::string("StandardName", "Coordinated Universal Time"));
+        key.set_value(Value::string("TimeZoneKeyName", "UTC"));
     }
     // Buses whose drivers are not in the runtime.
     for bus in ["WINEBTH", "WINEBUS", "WINEUSB"] {
@@ -211,6 +223,10 @@ mod tests {
 [Software\\Microsoft\\Windows\\CurrentVersion\\RunServices] 1795324864
 "winemenubuilder"="C:\\windows\\system32\\winemenubuilder.exe -a -r"
 
+[Software\\Microsoft\\Windows NT\\CurrentVersion\\Time Zones\\UTC] 1795324864
+"MUI_Std"="@tzres.dll,-22000"
+"Std"="Coordinated Universal Time"
+
 [Software\\Profiles] 1795324864
 "ProfileImagePath"="C:\\users\\ContainerAdministrator"
 
@@ -220,6 +236,9 @@ mod tests {
 [System\\ControlSet001\\Control\\Session Manager\\Environment] 1795324864
 "NUMBER_OF_PROCESSORS"="2"
 "OS"="Windows_NT"
+
+[System\\ControlSet001\\Control\\TimeZoneInformation] 1795324864
+"TimeZoneKeyName"="Greenwich Standard Time"
 
 [System\\ControlSet001\\Services\\Eventlog] 1795324864
 "Start"=dword:00000002
@@ -264,6 +283,19 @@ mod tests {
         assert_eq!(control.get("Session Manager\\Environment").unwrap().values().len(), 1);
         assert_eq!(hives.system.get("CurrentControlSet"), None);
         assert_eq!(hives.software.root.last_write.unix(), 1_700_000_000);
+    }
+
+    #[test]
+    fn the_time_is_utc() {
+        let hives = sample();
+        let zone = "Microsoft\\Windows NT\\CurrentVersion\\Time Zones\\UTC";
+        let names: Vec<String> =
+            hives.software.get(zone).unwrap().values().iter().map(|v| v.name.to_string()).collect();
+        assert_eq!(names, ["Std"]);
+        let current = hives.system.get("ControlSet001\\Control\\TimeZoneInformation").unwrap();
+        let text = |name: &str| current.value(name).and_then(Value::text);
+        assert_eq!(text("TimeZoneKeyName").as_deref(), Some("UTC"));
+        assert_eq!(text("StandardName").as_deref(), Some("Coordinated Universal Time"));
     }
 
     #[test]

@@ -6,6 +6,11 @@
 //! are not found any more: it leaves such names out. They are of use to the set-up alone, which
 //! is made with the files as they are.)
 //!
+//! Every process asks for the zone of its time when it starts, and the Linux half searches the list
+//! of all zones in the registry for the first that fits: some three hundred and fifty questions to
+//! the server, a third of what a small program costs. It is sent to a list with the only zone that
+//! containers have (see `crate::registry`), which is also the right one of several that fit.
+//!
 //! Wine's server finds out where a link leads when a file is opened, and removes or renames that
 //! place instead of the link; so it loads a library of ours, which leaves links alone. cmd gets
 //! another one in place of `shell32.dll`, for the same reason.
@@ -17,6 +22,7 @@
 //! starter gets, and is taken away.
 
 use super::{elf, pe};
+use crate::registry::ZONES;
 
 /// Variables that Wine adds to each process.
 const VARIABLES: [&str; 10] = [
@@ -47,6 +53,10 @@ const LINKS: [(&str, &str); 2] =
 const NOT_LOADED: &[u8] = b"wine: failed to start %s\n\0";
 /// The Linux half that adds the variables, and starts programs; without its ending.
 const ADDER: &str = "ntdll";
+
+/// Where the Linux half has the list of zones.
+const ALL_ZONES: &str =
+    "\\Registry\\Machine\\Software\\Microsoft\\Windows NT\\CurrentVersion\\Time Zones\0";
 
 /// What all variables begin with.
 const BEGIN: &str = "WINE";
@@ -82,8 +92,11 @@ pub(super) fn linux(name: &str, bytes: &mut [u8]) -> bool {
         return false;
     }
     let silenced = replace(bytes, NOT_LOADED, b"\0", |_| true);
+    let zones = utf16(&format!("\\Registry\\Machine\\Software\\{ZONES}\0"));
+    let zones = replace(bytes, &utf16(ALL_ZONES), &zones, |_| true);
     let begin = format!("\0{BEGIN}");
     silenced
+        | zones
         | replace(bytes, begin.as_bytes(), b"\0=", |rest| {
             let Some(end) = memchr::memchr(0, &rest[1..]) else { return false };
             let text = &rest[1..=end];
@@ -197,6 +210,11 @@ mod tests {
         let mut half = b"x\0wine: failed to start %s\n\0".to_vec();
         assert!(linux(ADDER, &mut half));
         assert_eq!(half, b"x\0\0ine: failed to start %s\n\0");
+        let mut half = utf16(&format!("a\0{ALL_ZONES}b"));
+        let length = half.len();
+        assert!(linux(ADDER, &mut half));
+        assert!(half.starts_with(&utf16("a\0\\Registry\\Machine\\Software\\Wine\\Zones\0")));
+        assert_eq!(half.len(), length);
 
         let mut half = utf16("a\0WINEDLLDIR%u\0WINEUNIXCP\0");
         assert!(windows("ntdll.dll", true, &mut half).unwrap());
