@@ -12,14 +12,26 @@
 //! | `request` | process 1, the engine | `event` (`ctrl-c`, `ctrl-break`, `shutdown`) |
 //! | `size` | the engine | `terminal` |
 //!
+//! Whoever puts a `request` or `size` there writes a byte to the FIFO [`WAKE`], which process 1 makes
+//! and the program reads. (To watch the directory would do as well, but the kernel takes some
+//! fifteen milliseconds to let go of what watches, and a container's end would wait for that.)
+//!
 //! One more, `links/`, is for requests of programs (`links.rs`).
 //!
 //! What the container writes is a stranger's: numbers are checked and text is bounded.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags};
 
 /// The directory of these directories, below the container's prefix.
 pub const FOLDER: &str = ".silo";
 /// The name of the container's own process.
 pub const INIT: &str = "0";
+/// The FIFO by which one hears that there is something new.
+pub const WAKE: &str = "wake.fifo";
 /// Most bytes of a file that the container writes.
 pub const LIMIT: u64 = 16 << 10;
 
@@ -184,6 +196,21 @@ impl Request {
             Self::Resize(size) => format!("terminal={}x{}\0", size.columns, size.rows).into_bytes(),
         }
     }
+}
+
+/// Makes the FIFO of a directory anew and opens it, so that it has a reader and a writer as long as
+/// it is held. `nonblocking` is for who only writes.
+pub(crate) fn make_wake(folder: &Path, nonblocking: bool) -> io::Result<File> {
+    let path = folder.join(WAKE);
+    match fs_err::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mode = Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0)?;
+    let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    flags.set(OFlags::NONBLOCK, nonblocking);
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 #[cfg(test)]

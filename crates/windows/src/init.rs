@@ -24,6 +24,8 @@ use crate::pipes::{self, Pipes};
 
 /// Wine's loader in the runtime.
 pub const LOADER: &str = "/usr/lib/wine/wine64";
+/// Wine's server in the runtime.
+const SERVER: &str = "/usr/lib/wine/wineserver64";
 /// The start program.
 pub const START_PROGRAM: &str = "C:\\windows\\system32\\silo-run.exe";
 /// Wine's prefix in a container.
@@ -62,7 +64,11 @@ fn supervise(name: &str, folder: &Path, volatile: bool) -> io::Result<u8> {
     if is_first {
         // Where that fails, the start program tells of it.
         make_directory(folder).ok();
+        // Where that fails, the loader starts it.
+        start_server().ok();
     }
+    // Without it the program cannot be asked anything.
+    let wake = control::make_wake(folder, true).ok();
     let word = |text: &str| CString::new(text).map_err(io::Error::from);
     let command = [word(LOADER)?, word(START_PROGRAM)?, word(name)?];
     // Blocked before the child exists, so that no signal of its life is missed.
@@ -89,14 +95,13 @@ fn supervise(name: &str, folder: &Path, volatile: bool) -> io::Result<u8> {
             _ => return,
         };
         // The program may be ending just now.
-        ask(folder, request).ok();
+        ask(folder, wake.as_ref(), request).ok();
     })?;
     if is_first {
         if !volatile {
             write_registry()?;
         }
-        // Our end would do it, but only when the kernel has closed our files. To close those with
-        // watched directories takes it milliseconds, theirs and ours, which now go by together.
+        // Our end would do it, but one after the other.
         end_others();
     }
     let bounded = |file: &str, limit: u64| {
@@ -181,10 +186,22 @@ fn low_byte(code: u32) -> u8 {
     if code != 0 && low == 0 { u8::MAX } else { low }
 }
 
-fn ask(folder: &Path, request: Request) -> io::Result<()> {
+fn ask(folder: &Path, wake: Option<&std::fs::File>, request: Request) -> io::Result<()> {
     let new = folder.join("request.new");
     fs_err::write(&new, request.to_bytes())?;
-    fs_err::rename(new, folder.join(request.file()))
+    fs_err::rename(new, folder.join(request.file()))?;
+    // One that is full has not been read yet.
+    wake.map_or(Ok(()), |mut wake| wake.write_all(&[1]))
+}
+
+/// Starts Wine's server, which goes to the background when it can be reached. It reads the registry
+/// while the loader gets ready, which would start it later. Before any signal is blocked.
+fn start_server() -> io::Result<()> {
+    let null = fs_err::OpenOptions::new().read(true).write(true).open("/dev/null")?.into_file();
+    let streams = [null.try_clone()?, null.try_clone()?, null].map(std::process::Stdio::from);
+    let [input, output, errors] = streams;
+    let mut server = std::process::Command::new(SERVER);
+    server.stdin(input).stdout(output).stderr(errors).status().map(drop)
 }
 
 /// Has Wine's server write the registry, and waits for its end.

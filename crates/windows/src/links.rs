@@ -2,8 +2,8 @@
 //!
 //! Wine cannot make them: its `CreateSymbolicLink` does nothing and says that it did. `mklink.exe`
 //! puts a file into `/prefix/.silo/links/`, written aside and renamed, with a name of letters and
-//! digits; process 1 makes the link, removes the file and answers with `<name>.answer`. Records
-//! are as in [`crate::control`]:
+//! digits, and writes a byte to the FIFO beside it; process 1 makes the link, removes the file and
+//! answers with `<name>.answer`. Records and the FIFO are as in [`crate::control`]:
 //!
 //! | file | records |
 //! | --- | --- |
@@ -13,13 +13,12 @@
 //! A link is a relative symbolic link of Linux that stays on C:, as links of layers are
 //! (see [`silo_winlayer::target`]); a commit makes a reparse point of it.
 
-use std::io;
-use std::mem::MaybeUninit;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, inotify};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 use silo_sys::path;
 use silo_winlayer::path::{LayerPath, Part};
 use silo_winlayer::target;
@@ -47,7 +46,7 @@ mod code {
 pub(crate) struct Requests {
     folder: PathBuf,
     drive: OwnedFd,
-    watch: OwnedFd,
+    wake: File,
 }
 
 impl Requests {
@@ -58,25 +57,26 @@ impl Requests {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs_err::create_dir(&folder)?,
         }
-        let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
-        inotify::add_watch(&watch, &folder, inotify::WatchFlags::MOVED_TO)?;
+        let wake = control::make_wake(&folder, false)?;
         let drive = path::reopen(path::open_root(drive)?, FOLDER_FLAGS)?;
-        Ok(Self { folder, drive, watch })
+        Ok(Self { folder, drive, wake })
     }
 
     /// Makes links as they are asked for.
     pub(crate) fn serve(&self) -> io::Result<()> {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.watch, &mut buffer);
+        let mut buffer = [0; 64];
         loop {
-            let event = match events.next() {
-                Err(Errno::INTR) => continue,
+            match (&self.wake).read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             };
-            let name = event.file_name().and_then(|name| name.to_str().ok()).unwrap_or_default();
-            if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                // Who asked may be gone already, and its file with it.
-                self.answer(name).ok();
+            for entry in fs_err::read_dir(&self.folder)? {
+                let name = entry?.file_name();
+                let name = name.to_str().unwrap_or_default();
+                if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                    // Who asked may be gone already, and its file with it.
+                    self.answer(name).ok();
+                }
             }
         }
     }

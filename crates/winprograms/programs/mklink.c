@@ -41,7 +41,15 @@ static BOOL put(const WCHAR *name, const WCHAR *link, const WCHAR *target)
         return FALSE;
     write_bytes(file, bytes, size);
     CloseHandle(file);
-    return MoveFileExW(aside, path, 0);
+    if (!MoveFileExW(aside, path, 0))
+        return FALSE;
+    file = CreateFileW(REQUESTS L"wake.fifo", GENERIC_WRITE, FILE_SHARE_READ | FILE_SHARE_WRITE, NULL,
+                       OPEN_EXISTING, 0, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return FALSE;
+    write_bytes(file, "", 1);
+    CloseHandle(file);
+    return TRUE;
 }
 
 /* The error that was answered; TRUE when there is an answer. */

@@ -27,7 +27,8 @@
  *     code=<n>             Windows' error code
  *     message=...          Windows' words for it
  *
- * request and size, written to us (renamed into place) at any time; we take them away:
+ * request and size, written to us (renamed into place) at any time, with a byte for the FIFO
+ * wake.fifo after each; we take them away:
  *     event=ctrl-c         or ctrl-break, which is taken as the same: Wine's ends the whole console
  *     event=shutdown       the event that Windows raises when it shuts down
  *     terminal=WxH         the terminal's new size, in `size`
@@ -214,14 +215,14 @@ void start(void)
         connect_streams(&startup);
     }
     SetConsoleCtrlHandler(ignore_event, TRUE);
-    HANDLE changes = FindFirstChangeNotificationW(path(L""), FALSE, FILE_NOTIFY_CHANGE_FILE_NAME);
+    HANDLE wake = open_wake();
     start_program(&start, &startup);
 
     HANDLE wait[2 + REGISTRY_EVENTS] = { process };
     DWORD code, requests = 0, watched = 1;
-    if (changes != INVALID_HANDLE_VALUE) {
+    if (wake) {
         requests = watched;
-        wait[watched++] = changes;
+        wait[watched++] = wake;
     }
     DWORD registry = watched;
     /* Once in a container. */
@@ -234,7 +235,7 @@ void start(void)
         if (which == WAIT_TIMEOUT) {
             write_registry();
         } else if (requests && which == requests) {
-            FindNextChangeNotification(changes);
+            wait_for_wake();
             serve_requests();
         } else if (which >= registry && which < watched) {
             registry_changed(which - registry);

@@ -49,6 +49,10 @@ void connect_streams(STARTUPINFOW *startup);
 /* run_console.c */
 void resize(COORD size);
 void serve_requests(void);
+/* The event of the next byte from the FIFO; NULL when there is none. */
+HANDLE open_wake(void);
+/* Has the event set again at the next byte. */
+void wait_for_wake(void);
 BOOL WINAPI ignore_event(DWORD event);
 
 /* run_registry.c */

@@ -128,6 +128,29 @@ void serve_requests(void)
     }
 }
 
+static HANDLE wake;
+static OVERLAPPED wake_read;
+
+void wait_for_wake(void)
+{
+    static char bytes[64];
+    ResetEvent(wake_read.hEvent);
+    /* What is there already sets the event at once. */
+    ReadFile(wake, bytes, sizeof(bytes), NULL, &wake_read);
+}
+
+HANDLE open_wake(void)
+{
+    /* For writing too: one without a writer is at its end. */
+    wake = CreateFileW(path(L"wake.fifo"), GENERIC_READ | GENERIC_WRITE,
+                       FILE_SHARE_READ | FILE_SHARE_WRITE, NULL, OPEN_EXISTING,
+                       FILE_FLAG_OVERLAPPED, NULL);
+    if (wake == INVALID_HANDLE_VALUE || !(wake_read.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL)))
+        return NULL;
+    wait_for_wake();
+    return wake_read.hEvent;
+}
+
 static INPUT_RECORD key(WORD code, WCHAR letter, DWORD state)
 {
     INPUT_RECORD record = { .EventType = KEY_EVENT };

@@ -17,6 +17,7 @@ mount -t tmpfs tmpfs run
 mount -t overlay overlay c \
     -o "lowerdir=$runtime/c,upperdir=$work/upper,workdir=$work/overlay,redirect_dir=on"
 mount --bind "$work/prefix" prefix
+[ -p prefix/.silo/test/wake.fifo ] || mkfifo prefix/.silo/test/wake.fifo
 mount --bind "$work/wineboot.exe" "$builtin/wineboot.exe"
 for program in "$work"/programs/*; do
     name=${program##*/}

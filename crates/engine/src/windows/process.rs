@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 use silo_sys::path;
 use silo_types::{Error, ErrorKind};
@@ -81,7 +82,9 @@ impl Folder {
 
     /// Asks something of the program that follows the process.
     pub(super) fn request(&self, request: Request) -> io::Result<()> {
-        write(self.open()?.as_fd(), request.file(), &request.to_bytes())
+        let folder = self.open()?;
+        write(folder.as_fd(), request.file(), &request.to_bytes())?;
+        wake(folder.as_fd())
     }
 }
 
@@ -98,6 +101,25 @@ fn write(folder: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let file = rustix::fs::openat(folder, &new, flags, Mode::from_raw_mode(0o644))?;
     std::fs::File::from(file).write_all(bytes)?;
     Ok(rustix::fs::renameat(folder, &new, folder, name)?)
+}
+
+/// Tells the program of a folder that there is something new. Programs of a container that an
+/// earlier version started watch the folder, and have no FIFO.
+fn wake(folder: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fifo = match rustix::fs::openat(folder, control::WAKE, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    let stat = rustix::fs::fstat(&fifo)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Fifo {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a FIFO"));
+    }
+    match rustix::io::write(&fifo, &[1]) {
+        // One that is full has not been read yet.
+        Ok(_) | Err(Errno::AGAIN) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes what a process is to be, and removes what an earlier one of the name left.
@@ -156,14 +178,37 @@ pub(crate) fn exec_exit_code(container: &Container, id: &str) -> Option<i64> {
     code
 }
 
+/// What watches a folder. The kernel takes up to fifteen milliseconds to let go of it, for which
+/// nobody has to wait.
+struct Watch(Option<OwnedFd>);
+
+impl Watch {
+    fn new(folder: BorrowedFd<'_>) -> io::Result<Self> {
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&watch, format!("/proc/self/fd/{}", folder.as_raw_fd()), events)?;
+        Ok(Self(Some(watch)))
+    }
+
+    fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let watch = self.0.take();
+        // Where there can be no thread, it is closed here.
+        std::thread::Builder::new().spawn(move || drop(watch)).ok();
+    }
+}
+
 /// Waits until the start program has started its program, or tells why it could not. `pid` is
 /// that of our process in the container. To be called where blocking is fine.
 pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), Option<Failure>>> {
     let folder = folder.open()?;
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let events = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::CLOSE_WRITE;
-    inotify::add_watch(&watch, format!("/proc/self/fd/{}", folder.as_raw_fd()), events)?;
-    let folder = folder.as_fd();
+    let watching = Watch::new(folder.as_fd())?;
+    let (folder, watch) = (folder.as_fd(), watching.fd()?);
     let process = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let process = rustix::process::pidfd_open(process, PidfdFlags::empty());
     let end = Instant::now() + START_LIMIT;
@@ -188,13 +233,13 @@ pub(super) fn wait_started(folder: &Folder, pid: i32) -> io::Result<Result<(), O
             tv_nsec: left.subsec_nanos().into(),
         };
         let mut fds = [
-            PollFd::new(&watch, PollFlags::IN),
+            PollFd::from_borrowed_fd(watch, PollFlags::IN),
             PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
         ];
         poll(&mut fds, Some(&limit))?;
         ended = !fds[1].revents().is_empty();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&watch, &mut buffer);
+        let mut reader = inotify::Reader::new(watch, &mut buffer);
         while reader.next().is_ok() {}
     }
 }
@@ -296,6 +341,8 @@ mod tests {
         }
         assert_eq!(exit_code_in(&folder), None);
         folder.request(Request::CtrlC).unwrap();
+        std::os::unix::fs::symlink(&secret, own.join(control::WAKE)).unwrap();
+        folder.request(Request::CtrlC).unwrap_err();
         prepare(&folder, &command()).unwrap();
         assert_eq!(fs_err::read(&secret).unwrap(), b"code=7\0");
 

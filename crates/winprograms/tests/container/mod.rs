@@ -155,6 +155,7 @@ impl Container {
         let control = self.work.path().join("prefix/.silo/test");
         fs_err::write(control.join("asked"), b"event=ctrl-c\0").unwrap();
         fs_err::rename(control.join("asked"), control.join("request")).unwrap();
+        fs_err::write(control.join("wake.fifo"), b"\x01").unwrap();
         // It would also end with its input.
         let input = child.stdin.take();
         let ran = self.finish(child);
