@@ -20,13 +20,13 @@ PHASES = [
     ("engine: request, record, registry copied, network", "shim forked"),
     ("supervisor starts", "shim executed"),
     ("container: namespaces, cgroup, mounts, seccomp", "init executed"),
-    ("process 1 starts Wine's loader", "loader executed"),
-    ("Wine's loader starts wineserver", "server executed"),
+    ("process 1 starts wineserver", "server executed"),
     ("wineserver goes to the background", "server ready"),
+    ("process 1 starts Wine's loader", "loader executed"),
     ("registry read; Wine's own libraries, silo-run.exe", "boot forked"),
-    ("silo-boot: what programs look at; services start", "run named"),
-    ("silo-run.exe: what to start, pipes (drivers load)", "program forked"),
-    ("Linux loads the program (services start)", "program named"),
+    ("silo-boot: what programs look at", "run named"),
+    ("silo-run.exe: what to start, pipes (services start)", "program forked"),
+    ("Linux loads the program (drivers and services start)", "program named"),
     ("services awaited; the program: DLLs, console, work", "program ended"),
     ("silo-run.exe ends", "run ended"),
     ("process 1 ends", "init ended"),
@@ -59,12 +59,13 @@ def marks(lines, client):
             elif init is None and file.endswith("/docker-init") and parent.get(pid, (0,))[0] == shim:
                 init = pid
                 at["init executed"] = moment
-            elif run is None and parent.get(pid, (0,))[0] == init and init:
-                run = pid
-                at["loader executed"] = moment
-            elif server is None and "wineserver" in file and parent.get(pid, (0,))[0] == run:
-                server = pid
-                at["server executed"] = moment
+            elif init and parent.get(pid, (0,))[0] == init:
+                if server is None and "wineserver" in file:
+                    server = pid
+                    at["server executed"] = moment
+                elif run is None:
+                    run = pid
+                    at["loader executed"] = moment
         elif event == "sched_process_fork":
             parent[int(values["child_pid"])] = (int(values["pid"]), moment)
         elif event == "task_rename":

@@ -5,10 +5,10 @@
  * wait until \KernelObjects\__wineboot_event is set. Whoever finds the event gone starts a session
  * again, so a process that stays has to hold it: services.exe inherits our handle.
  *
- * The services start first, because silo-run waits for them. Before the event is set comes only what
- * every program may look at when it starts: the page of data that is shared with the kernel (version,
- * processor features), the computer's name, and files to be renamed. The description of the hardware
- * comes after it.
+ * Before the event is set comes only what every program may look at when it starts: the page of data
+ * that is shared with the kernel (version, processor features), the computer's name, and files to be
+ * renamed. Then the services start at once, because silo-run waits for them before it lets its program
+ * run, and gets that ready meanwhile. The description of the hardware comes last.
  *
  * Then this program becomes the host of Wine's drivers for volumes and networks, and stays. Wine has
  * services.exe start a host, which is told by remote calls what to load; that would take silo-run's
@@ -440,10 +440,10 @@ void start(void)
     NtQuerySystemInformation(SystemBasicInformation, &basic, sizeof(basic), NULL);
     unsigned processors = basic.processors;
     fill_shared_data(processors);
-    start_services();
     set_computer_name();
     move_pending();
     NtSetEvent(boot_event, NULL);
+    start_services();
     describe_hardware(processors);
     serve_drivers();
     ExitProcess(0);

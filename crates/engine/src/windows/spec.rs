@@ -36,6 +36,9 @@ pub(super) fn process(process: &mut silo_oci::runtime::Process, name: &str, acco
         "WINEPREFIX=/prefix",
         "WINEDEBUG=-all",
         "WINESERVER=/usr/lib/wine/wineserver64",
+        // Else the loader starts itself again, to have memory kept free by a program that the
+        // runtime does not have.
+        "WINELOADERNOEXEC=1",
         "HOME=/prefix",
         "PATH=/usr/bin",
         "LC_ALL=C.UTF-8",
