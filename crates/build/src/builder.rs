@@ -23,6 +23,7 @@ use crate::outcome::{BuildError, Outcome};
 use crate::plan::Plan;
 use crate::progress::{Location, NoteKind, Progress};
 use crate::request::{BuildRequest, DockerfileSource};
+use crate::stages::EndStages;
 
 /// How long builds may take to end with the engine.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -142,7 +143,7 @@ impl Builder {
         tokio::select! {
             biased;
             () = stop.cancelled() => {
-                let why = if self.closing.is_cancelled() { "the engine ends" } else { "build cancelled" };
+                let why = if self.closing.is_cancelled() { "the engine is shutting down" } else { "build cancelled" };
                 Err(BuildError::new(ErrorKind::Cancelled, why))
             }
             outcome = self.run(request, progress) => outcome,
@@ -207,6 +208,7 @@ impl Builder {
         }
         allowed?;
         // Stages are built side by side; the first that fails ends all.
+        let _ended = EndStages(Arc::clone(&job));
         let mut tasks = JoinSet::new();
         for index in job.plan.needed.clone() {
             let job = Arc::clone(&job);

@@ -16,7 +16,7 @@ use crate::outcome::BuildError;
 use crate::plan::Plan;
 use crate::progress::{Event, Location, Log, Note, NoteKind, Progress, Step, Stream, Vertex};
 use crate::request::BuildRequest;
-use crate::state::State;
+use crate::stages::Stages;
 
 /// The outcome of something that several stages wait for.
 type Shared<T> = OnceCell<Result<T, BuildError>>;
@@ -34,7 +34,7 @@ pub(crate) struct Job {
     pub(crate) filter: Filter,
     /// The main context, where it had to be fetched already.
     pub(crate) main: Arc<dyn Context>,
-    pub(crate) stages: Vec<Shared<Arc<State>>>,
+    pub(crate) stages: Stages,
     tree: Shared<Arc<Tree>>,
     whole_tree: Shared<Arc<Tree>>,
     named: Mutex<HashMap<String, Arc<Shared<Arc<Tree>>>>>,
@@ -67,7 +67,7 @@ impl Job {
         context: (Arc<dyn Context>, Filter),
         nonce: u64,
     ) -> Self {
-        let stages = plan.stages.iter().map(|_| OnceCell::new()).collect();
+        let stages = Stages::new(plan.stages.len());
         let unused = request
             .args
             .keys()

@@ -24,6 +24,7 @@ mod run;
 mod scratch;
 pub mod secret;
 mod stage;
+mod stages;
 mod state;
 mod tarball;
 

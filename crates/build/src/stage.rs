@@ -1,7 +1,5 @@
 //! One stage: its base, and its instructions in order.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use silo_docker::stream::StreamMessage;
@@ -58,18 +56,8 @@ fn invalid(message: impl Into<String>) -> BuildError {
 }
 
 impl Job {
-    /// The result of a stage, which is built once whoever asks for it.
-    pub(crate) fn stage(
-        self: &Arc<Self>,
-        index: usize,
-    ) -> Pin<Box<dyn Future<Output = Result<Arc<State>, BuildError>> + Send + '_>> {
-        Box::pin(async move {
-            let build = || async { self.build_stage(index).await.map(Arc::new) };
-            self.stages[index].get_or_init(build).await.clone()
-        })
-    }
-
-    async fn build_stage(self: &Arc<Self>, index: usize) -> Result<State, BuildError> {
+    /// Builds a stage.
+    pub(crate) async fn build_stage(self: &Arc<Self>, index: usize) -> Result<State, BuildError> {
         let stage = &self.plan.stages[index];
         let lines = &stage.stage.instructions;
         let makes_vertex = |line: &&Located<Instruction>| {
@@ -229,9 +217,7 @@ impl Job {
                 let platform = platform.unwrap_or(host);
                 Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
             }
-            Origin::Image(name) => {
-                self.image_state(name, stage.platform.as_ref(), work).await
-            }
+            Origin::Image(name) => self.image_state(name, stage.platform.as_ref(), work).await,
             Origin::Context(name) => match self.request.named_contexts.get(name) {
                 Some(ContextRef::Image(image)) => {
                     self.image_state(image, stage.platform.as_ref(), work).await

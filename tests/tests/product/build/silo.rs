@@ -150,6 +150,20 @@ fn cache_mounts_are_held_without_a_deadlock() {
 }
 
 #[test]
+fn a_long_chain_of_stages_is_no_burden() {
+    let Some(engine) = silo() else { return };
+    let mut dockerfile = String::from("FROM busybox AS s0\n");
+    for stage in 1..1000 {
+        dockerfile.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
+    }
+    dockerfile.push_str("RUN echo whole > /a\n");
+    let context = context(&engine, &[("Dockerfile", &dockerfile)]);
+    let tag = engine.name("chain");
+    built(&engine, &context, &["-t", &tag]);
+    assert_eq!(shell(&engine, &tag, "cat /a"), "whole");
+}
+
+#[test]
 fn deep_trees_are_refused() {
     let Some(engine) = silo() else { return };
     let dockerfile = "FROM busybox AS deep\n\
