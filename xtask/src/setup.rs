@@ -27,7 +27,7 @@ const DEMO: [(&str, &str); 4] = [
 
 const LINUX: [(&str, &str); 1] = [("busybox-static", "/bin/busybox")];
 
-const TEST: [(&str, &str); 23] = [
+const TEST: [(&str, &str); 24] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
     ("gpgv", "/usr/bin/gpgv"),
     ("bzip2", "/bin/bzip2"),
@@ -39,6 +39,7 @@ const TEST: [(&str, &str); 23] = [
     ("podman", "/usr/bin/podman"),
     ("containerd", "/usr/bin/containerd"),
     ("skopeo", "/usr/bin/skopeo"),
+    ("docker-registry", "/usr/bin/docker-registry"),
     ("iproute2", "/usr/sbin/ip"),
     ("iptables", "/usr/sbin/iptables"),
     ("nftables", "/usr/sbin/nft"),

@@ -306,7 +306,8 @@ impl Job {
         };
         let engine = &self.builder.engine;
         let platform = platform.or(self.request.platform.as_ref()).cloned();
-        let pulled = engine.image_pull_for(name, platform, &credentials, sink).await;
+        // Rarely needed, and large.
+        let pulled = Box::pin(engine.image_pull_for(name, platform, &credentials, sink)).await;
         for line in lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             work.log(crate::progress::Stream::Stderr, format!("{line}\n").into());
         }

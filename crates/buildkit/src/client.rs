@@ -9,7 +9,9 @@ mod session;
 mod solve;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use session::{METHODS, share};
 pub use silo_build::progress::{Log, Status, Stream, Vertex};
@@ -29,10 +31,37 @@ pub struct Share {
     pub secrets: HashMap<String, Secret>,
     /// Sockets of SSH agents by id.
     pub agents: HashMap<String, PathBuf>,
+    /// Credentials for registries.
+    pub keys: Keys,
     /// Where results go, in the order of the build's exporters; `None` for those that stay.
     pub outputs: Vec<Option<Output>>,
     /// An archive to be read from standard input, by its id.
     pub archive: Option<(String, Vec<u8>)>,
+}
+
+/// Gives a name and a password for a registry, `docker.io`; a refresh token where the name is
+/// empty.
+type Lookup = dyn Fn(&str) -> Option<(String, String)> + Send + Sync;
+
+/// Where the client's credentials for registries are.
+#[derive(Clone, Default)]
+pub struct Keys(Option<Arc<Lookup>>);
+
+impl Keys {
+    /// Asks `lookup`.
+    pub fn new(lookup: impl Fn(&str) -> Option<(String, String)> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(lookup)))
+    }
+
+    pub(crate) fn get(&self, registry: &str) -> (String, String) {
+        self.0.as_ref().and_then(|lookup| lookup(registry)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
 }
 
 /// A secret.

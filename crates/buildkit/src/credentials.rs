@@ -10,12 +10,13 @@ use silo_engine::Credentials;
 use silo_types::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Code, Request};
 
 use crate::pb::moby::buildkit::secrets::v1::GetSecretRequest;
 use crate::pb::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
+use crate::pb::moby::filesync::v1::auth_client::AuthClient;
+use crate::pb::moby::filesync::v1::{CredentialsRequest, CredentialsResponse};
 use crate::pb::moby::sshforward::v1::ssh_client::SshClient;
 use crate::pb::moby::sshforward::v1::{BytesMessage, CheckAgentRequest};
 use crate::session::{MAX_MESSAGE, Session};
@@ -69,22 +70,6 @@ impl Secrets for ClientCredentials {
     }
 }
 
-/// Asks for the credentials for a host (`moby.filesync.v1.CredentialsRequest`).
-#[derive(Clone, PartialEq, prost::Message)]
-struct CredentialsRequest {
-    #[prost(string, tag = "1")]
-    host: String,
-}
-
-/// A name and a password; a refresh token where there is no name.
-#[derive(Clone, PartialEq, prost::Message)]
-struct CredentialsResponse {
-    #[prost(string, tag = "1")]
-    username: String,
-    #[prost(string, tag = "2")]
-    secret: String,
-}
-
 impl RegistryKeys for ClientCredentials {
     fn credentials<'a>(&'a self, registry: &'a str) -> Boxed<'a, Credentials> {
         Box::pin(async move {
@@ -92,18 +77,8 @@ impl RegistryKeys for ClientCredentials {
                 return Credentials::default();
             }
             let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-            let origin = Session::origin();
-            let mut client = tonic::client::Grpc::with_origin(self.session.channel(), origin);
-            let request = Request::new(CredentialsRequest { host: host.to_owned() });
-            let path = PathAndQuery::from_static(GET_CREDENTIALS);
-            let codec = tonic_prost::ProstCodec::<_, CredentialsResponse>::default();
-            let answer = match client.ready().await {
-                Ok(()) => client.unary(request, path, codec).await,
-                Err(error) => {
-                    tracing::debug!(%error, "a client's credentials");
-                    return Credentials::default();
-                }
-            };
+            let mut client = AuthClient::with_origin(self.session.channel(), Session::origin());
+            let answer = client.credentials(CredentialsRequest { host: host.to_owned() }).await;
             match answer.map(tonic::Response::into_inner) {
                 Ok(CredentialsResponse { username, secret }) if username.is_empty() => {
                     Credentials { identity_token: secret, ..Credentials::default() }

@@ -90,10 +90,8 @@ impl Engine {
         let networks = Networks::open(&db, config.network()?)?;
         let cgroups = silo_cgroup::Cgroups::detect().map_err(Error::from_kind)?;
         let owns_cgroup_parent = owns_cgroup_parent(&config, &cgroups)?;
-        let registries = silo_registry::Config {
-            proxies: config.proxies.clone(),
-            ..config.registries.clone()
-        };
+        let registries =
+            silo_registry::Config { proxies: config.proxies.clone(), ..config.registries.clone() };
         let puller =
             silo_registry::Puller::new((*store).clone(), registries.at_once, config.windows_build);
         let engine = Arc::new(Self {

@@ -112,10 +112,9 @@ impl Error {
                 | Cause::Timeout(_)
                 | Cause::UnexpectedEof
                 | Cause::Other(_) => true,
-                Cause::NoSuchHost(_)
-                | Cause::Tls(_)
-                | Cause::Redirects(_)
-                | Cause::Location(_) => false,
+                Cause::NoSuchHost(_) | Cause::Tls(_) | Cause::Redirects(_) | Cause::Location(_) => {
+                    false
+                }
             },
             _ => false,
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use silo_http::{Client, Download, Options, Proxies, Uri, parse_url};
+use silo_http::{Client, Download, Identity, Options, Proxies, Uri, parse_url};
 use silo_types::{ErrorKind, Kind};
 
 /// Serves connections until the test's process ends; tells the heads of the requests.
@@ -205,16 +205,32 @@ fn names_come_from_the_hosts_file() {
 
 /// A TLS server for `name`, which answers everything with `body`; its certificate in DER.
 fn serve_tls(name: &str, body: &'static str) -> (SocketAddr, Vec<u8>) {
+    serve_tls_to(name, body, None)
+}
+
+/// The same for those alone who show a certificate.
+fn serve_tls_to(
+    name: &str,
+    body: &'static str,
+    clients: Option<rustls::RootCertStore>,
+) -> (SocketAddr, Vec<u8>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
         .unwrap();
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(roots) => {
+            let roots = Arc::new(roots);
+            let verifier =
+                rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    let config = builder.with_single_cert(vec![certificate.clone()], key).unwrap();
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -230,6 +246,36 @@ fn serve_tls(name: &str, body: &'static str) -> (SocketAddr, Vec<u8>) {
         }
     });
     (address, certificate.to_vec())
+}
+
+#[test]
+fn clients_show_who_they_are() {
+    let me = rcgen::generate_simple_self_signed(["me".to_owned()]).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(me.cert.der().clone()).unwrap();
+    let (address, certificate) = serve_tls_to("localhost", "for you", Some(roots));
+    let url = parse_url(&format!("https://localhost:{}/", address.port())).unwrap();
+    let pem = silo_http::certificates(me.cert.pem().as_bytes()).unwrap();
+    assert_eq!(pem, [me.cert.der().to_vec()]);
+    let key = me.signing_key.serialize_pem();
+    let identity = Identity::from_pem(me.cert.pem().as_bytes(), key.as_bytes()).unwrap();
+    assert!(!format!("{identity:?}").contains("key"));
+    let options = Options { extra_roots: vec![certificate], ..quick() };
+    let known = Client::new(Options { identity: Some(identity), ..options.clone() });
+    assert_eq!(fetch(&known, &url).unwrap().unwrap(), b"for you");
+    assert!(fetch(&Client::new(options), &url).is_err());
+    for (certificate, key) in [("", key.as_str()), (&me.cert.pem(), "x")] {
+        let error = Identity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with("invalid "), "{error}");
+    }
+}
+
+#[test]
+fn any_certificate_where_that_is_wanted() {
+    let (address, _) = serve_tls("elsewhere.example", "whoever");
+    let url = parse_url(&format!("https://{address}/")).unwrap();
+    let anyone = Client::new(Options { trust_anyone: true, ..quick() });
+    assert_eq!(fetch(&anyone, &url).unwrap().unwrap(), b"whoever");
 }
 
 #[test]

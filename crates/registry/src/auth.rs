@@ -55,9 +55,7 @@ impl Auth {
         let mut state = self.state.lock().await;
         match state.scheme.clone() {
             None => Ok(None),
-            Some(Scheme::Basic) => {
-                wanted.credentials.basic().map(Some).ok_or(Error::NoCredentials)
-            }
+            Some(Scheme::Basic) => wanted.credentials.basic().map(Some).ok_or(Error::NoCredentials),
             Some(Scheme::Bearer { realm, service }) => {
                 if !wanted.credentials.registry_token.is_empty() {
                     return Ok(Some(format!("Bearer {}", wanted.credentials.registry_token)));
@@ -87,8 +85,7 @@ impl Auth {
         let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
         if let Some(challenge) = bearer {
             let realm = realm(wanted.endpoint, challenge)?;
-            let scheme =
-                Scheme::Bearer { realm, service: challenge.get("service").to_owned() };
+            let scheme = Scheme::Bearer { realm, service: challenge.get("service").to_owned() };
             // A token that somebody else has fetched meanwhile may be good.
             let key = wanted.key();
             let is_sent =
@@ -222,12 +219,8 @@ mod tests {
 
     #[test]
     fn token_servers() {
-        let endpoint = |base: &str, trust_anyone| Endpoint {
-            base: base.to_owned(),
-            authority: "r".to_owned(),
-            is_mirror: false,
-            trust_anyone,
-        };
+        let endpoint =
+            |base: &str, trust_anyone| Endpoint::plain(base.to_owned(), "r", trust_anyone);
         let secure = endpoint("https://r", false);
         let insecure = endpoint("http://r", true);
         for (endpoint, realm_text, good) in [

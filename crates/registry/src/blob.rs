@@ -52,11 +52,7 @@ impl Repository {
     }
 
     /// A whole blob, which is small; its digest is checked.
-    pub async fn blob_bytes(
-        &self,
-        wanted: &Descriptor,
-        limit: usize,
-    ) -> Result<Vec<u8>, Error> {
+    pub async fn blob_bytes(&self, wanted: &Descriptor, limit: usize) -> Result<Vec<u8>, Error> {
         if wanted.size > limit as u64 {
             let (url, what) = (wanted.digest.to_string(), "the configuration");
             return Err(Error::TooLarge { url, what, limit });
@@ -69,11 +65,7 @@ impl Repository {
         let actual = silo_oci::image::digest(&bytes);
         if actual != wanted.digest {
             // docker wording
-            return Err(Error::Digest {
-                what: "image config",
-                expected: wanted.digest,
-                actual,
-            });
+            return Err(Error::Digest { what: "image config", expected: wanted.digest, actual });
         }
         Ok(bytes)
     }

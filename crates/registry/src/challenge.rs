@@ -83,8 +83,11 @@ mod tests {
 
     fn show(header: &str) -> Vec<String> {
         let show = |challenge: &Challenge| {
-            let parameters: Vec<String> =
-                challenge.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let parameters: Vec<String> = challenge
+                .parameters
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             format!("{} {}", challenge.scheme, parameters.join(";")).trim_end().to_owned()
         };
         parse(header).iter().map(show).collect()
@@ -95,7 +98,9 @@ mod tests {
         for (header, expected) in [
             (
                 r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/busybox:pull""#,
-                &["bearer realm=https://auth.docker.io/token;scope=repository:library/busybox:pull;service=registry.docker.io"][..],
+                &[
+                    "bearer realm=https://auth.docker.io/token;scope=repository:library/busybox:pull;service=registry.docker.io",
+                ][..],
             ),
             (r#"Basic realm="Registry Realm""#, &["basic realm=Registry Realm"]),
             (r#"BASIC REALM=x"#, &["basic realm=x"]),

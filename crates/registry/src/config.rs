@@ -1,6 +1,8 @@
 //! What the caller decides, and how hosts are asked by it.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +12,7 @@ use ipnet::IpNet;
 use silo_http::{Client, Identity, Options, Proxies};
 
 use crate::Error;
+use crate::endpoint::Endpoint;
 
 /// Certificates and keys larger than this are not read, in bytes.
 const MAX_PEM: u64 = 1 << 20;
@@ -29,11 +32,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            attempts: 6,
-            first: Duration::from_millis(500),
-            longest: Duration::from_mins(1),
-        }
+        Self { attempts: 6, first: Duration::from_millis(500), longest: Duration::from_mins(1) }
     }
 }
 
@@ -74,6 +73,18 @@ impl Default for Config {
             at_once: std::thread::available_parallelism().map_or(3, usize::from).clamp(3, 8),
         }
     }
+}
+
+fn unusable(path: &Path, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    Error::Certificates { path: path.to_owned(), source: source.into() }
+}
+
+/// Reads a file of certificates or keys.
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let file = fs_err::File::open(path).map_err(|error| unusable(path, error))?;
+    file.take(MAX_PEM).read_to_end(&mut bytes).map_err(|error| unusable(path, error))?;
+    Ok(bytes)
 }
 
 /// The host of `host[:port]`, without brackets.
@@ -126,44 +137,38 @@ impl Config {
     }
 }
 
+fn add_authority(path: &Path, options: &mut Options) -> Result<(), Error> {
+    let found = silo_http::certificates(&read(path)?).map_err(|error| unusable(path, error))?;
+    options.extra_roots.extend(found);
+    Ok(())
+}
+
+fn set_identity(certificate: &Path, key: &Path, options: &mut Options) -> Result<(), Error> {
+    let identity = Identity::from_pem(&read(certificate)?, &read(key)?);
+    options.identity = Some(identity.map_err(|error| unusable(certificate, error))?);
+    Ok(())
+}
+
 /// Reads a registry's directory; `false` if there is none.
 fn read_certificates(directory: &Path, options: &mut Options) -> Result<bool, Error> {
-    let failed = |path: &Path, source: std::io::Error| Error::Certificates {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
     let entries = match fs_err::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(failed(directory, error)),
+        Err(error) => return Err(unusable(directory, error)),
     };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    let read = |path: &Path| {
-        use std::io::Read as _;
-        let mut bytes = Vec::new();
-        let file = fs_err::File::open(path).map_err(|error| failed(path, error))?;
-        file.take(MAX_PEM).read_to_end(&mut bytes).map_err(|error| failed(path, error))?;
-        Ok::<_, Error>(bytes)
-    };
-    let wrong = |path: &Path, source: silo_http::Error| Error::Certificates {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
     for path in &paths {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("crt") => {
-                let mut found =
-                    silo_http::certificates(&read(path)?).map_err(|error| wrong(path, error))?;
-                options.extra_roots.append(&mut found);
+                add_authority(path, options)?;
             }
             Some("cert") => {
                 let key = path.with_extension("key");
                 if !paths.contains(&key) {
                     return Err(Error::MissingKey { certificate: path.clone(), key });
                 }
-                let identity = Identity::from_pem(&read(path)?, &read(&key)?);
-                options.identity = Some(identity.map_err(|error| wrong(path, error))?);
+                set_identity(path, &key, options)?;
             }
             Some("key") => {
                 let certificate = path.with_extension("cert");
@@ -193,6 +198,21 @@ impl Registries {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The client for a server, which may have certificates of its own.
+    pub(crate) fn client_for(&self, endpoint: &Endpoint) -> Result<Arc<Client>, Error> {
+        if endpoint.authorities.is_empty() && endpoint.clients.is_empty() {
+            return self.client(&endpoint.authority, endpoint.trust_anyone);
+        }
+        let mut options = self.config.options(&endpoint.authority, endpoint.trust_anyone)?;
+        for path in &endpoint.authorities {
+            add_authority(path, &mut options)?;
+        }
+        if let Some((certificate, key)) = endpoint.clients.first() {
+            set_identity(certificate, key, &mut options)?;
+        }
+        Ok(Arc::new(Client::new(options)))
     }
 
     /// The client for one host. Certificates are read when it is first needed.
@@ -249,10 +269,8 @@ mod tests {
     #[test]
     fn certificates_of_a_registry() {
         let directory = tempfile::tempdir().unwrap();
-        let config = Config {
-            certificates: vec![directory.path().to_owned()],
-            ..Config::default()
-        };
+        let config =
+            Config { certificates: vec![directory.path().to_owned()], ..Config::default() };
         let own = directory.path().join("reg.example:5000");
         assert!(config.options("reg.example:5000", false).unwrap().extra_roots.is_empty());
         fs_err::create_dir(&own).unwrap();

@@ -97,8 +97,8 @@ impl Credentials {
             && let Ok(text) = String::from_utf8(bytes)
             && let Some((name, password)) = text.split_once(':')
         {
-            self.username = name.to_owned();
-            self.password = password.trim_end_matches('\0').to_owned();
+            name.clone_into(&mut self.username);
+            password.trim_end_matches('\0').clone_into(&mut self.password);
         }
         self.auth.clear();
         self
@@ -147,8 +147,11 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let credentials =
-            Credentials { password: "secret".into(), username: "me".into(), ..Credentials::default() };
+        let credentials = Credentials {
+            password: "secret".into(),
+            username: "me".into(),
+            ..Credentials::default()
+        };
         assert!(!format!("{credentials:?}").contains("secret"));
     }
 }

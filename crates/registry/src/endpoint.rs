@@ -1,12 +1,14 @@
 //! Which servers a repository is on.
 
+use std::path::PathBuf;
+
 use silo_http::Uri;
 use silo_oci::reference::DEFAULT_DOMAIN;
 
-use crate::{Config, Error};
+use crate::{Config, Error, hosts};
 
 /// The server of Docker Hub's images.
-const DOCKER_HUB: &str = "registry-1.docker.io";
+pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
 /// The name by which clients have credentials for it.
 const DOCKER_INDEX: &str = "index.docker.io";
 
@@ -21,12 +23,34 @@ pub(crate) struct Endpoint {
     pub(crate) is_mirror: bool,
     /// Any certificate is good.
     pub(crate) trust_anyone: bool,
+    /// What the path of the API begins with.
+    pub(crate) api: &'static str,
+    /// Files of certificate authorities for this server alone.
+    pub(crate) authorities: Vec<PathBuf>,
+    /// Files of certificates and keys, by which the client shows who it is.
+    pub(crate) clients: Vec<(PathBuf, PathBuf)>,
+    /// What every request says.
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Endpoint {
+    /// A server without anything of its own.
+    pub(crate) fn plain(base: String, authority: &str, trust_anyone: bool) -> Self {
+        Self {
+            base,
+            authority: authority.to_owned(),
+            is_mirror: false,
+            trust_anyone,
+            api: "v2/",
+            authorities: Vec::new(),
+            clients: Vec::new(),
+            headers: Vec::new(),
+        }
+    }
+
     /// The URL of something below `/v2/`.
     pub(crate) fn url(&self, path: &str) -> Result<Uri, Error> {
-        Ok(silo_http::parse_url(&format!("{}/v2/{path}", self.base))?)
+        Ok(silo_http::parse_url(&format!("{}/{}{path}", self.base, self.api))?)
     }
 
     /// Whether it is asked by TLS with a certificate that is checked.
@@ -41,6 +65,11 @@ pub(crate) fn endpoints(
     domain: &str,
     writes: bool,
 ) -> Result<Vec<Endpoint>, Error> {
+    let server = if domain == DEFAULT_DOMAIN { DOCKER_HUB } else { domain };
+    let server = format!("https://{server}");
+    if let Some(found) = hosts::endpoints(&config.certificates, domain, &server, writes)? {
+        return if found.is_empty() { Err(Error::NoHost) } else { Ok(found) };
+    }
     let mut found = Vec::new();
     if domain == DEFAULT_DOMAIN {
         if !writes {
@@ -48,12 +77,7 @@ pub(crate) fn endpoints(
                 found.append(&mut mirror_endpoints(config, mirror)?);
             }
         }
-        found.push(Endpoint {
-            base: format!("https://{DOCKER_HUB}"),
-            authority: DOCKER_HUB.to_owned(),
-            is_mirror: false,
-            trust_anyone: false,
-        });
+        found.push(Endpoint::plain(server, DOCKER_HUB, false));
         return Ok(found);
     }
     if domain.is_empty() {
@@ -68,11 +92,9 @@ fn servers(config: &Config, authority: &str, prefix: &str, is_mirror: bool) -> V
     let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
     schemes
         .iter()
-        .map(|scheme| Endpoint {
-            base: format!("{scheme}://{authority}{prefix}"),
-            authority: authority.to_owned(),
-            is_mirror,
-            trust_anyone: insecure,
+        .map(|scheme| {
+            let base = format!("{scheme}://{authority}{prefix}");
+            Endpoint { is_mirror, ..Endpoint::plain(base, authority, insecure) }
         })
         .collect()
 }
@@ -87,12 +109,8 @@ fn mirror_endpoints(config: &Config, mirror: &str) -> Result<Vec<Endpoint>, Erro
     let prefix = url.path().trim_end_matches('/').to_owned();
     if url.scheme_str() == Some("http") {
         // dockerd takes a mirror that is written so for what it is.
-        return Ok(vec![Endpoint {
-            base: format!("http://{authority}{prefix}"),
-            authority,
-            is_mirror: true,
-            trust_anyone: true,
-        }]);
+        let base = format!("http://{authority}{prefix}");
+        return Ok(vec![Endpoint { is_mirror: true, ..Endpoint::plain(base, &authority, true) }]);
     }
     let mut found = servers(config, &authority, &prefix, true);
     // Written with https, it is asked by nothing else.

@@ -49,6 +49,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A `hosts.toml` cannot be used.
+    #[error("configuration of a registry: {}", path.display())]
+    Hosts {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A client certificate without its key.
     #[error(
         "missing key {} for client certificate {}. Note that CA certificates should use the \
@@ -180,11 +189,14 @@ impl Error {
         Self::Refused { status, code: problem.code, text: problem.text, kind, after }
     }
 
-    /// Whether the same may succeed a little later, and after which time if the server says it.
-    pub(crate) fn passing(&self) -> Option<Option<Duration>> {
+    /// After which time, as far as the server says it, the same may succeed; `None` if it will
+    /// not.
+    pub(crate) fn passing(&self) -> Option<Duration> {
         match self {
-            Self::Refused { status: 408 | 429 | 500 | 502 | 503 | 504, after, .. } => Some(*after),
-            Self::Http(error) if error.is_transient() => Some(None),
+            Self::Refused { status: 408 | 429 | 500 | 502 | 503 | 504, after, .. } => {
+                Some(after.unwrap_or_default())
+            }
+            Self::Http(error) if error.is_transient() => Some(Duration::ZERO),
             _ => None,
         }
     }
@@ -226,7 +238,8 @@ impl Kind for Error {
                 ErrorKind::NotFound => ErrorKind::Internal,
                 kind => kind,
             },
-            Self::NoCredentials => ErrorKind::Unauthorized,
+            // As with dockerd: of a 401, docker's command line would ask for a password.
+            Self::NoCredentials => ErrorKind::Internal,
             Self::NoHost
             | Self::NotAnImage { .. }
             | Self::MediaType(_)
@@ -237,6 +250,7 @@ impl Kind for Error {
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Mirror { .. }
             | Self::Certificates { .. }
+            | Self::Hosts { .. }
             | Self::MissingKey { .. }
             | Self::MissingCertificate { .. }
             | Self::Protocol { .. }

@@ -44,6 +44,8 @@
 //!
 //! The host's certificate authorities and those in [`Config::certificates`]:
 //! `<directory>/<host:port>/*.crt` are authorities, `*.cert` with `*.key` are the client's own.
+//! A `hosts.toml` there says which servers a registry has, as for containerd.
+//!
 //! Registries on loopback addresses, and those that [`Config::insecure`] names, are asked by TLS
 //! with any certificate, then without TLS; others never.
 #![warn(missing_docs)]
@@ -56,6 +58,7 @@ mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod hosts;
 mod link;
 mod manifest;
 mod platform;
@@ -74,7 +77,7 @@ pub use credentials::Credentials;
 pub use error::Error;
 pub use manifest::{MAX_LIST, MAX_MANIFEST, Resolved};
 pub use progress::Progress;
-pub use pull::{Puller, Pulled, Pulling};
+pub use pull::{Pulled, Puller, Pulling};
 pub use push::{Known, Place, Pushed, push};
 pub use repository::{Action, Repository};
 pub use token::MAX_TOKEN;

@@ -45,7 +45,7 @@ fn accept() -> (&'static str, String) {
 impl Repository {
     /// Fetches the manifest or index that a tag or digest leads to.
     pub async fn manifest(&self, reference: &Reference) -> Result<Resolved, Error> {
-        let (selector, wanted) = selector(reference)?;
+        let (selector, wanted) = selector(reference);
         let path = format!("manifests/{selector}");
         let mut inquiry = Inquiry::get(&path);
         inquiry.headers.push(accept());
@@ -82,7 +82,7 @@ impl Repository {
     /// Type, digest and size of a manifest without its bytes; `None` if there is none, or the
     /// server does not say.
     pub async fn manifest_head(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
-        let (selector, _) = selector(reference)?;
+        let (selector, _) = selector(reference);
         let path = format!("manifests/{selector}");
         let mut inquiry = Inquiry { method: Method::HEAD, ..Inquiry::get(&path) };
         inquiry.headers.push(accept());
@@ -158,7 +158,8 @@ impl Repository {
             let answer = self.ask(&Inquiry::get(&path)).await?;
             let next = link::next(answer.header("link"));
             // Only the query of the next page's address is of interest: the rest must be the same.
-            let next = next.and_then(|next| next.split_once('?')).map(|(_, query)| query.to_owned());
+            let next =
+                next.and_then(|next| next.split_once('?')).map(|(_, query)| query.to_owned());
             let url = answer.url.to_string();
             let bytes = answer.bytes("the list of tags", MAX_LIST).await?;
             let body: Body = serde_json::from_slice(&bytes)
@@ -182,8 +183,10 @@ impl Repository {
             answer => answer?,
         };
         let bytes = answer.bytes("the list of referrers", MAX_LIST).await?;
-        let index = Index::parse(&bytes)
-            .map_err(|source| Error::Document { what: format!("referrers of {subject}"), source })?;
+        let index = Index::parse(&bytes).map_err(|source| Error::Document {
+            what: format!("referrers of {subject}"),
+            source,
+        })?;
         Ok(index.manifests)
     }
 }
@@ -200,8 +203,8 @@ fn read(kind: &str, bytes: Bytes, actual: Digest) -> Result<Option<Resolved>, Er
     }
     let said = if media::is_index(kind) || media::is_manifest(kind) { kind } else { "" };
     let what = || format!("manifest {actual}");
-    let document = Document::parse(&bytes, said)
-        .map_err(|source| Error::Document { what: what(), source })?;
+    let document =
+        Document::parse(&bytes, said).map_err(|source| Error::Document { what: what(), source })?;
     let own = match &document {
         Document::Manifest(manifest) => manifest.media_type.as_str(),
         Document::Index(index) => index.media_type.as_str(),

@@ -55,8 +55,7 @@ fn best<'a>(index: &'a Index, wanted: &Platform, host_build: u32) -> Option<&'a 
     }
     let mut found: Option<(&Descriptor, (bool, [u32; 4]))> = None;
     for entry in entries {
-        let Some(fits) =
-            entry.platform.as_ref().and_then(|have| fitness(wanted, have, host_build))
+        let Some(fits) = entry.platform.as_ref().and_then(|have| fitness(wanted, have, host_build))
         else {
             continue;
         };
@@ -117,8 +116,7 @@ mod tests {
 
     fn index(platforms: &[(&str, &str)]) -> Index {
         let manifests = platforms.iter().enumerate().map(|(number, (name, version))| {
-            let mut entry =
-                Descriptor::new(media::OCI_MANIFEST, digest(&number.to_le_bytes()), 1);
+            let mut entry = Descriptor::new(media::OCI_MANIFEST, digest(&number.to_le_bytes()), 1);
             let parts: Vec<&str> = name.split('/').collect();
             entry.platform = Some(Platform {
                 os: parts[0].to_owned(),
@@ -137,10 +135,8 @@ mod tests {
     }
 
     fn place(index: &Index, wanted: Option<&str>, version: &str, build: u32) -> Option<usize> {
-        let wanted = wanted.map(|text| Platform {
-            os_version: version.to_owned(),
-            ..text.parse().unwrap()
-        });
+        let wanted =
+            wanted.map(|text| Platform { os_version: version.to_owned(), ..text.parse().unwrap() });
         let chosen = choose(index, wanted.as_ref(), build).ok()?;
         index.manifests.iter().position(|entry| entry.digest == chosen.digest)
     }

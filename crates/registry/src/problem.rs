@@ -144,14 +144,14 @@ mod tests {
             ),
             (404, "Not Found", "<html>", "", r#"error parsing HTTP 404 response body: "<html>""#),
             (404, "Not Found", "", "", "received unexpected HTTP status: 404 Not Found"),
+            (502, "Bad Gateway", "x", "", "received unexpected HTTP status: 502 Bad Gateway"),
             (
-                502,
-                "Bad Gateway",
-                "x",
+                404,
+                "Not Found",
+                r#"{"errors":null}"#,
                 "",
-                "received unexpected HTTP status: 502 Bad Gateway",
+                r#"error parsing HTTP 404 response body: "{\"errors\":null}""#,
             ),
-            (404, "Not Found", r#"{"errors":null}"#, "", r#"error parsing HTTP 404 response body: "{\"errors\":null}""#),
         ] {
             let problem = Problem::read(status, reason, body.as_bytes());
             assert_eq!((problem.code.as_str(), problem.text.as_str()), (code, text), "{body}");

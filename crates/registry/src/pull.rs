@@ -288,6 +288,9 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Keeps everybody else from a layer.
+type Alone = Arc<tokio::sync::OwnedMutexGuard<()>>;
+
 /// One layer on its way.
 struct LayerWork {
     puller: Puller,
@@ -300,46 +303,49 @@ struct LayerWork {
 impl LayerWork {
     async fn run(&self, mut beneath: watch::Receiver<bool>) -> Result<(), Error> {
         let received = {
-            let _alone = self.puller.alone(&self.layer.descriptor.digest).await;
+            let alone = Arc::new(self.puller.alone(&self.layer.descriptor.digest).await);
             let _permit = Arc::clone(&self.puller.permits).acquire_owned().await;
             // Another pull may have brought it meanwhile.
             if self.puller.store.layer(&self.layer.chain).is_ok() {
                 None
             } else {
-                Some(self.receive().await?)
+                Some(self.receive(&alone).await?)
             }
         };
         // A sender that is gone is a layer that failed, whose reason counts.
         beneath.wait_for(|placed| *placed).await.map_err(|_| Error::Cancelled)?;
         if let Some(received) = received {
             let (store, layer) = (self.puller.store.clone(), self.layer.clone());
-            blocking(move || {
-                store.place_received(received, layer.parent.as_ref(), &layer.diff_id)
-            })
-            .await?;
+            blocking(move || store.place_received(received, layer.parent.as_ref(), &layer.diff_id))
+                .await?;
         }
         self.progress.state(&self.id, "Pull complete");
         Ok(())
     }
 
     /// Gets the layer from where it is: a blob that the store has already, or the registry. What
-    /// an earlier try left may be damaged, so that a wrong digest then is not the end.
-    async fn receive(&self) -> Result<Received, Error> {
-        let resumed = match self.receive_once().await {
-            Err((Error::Store(silo_store::Error::DigestMismatch { .. }), true)) => true,
-            Err((error, _)) => return Err(error),
-            Ok(received) => return Ok(received),
-        };
-        tracing::debug!(layer = self.id, resumed, "begin a layer anew");
-        self.receive_once().await.map_err(|(error, _)| error)
+    /// an earlier try left may be damaged, so that what is wrong with it is not the end.
+    async fn receive(&self, alone: &Alone) -> Result<Received, Error> {
+        match self.receive_once(alone).await {
+            Err((Error::Store(error), true)) => {
+                tracing::debug!(layer = self.id, %error, "begin a layer anew");
+                self.receive_once(alone).await.map_err(|(error, _)| error)
+            }
+            result => result.map_err(|(error, _)| error),
+        }
     }
 
-    async fn receive_once(&self) -> Result<Received, (Error, bool)> {
+    /// With an error comes whether anything was there from an earlier try.
+    async fn receive_once(&self, alone: &Alone) -> Result<Received, (Error, bool)> {
         let fresh = |error| (error, false);
         let descriptor = &self.layer.descriptor;
         let store = self.puller.store.clone();
         let wanted = descriptor.clone();
+        let held = Arc::clone(alone);
         let (receiving, position) = blocking(move || {
+            // Nobody else may begin with the layer before this thread has left it, even if the
+            // pull is dropped.
+            let _held = held;
             let mut receiving = store.receive_layer(&wanted)?;
             let position = receiving.resume()?;
             Ok((receiving, position))
@@ -351,7 +357,9 @@ impl LayerWork {
         // Bytes go to a thread, which waits for the disk; the empty piece is the end.
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
         let mut receiving = receiving;
+        let held = Arc::clone(alone);
         let thread = tokio::task::spawn_blocking(move || {
+            let _held = held;
             while let Some(piece) = pieces.blocking_recv() {
                 if piece.is_empty() {
                     return receiving.finish().map(Some);

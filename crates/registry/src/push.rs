@@ -275,9 +275,8 @@ impl Context {
             let (sender, body) = upload::channel(&moved);
             let (store, meter) = (self.store.clone(), self.progress.meter(id, "Pushing", size));
             let making = tokio::task::spawn_blocking(move || make(&store, &chain, sender, meter));
-            let made = async {
-                making.await.map_err(|_| Error::Broken("a panic while packing a layer"))?
-            };
+            let made =
+                async { making.await.map_err(|_| Error::Broken("a panic while packing a layer"))? };
             match self.repository.upload_made(body, &moved, made).await {
                 Ok(blob) => return Ok(blob),
                 // The token was too old.

@@ -157,12 +157,15 @@ impl Repository {
         let first = if settled == UNKNOWN { 0 } else { settled };
         let mut last = Error::NoHost;
         for (index, session) in self.sessions.iter().enumerate().skip(first) {
-            // While there is another server to ask, nobody waits for this one.
+            // While there is another server to ask, nobody waits for this one, nor for one that
+            // has never answered: people want to know at once that they mistyped its name.
             let is_last = index + 1 == self.sessions.len();
             let mut attempts = self.registries.config().retry.begin();
             let result = loop {
                 match self.exchange(session, inquiry).await {
-                    Err(error) if patient && (is_last || index == settled) => {
+                    Err(error)
+                        if patient && (index == settled || (is_last && !error.is_unanswered())) =>
+                    {
                         if let Err(error) = attempts.again(error).await {
                             break Err(error);
                         }
@@ -206,11 +209,11 @@ impl Repository {
 }
 
 /// Which manifest is meant: a tag, or a digest.
-pub(crate) fn selector(reference: &Reference) -> Result<(String, Option<Digest>), Error> {
+pub(crate) fn selector(reference: &Reference) -> (String, Option<Digest>) {
     if let Some(digest) = reference.digest() {
-        return Ok((digest.to_string(), Some(*digest)));
+        return (digest.to_string(), Some(*digest));
     }
     let tag = reference.tag().unwrap_or(silo_oci::reference::DEFAULT_TAG);
     debug_assert!(is_tag(tag), "the grammar of references has it");
-    Ok((tag.to_owned(), None))
+    (tag.to_owned(), None)
 }

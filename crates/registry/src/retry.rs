@@ -34,11 +34,10 @@ impl Attempts<'_> {
             return None;
         }
         let wait = self.retry.wait(self.failed);
-        let wait = match asked {
-            Some(asked) if asked > self.retry.longest => return None,
-            Some(asked) => wait.max(asked),
-            None => wait,
-        };
+        if asked > self.retry.longest {
+            return None;
+        }
+        let wait = wait.max(asked);
         // Those who failed together should not come back together.
         let chance = std::hash::RandomState::new().hash_one(self.failed) % 256;
         let part = u32::try_from(chance).unwrap_or(0);
@@ -81,11 +80,8 @@ mod tests {
 
     #[test]
     fn waits() {
-        let retry = Retry {
-            attempts: 4,
-            first: Duration::from_secs(1),
-            longest: Duration::from_secs(3),
-        };
+        let retry =
+            Retry { attempts: 4, first: Duration::from_secs(1), longest: Duration::from_secs(3) };
         let mut attempts = retry.begin();
         let near = |wait: Duration, seconds: u64| {
             let seconds = Duration::from_secs(seconds);

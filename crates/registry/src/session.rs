@@ -71,7 +71,7 @@ impl Session {
         endpoint: Endpoint,
         credentials: &Credentials,
     ) -> Result<Self, Error> {
-        let client = registries.client(&endpoint.authority, endpoint.trust_anyone)?;
+        let client = registries.client_for(&endpoint)?;
         // A mirror is another server than the one that the credentials are for.
         let credentials =
             if endpoint.is_mirror { Credentials::default() } else { credentials.clone() };
@@ -93,6 +93,25 @@ impl Session {
         self.endpoint.url("").is_ok_and(|own| is_same_server(&own, url))
     }
 
+    /// The value of `Authorization`, which only the server itself gets.
+    async fn leave(&self, ask: &Ask<'_>) -> Result<Option<String>, Error> {
+        if self.is_own(&ask.url) {
+            self.auth.header(self.wanted(ask.scopes)).await
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// What the server's configuration has every request say.
+    fn add_headers(&self, request: &mut Request<Body>) {
+        for (name, value) in &self.endpoint.headers {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+                request.headers_mut().append(name, value);
+            }
+        }
+    }
+
     /// The client for a URL that may be another server's.
     fn client_for(&self, url: &Uri) -> Result<Arc<Client>, Error> {
         if self.is_own(url) {
@@ -111,10 +130,7 @@ impl Session {
     pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let mut challenged = false;
         loop {
-            let sent = match self.is_own(&ask.url) {
-                true => self.auth.header(self.wanted(ask.scopes)).await?,
-                false => None,
-            };
+            let sent = self.leave(ask).await?;
             let answer = self.follow(ask, sent.as_deref()).await?;
             let is_own = self.is_own(&answer.url);
             if answer.status != StatusCode::UNAUTHORIZED || challenged || !is_own {
@@ -141,6 +157,9 @@ impl Session {
             *request.method_mut() = ask.method.clone();
             *request.uri_mut() = url.clone();
             headers(&mut request, &ask.headers)?;
+            if self.is_own(&url) {
+                self.add_headers(&mut request);
+            }
             if ask.method == Method::POST {
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -181,14 +200,14 @@ impl Session {
         moved: &(dyn Fn() -> u64 + Sync),
     ) -> Result<Answer, Error> {
         let is_own = self.is_own(&ask.url);
-        let sent = match is_own {
-            true => self.auth.header(self.wanted(ask.scopes)).await?,
-            false => None,
-        };
+        let sent = self.leave(ask).await?;
         let mut request = Request::new(body);
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = ask.url.clone();
         headers(&mut request, &ask.headers)?;
+        if is_own {
+            self.add_headers(&mut request);
+        }
         if let Some(length) = length {
             request.headers_mut().insert(CONTENT_LENGTH, length.into());
         }

@@ -57,7 +57,7 @@ impl Token {
             Some(Ok(seconds)) => Duration::from_secs(seconds).min(LONGEST_LIFE),
         };
         // Before its end: requests take time, and clocks differ.
-        let until = now + life - life / 10;
+        let until = now + life * 9 / 10;
         let refresh = body.refresh_token.unwrap_or_default();
         Ok(Self { header: format!("Bearer {value}"), until, refresh })
     }

@@ -110,11 +110,8 @@ fn received(range: &str) -> Option<u64> {
 impl Repository {
     /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
     pub(crate) async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Error> {
-        let path = format!(
-            "blobs/uploads/?mount={}&from={}",
-            percent(&digest.to_string()),
-            percent(from)
-        );
+        let path =
+            format!("blobs/uploads/?mount={}&from={}", percent(&digest.to_string()), percent(from));
         let mut scopes = self.scopes().to_vec();
         scopes.push(format!("repository:{from}:pull"));
         match self.begin(&path, Some(&scopes)).await? {
@@ -127,14 +124,14 @@ impl Repository {
     }
 
     async fn begin(&self, path: &str, scopes: Option<&[String]>) -> Result<Begun, Error> {
-        let inquiry = Inquiry {
-            method: Method::POST,
-            scopes,
-            good: &[201, 202],
-            ..Inquiry::get(path)
-        };
+        let inquiry =
+            Inquiry { method: Method::POST, scopes, good: &[201, 202], ..Inquiry::get(path) };
         let answer = self.ask(&inquiry).await?;
-        if answer.status.as_u16() == 201 { Ok(Begun::Mounted) } else { location(&answer).map(Begun::At) }
+        if answer.status.as_u16() == 201 {
+            Ok(Begun::Mounted)
+        } else {
+            location(&answer).map(Begun::At)
+        }
     }
 
     /// Tells the server that an upload will not go on. It finds out by itself if that fails.
@@ -303,7 +300,10 @@ mod tests {
     fn ends_of_uploads() {
         let digest = silo_oci::image::digest(b"");
         for (location, start) in [
-            ("https://r/v2/a/blobs/uploads/u?_state=x%3D", "https://r/v2/a/blobs/uploads/u?_state=x%3D&digest=sha256%3Ae3b0"),
+            (
+                "https://r/v2/a/blobs/uploads/u?_state=x%3D",
+                "https://r/v2/a/blobs/uploads/u?_state=x%3D&digest=sha256%3Ae3b0",
+            ),
             ("https://r/u", "https://r/u?digest=sha256%3Ae3b0"),
         ] {
             let ended = with_digest(&location.parse().unwrap(), &digest).unwrap().to_string();

@@ -187,7 +187,11 @@ fn what_came_is_there_for_the_next_try() {
         let reply = served.answer(asked);
         // All of it breaks off at the same byte, so that nothing new comes.
         if is_layer(asked, &served) {
-            return if asked.header("range").is_empty() { reply.cut(250_000) } else { reply.cut(0) };
+            return if asked.header("range").is_empty() {
+                reply.cut(250_000)
+            } else {
+                reply.cut(0)
+            };
         }
         reply
     });
@@ -201,7 +205,8 @@ fn what_came_is_there_for_the_next_try() {
     // The process ends and another begins.
     let directory = place.directory;
     drop(place.store);
-    place = Place { store: Store::open(directory.path()).unwrap(), directory, lines: Arc::default() };
+    place =
+        Place { store: Store::open(directory.path()).unwrap(), directory, lines: Arc::default() };
     place.pull(&good).unwrap();
     let layer = good.asked().into_iter().find(|asked| is_layer(asked, &content)).unwrap();
     assert_eq!(layer.header("range"), "bytes=250000-");
@@ -284,10 +289,8 @@ fn busy_servers_are_asked_again() {
 #[test]
 fn documents_are_bounded_and_unambiguous() {
     let huge = Server::start(|_| Reply::new(200, vec![b' '; (4 << 20) + 1]));
-    let endless = Server::start(|_| Reply {
-        length: Some(100 << 20),
-        ..Reply::new(200, vec![b' '; 1000])
-    });
+    let endless =
+        Server::start(|_| Reply { length: Some(100 << 20), ..Reply::new(200, vec![b' '; 1000]) });
     let both = Server::start(|_| {
         Reply::new(
             200,
@@ -373,11 +376,8 @@ fn guarded(content: Content) -> (Server, Server, Server, Arc<AtomicUsize>) {
 #[test]
 fn tokens_are_fetched_and_go_nowhere_else() {
     let (registry, tokens, storage, issued) = guarded(content(&[1000, 2000, 3000]));
-    let me = Credentials {
-        username: "me".into(),
-        password: "secret".into(),
-        ..Credentials::default()
-    };
+    let me =
+        Credentials { username: "me".into(), password: "secret".into(), ..Credentials::default() };
     Place::new().pull_as(&registry, &me, None).unwrap();
     assert_eq!(issued.load(Ordering::Relaxed), 2, "one, and one when that was too old");
     let query = &tokens.asked()[0].path;
@@ -406,11 +406,8 @@ fn passwords_go_to_their_registry_only() {
         }
         content.answer(asked)
     });
-    let me = Credentials {
-        username: "me".into(),
-        password: "secret".into(),
-        ..Credentials::default()
-    };
+    let me =
+        Credentials { username: "me".into(), password: "secret".into(), ..Credentials::default() };
     Place::new().pull_as(&registry, &me, None).unwrap();
     assert!(storage.asked().iter().all(|asked| asked.header("authorization").is_empty()));
     let error = Place::new().pull(&registry).unwrap_err();
@@ -464,11 +461,8 @@ fn foreign_layers_come_without_credentials() {
         }
         content.answer(asked)
     });
-    let me = Credentials {
-        username: "me".into(),
-        password: "secret".into(),
-        ..Credentials::default()
-    };
+    let me =
+        Credentials { username: "me".into(), password: "secret".into(), ..Credentials::default() };
     Place::new().pull_as(&registry, &me, None).unwrap();
     assert_eq!(elsewhere.asked().len(), 2);
     assert!(elsewhere.asked().iter().all(|asked| asked.header("authorization").is_empty()));

@@ -80,8 +80,8 @@ mod writers;
 
 pub use error::Error;
 pub use lease::Lease;
-pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use receive::{Received, Receiving};
+pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use store::Store;
 pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,

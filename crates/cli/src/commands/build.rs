@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use silo_buildkit::client::{self, Failed, METHODS};
+use silo_buildkit::client::{self, Failed, Keys, METHODS};
 use silo_client::{Client, Hijacked, Method};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 
@@ -12,6 +12,7 @@ use super::container::{confirmed, prune_report};
 use crate::build::display::{Display, Style};
 use crate::build::{check, request};
 use crate::command::Invocation;
+use crate::credentials;
 use crate::failure::{Failure, Outcome};
 use crate::flags::{Filters, flags};
 use crate::options::values::{Bytes, ExtraHosts, Labels, SwapBytes, Ulimits};
@@ -98,6 +99,17 @@ pub(crate) async fn build(invocation: Invocation) -> Outcome {
     }
     let request::Request { build, share, shared_key, .. } =
         &mut request::prepare(&flags, &words[0])?;
+    let directory = invocation.cli.config().directory().to_owned();
+    share.keys = Keys::new(move |registry| {
+        // What cannot be read is not there: the registry may let the build in without.
+        let store = credentials::Store::open(&directory).ok()?;
+        let found = store.get(credentials::key(registry)).ok()??;
+        Some(if found.identity_token.is_empty() {
+            (found.username, found.password)
+        } else {
+            (String::new(), found.identity_token)
+        })
+    });
     let client = invocation.cli.client().await?;
     let mut headers = vec![
         ("x-docker-expose-session-uuid", build.session.as_str()),

@@ -182,7 +182,9 @@ pub(crate) async fn login(invocation: Invocation) -> Outcome {
     if given.username.is_empty() && given.password.is_empty() {
         // docker wording
         let stored = store.get(server)?.ok_or_else(|| {
-            Failure::new("error: cannot perform an interactive login: give --username and --password-stdin")
+            Failure::new(
+                "error: cannot perform an interactive login: give --username and --password-stdin",
+            )
         })?;
         let known = if stored.username.is_empty() {
             String::new()

@@ -73,7 +73,13 @@ impl Engine {
         let first = rest.pop().unwrap_or_else(|| reference.clone());
         let begun = self.puller.begin(Arc::clone(&repository), &first, platform.as_ref()).await;
         let pulling = begun.map_err(Error::from_kind)?;
-        Ok(ImagePull { engine: Arc::clone(self), repository, platform, first: (first, pulling), rest })
+        Ok(ImagePull {
+            engine: Arc::clone(self),
+            repository,
+            platform,
+            first: (first, pulling),
+            rest,
+        })
     }
 
     /// Pulls one image that something else than a client's request needs, such as a build.
@@ -129,10 +135,8 @@ impl Engine {
     ) -> Result<DistributionInspect, Error> {
         let reference = Reference::parse_normalized(name).map_err(Error::from_kind)?;
         let failed = |error: silo_registry::Error| Error::from_kind(error);
-        let repository = self
-            .registries
-            .repository(&reference, Action::Pull, credentials)
-            .map_err(failed)?;
+        let repository =
+            self.registries.repository(&reference, Action::Pull, credentials).map_err(failed)?;
         let resolved = repository.manifest(&reference).await.map_err(failed)?;
         let platforms = match &resolved.document {
             Document::Index(index) => {

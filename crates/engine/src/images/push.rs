@@ -82,10 +82,8 @@ impl Engine {
             )));
         }
         let failed = |error: silo_registry::Error| Error::from_kind(error);
-        let repository = self
-            .registries
-            .repository(&name, Action::Push, credentials)
-            .map_err(failed)?;
+        let repository =
+            self.registries.repository(&name, Action::Push, credentials).map_err(failed)?;
         let repository = Arc::new(repository);
         let progress = Progress::new(sink);
         let known: Arc<dyn Known> = Arc::new(Places(Arc::clone(&self.db)));
@@ -93,14 +91,8 @@ impl Engine {
             let entry =
                 self.images.get(&id).ok_or_else(|| super::no_such_image(&tagged.familiar()))?;
             let tag = tagged.tag().unwrap_or_default();
-            let pushed = silo_registry::push(
-                &self.store,
-                &repository,
-                &entry.image,
-                tag,
-                &known,
-                &progress,
-            );
+            let pushed =
+                silo_registry::push(&self.store, &repository, &entry.image, tag, &known, &progress);
             let pushed = pushed.await.map_err(failed)?;
             let by_digest = tagged.with_digest(pushed.manifest.digest);
             if self.images.by_name(&by_digest) != Some(id) {

@@ -262,10 +262,8 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 /// An image `latest` of layers with a file each; gives its manifest.
 pub(crate) fn image(content: &mut Content, platform: &str, tars: &[Vec<u8>]) -> Manifest {
-    let layers = tars
-        .iter()
-        .map(|tar| content.add_blob(media::OCI_LAYER_GZIP, gzip(tar)))
-        .collect();
+    let layers =
+        tars.iter().map(|tar| content.add_blob(media::OCI_LAYER_GZIP, gzip(tar))).collect();
     let platform: Platform = platform.parse().unwrap();
     let config = ImageConfig {
         os: platform.os,
