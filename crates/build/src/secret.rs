@@ -78,3 +78,34 @@ impl SshAgents for Nothing {
         Box::pin(async move { Err(Error::not_found(format!("no ssh agent {id:?}"))) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn keys_are_found_by_their_registry() {
+        let named = |username: &str| Credentials {
+            username: username.to_owned(),
+            password: "p".to_owned(),
+            ..Credentials::default()
+        };
+        let keys = GivenKeys(
+            [
+                ("https://index.docker.io/v1/".to_owned(), named("hub")),
+                ("r:5000".to_owned(), named("plain")),
+                ("https://other.example/v2/".to_owned(), named("other")),
+            ]
+            .into(),
+        );
+        for (registry, expected) in [
+            ("docker.io", "hub"),
+            ("r:5000", "plain"),
+            ("other.example", "other"),
+            ("r", ""),
+            ("example", ""),
+        ] {
+            assert_eq!(keys.credentials(registry).await.username, expected, "{registry}");
+        }
+    }
+}

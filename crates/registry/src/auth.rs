@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use silo_http::{Method, Request, Uri, header};
+use silo_types::query::escape;
 
 use crate::answer::Answer;
 use crate::challenge::Challenge;
@@ -195,21 +196,8 @@ fn insert(request: &mut Request<silo_http::Body>, name: header::HeaderName, valu
 /// Fields as a query or a form.
 fn form(fields: &[(&str, &str)]) -> String {
     let pairs: Vec<String> =
-        fields.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+        fields.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
     pairs.join("&")
-}
-
-/// Percent-encodes what is not unreserved (RFC 3986, section 2.3).
-pub(crate) fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

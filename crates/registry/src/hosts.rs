@@ -152,7 +152,8 @@ impl Host {
         let can = |what: &str| {
             self.capabilities.as_ref().is_none_or(|all| all.iter().any(|one| one == what))
         };
-        if if writes { !can("push") } else { !can("pull") || !can("resolve") } {
+        let is_for_this = if writes { can("push") } else { can("pull") && can("resolve") };
+        if !is_for_this {
             return Ok(None);
         }
         let full = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };

@@ -14,10 +14,10 @@ use http_body_util::{BodyExt as _, StreamBody};
 use silo_http::{Body, Frame, Method, Uri};
 use silo_oci::image::Descriptor;
 use silo_types::Digest;
+use silo_types::query::escape;
 use tokio::sync::mpsc;
 
 use crate::answer::Answer;
-use crate::auth::percent;
 use crate::repository::Inquiry;
 use crate::session::Ask;
 use crate::{Error, Repository};
@@ -87,7 +87,7 @@ enum Begun {
 fn with_digest(location: &Uri, digest: &Digest) -> Result<Uri, Error> {
     let text = location.to_string();
     let separator = if location.query().is_some() { '&' } else { '?' };
-    let digest = percent(&digest.to_string());
+    let digest = escape(&digest.to_string());
     Ok(silo_http::parse_url(&format!("{text}{separator}digest={digest}"))?)
 }
 
@@ -111,7 +111,7 @@ impl Repository {
     /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
     pub(crate) async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Error> {
         let path =
-            format!("blobs/uploads/?mount={}&from={}", percent(&digest.to_string()), percent(from));
+            format!("blobs/uploads/?mount={}&from={}", escape(&digest.to_string()), escape(from));
         let mut scopes = self.scopes().to_vec();
         scopes.push(format!("repository:{from}:pull"));
         match self.begin(&path, Some(&scopes)).await? {
