@@ -19,7 +19,7 @@ const MAX_URLS: usize = 8;
 /// The bytes of a blob from some position on. They are no more than its descriptor says; their
 /// digest is the reader's to check.
 #[derive(Debug)]
-pub(crate) struct BlobStream<'a> {
+pub struct BlobStream<'a> {
     repository: &'a Repository,
     wanted: &'a Descriptor,
     position: u64,
@@ -39,7 +39,7 @@ fn is_foreign(descriptor: &Descriptor) -> bool {
 
 impl Repository {
     /// A blob from `position` on.
-    pub(crate) fn blob<'a>(&'a self, wanted: &'a Descriptor, position: u64) -> BlobStream<'a> {
+    pub fn blob<'a>(&'a self, wanted: &'a Descriptor, position: u64) -> BlobStream<'a> {
         BlobStream {
             repository: self,
             wanted,
@@ -88,7 +88,7 @@ fn too_long(size: u64) -> String {
 
 impl BlobStream<'_> {
     /// The next bytes; `None` when all have come.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             if self.position >= self.wanted.size {
                 return Ok(None);

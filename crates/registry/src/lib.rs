@@ -72,6 +72,7 @@ mod session;
 mod token;
 mod upload;
 
+pub use blob::BlobStream;
 pub use config::{Config, Registries, Retry};
 pub use credentials::Credentials;
 pub use error::Error;

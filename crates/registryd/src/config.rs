@@ -22,6 +22,8 @@ pub struct Config {
     pub no_delete: bool,
     /// Manifests may name what their repository does not have.
     pub sparse: bool,
+    /// The registry whose content is kept here. Nothing can be pushed or deleted then.
+    pub proxy: Option<Proxy>,
     /// What clients may use up.
     pub limits: Limits,
     /// What is collected, and when.
@@ -39,9 +41,26 @@ impl Config {
             read_only: false,
             no_delete: false,
             sparse: false,
+            proxy: None,
             limits: Limits::default(),
             collect: Collect::default(),
         }
+    }
+}
+
+/// A registry behind this one.
+#[derive(Clone)]
+pub struct Proxy {
+    /// Its address, as `https://registry.example:5000`.
+    pub url: String,
+    /// Name and password there.
+    pub user: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for Proxy {
+    // Only what is no secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("url", &self.url).finish_non_exhaustive()
     }
 }
 
@@ -94,6 +113,8 @@ pub struct Collect {
     pub uploads: Duration,
     /// Manifests go as well that neither a tag nor another manifest leads to.
     pub untagged: bool,
+    /// Manifests go as well that nobody has asked for in this time: those of a proxy come again.
+    pub unused: Option<Duration>,
 }
 
 impl Default for Collect {
@@ -103,6 +124,7 @@ impl Default for Collect {
             grace: Duration::from_hours(24),
             uploads: Duration::from_hours(24),
             untagged: false,
+            unused: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hyper::StatusCode;
+use silo_types::{ErrorKind, Kind as _};
 
 /// Why the registry failed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,14 @@ pub enum Error {
         certificate: PathBuf,
         /// File of the key.
         key: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The address of the registry behind this one cannot be used.
+    #[error("the registry behind this one: {url:?}: {reason}")]
+    Proxy {
+        /// The address.
+        url: String,
         /// What is wrong.
         reason: String,
     },
@@ -168,6 +177,20 @@ impl Refusal {
 
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message)
+    }
+
+    /// What the registry behind this one says, or that it does not.
+    pub(crate) fn upstream(error: &silo_registry::Error) -> Self {
+        let text = silo_types::error::chain(error);
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Forbidden => {
+                Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", text)
+            }
+            _ => {
+                let text = format!("the registry behind this one: {text}");
+                Self::new(StatusCode::BAD_GATEWAY, "UNKNOWN", text)
+            }
+        }
     }
 
     pub(crate) fn busy(message: impl Into<String>) -> Self {

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 mod blobs;
 mod lists;
 mod manifests;
+mod proxy;
 mod query;
 mod range;
 mod route;

@@ -13,6 +13,9 @@
 //! * What clients send is bounded: in size, number, time and rate ([`Limits`]). Nothing of a
 //!   request becomes part of a path but the digits of a digest and the id of an upload, both
 //!   checked.
+//! * With [`Config::proxy`], what is not here is asked for at another registry, and kept for the
+//!   next who asks ([`Collect::unused`]). One download serves all who wait for it. A tag is what
+//!   it is there now, or, if that registry does not answer, what it was here. Nobody can push then.
 //! * [`Registry::collect`] removes what nothing needs, at any moment, in any process.
 //!
 //! # On disk
@@ -45,10 +48,11 @@ mod error;
 mod http;
 mod manifest;
 mod name;
+mod proxy;
 mod store;
 mod uploads;
 
-pub use config::{Collect, Config, Limits};
+pub use config::{Collect, Config, Limits, Proxy};
 pub use error::{Error, Refusal};
 pub use http::serve;
 pub use store::{Collected, Registry};

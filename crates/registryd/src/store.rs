@@ -10,6 +10,7 @@ use std::path::Path;
 
 use fs_err::File;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use silo_oci::image::Descriptor;
 
 pub use self::collect::Collected;
 use self::db::Db;
@@ -136,13 +137,25 @@ impl Registry {
         digest: &Digest,
         path: &Path,
     ) -> Result<(), Error> {
-        self.files.settle(path, digest)?;
         let size = fs_err::metadata(path).map_err(Error::io("look at", path))?.len();
+        let known = self.has(digest)?;
+        if !known {
+            self.files.settle(path, digest)?;
+        }
         self.db.write(|db| {
+            if known && !self.files.blob(digest).exists() {
+                // It was collected meanwhile.
+                self.files.settle(path, digest)?;
+            }
             let blob = self.place(db, digest, size, path)?;
             let repository = db::make_repository(db, repository)?;
             Ok(db::link(db, repository, blob)?)
         })
+    }
+
+    /// Whether there is content with this digest, in whatever repository.
+    fn has(&self, digest: &Digest) -> Result<bool, Error> {
+        Ok(self.db.read(|db| db::blob(db, digest))?.is_some() && self.files.blob(digest).exists())
     }
 
     /// Gives a durable file its place, unless the same is there already. In a transaction, so
@@ -280,6 +293,62 @@ impl Registry {
             Ok(())
         })?;
         Ok(Pushed { digest, subject: manifest.subject })
+    }
+
+    /// What a manifest of a repository says of a blob.
+    pub(crate) fn descriptor(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Descriptor>, Error> {
+        let manifests: Vec<Stored> = self.db.read(|db| {
+            db.prepare_cached(
+                "SELECT blobs.digest, manifests.media_type, blobs.size FROM uses \
+                 JOIN manifests ON manifests.id = uses.manifest \
+                 JOIN repositories ON repositories.id = manifests.repository \
+                 JOIN blobs ON blobs.id = manifests.blob \
+                 WHERE uses.digest = ? AND repositories.name = ? LIMIT 8",
+            )?
+            .query_map(params![digest.to_string(), repository.as_str()], stored)?
+            .collect()
+        })?;
+        let wanted = digest.to_string();
+        for manifest in manifests {
+            // What it cannot read, it cannot fetch.
+            let Ok(bytes) = self.read_manifest(&manifest) else { continue };
+            let Ok(parsed) = silo_oci::image::Manifest::parse(&bytes) else { continue };
+            let mut named = std::iter::once(parsed.config).chain(parsed.layers);
+            if let Some(found) = named.find(|named| named.digest.to_string() == wanted) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says that a manifest is in use, if that was not said for `stale` seconds.
+    pub(crate) fn touch(
+        &self,
+        repository: &Name,
+        digest: &Digest,
+        stale: i64,
+    ) -> Result<(), Error> {
+        let before = db::now().saturating_sub(stale);
+        let id = self.db.read(|db| {
+            db.prepare_cached(
+                "SELECT manifests.id FROM manifests \
+                 JOIN repositories ON repositories.id = manifests.repository \
+                 JOIN blobs ON blobs.id = manifests.blob \
+                 WHERE repositories.name = ? AND blobs.digest = ? AND manifests.since < ?",
+            )?
+            .query_row(params![repository.as_str(), digest.to_string(), before], |row| row.get(0))
+            .optional()
+        })?;
+        let Some(id): Option<i64> = id else { return Ok(()) };
+        self.db.write(|db| {
+            db.prepare_cached("UPDATE manifests SET since = ? WHERE id = ?")?
+                .execute(params![db::now(), id])?;
+            Ok(())
+        })
     }
 
     /// Removes a tag, or a manifest with all its tags.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Parser, Subcommand};
-use silo_registryd::{Collect, Config, Limits, Registry};
+use silo_registryd::{Collect, Config, Limits, Proxy, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves images to clients, and keeps them.
@@ -56,6 +56,15 @@ struct Serve {
     /// Manifests may name blobs and manifests that their repository does not have
     #[arg(long)]
     allow_sparse: bool,
+    /// Keep what this registry has, for the next who asks; nothing can be pushed then
+    #[arg(long, value_name = "URL")]
+    proxy: Option<String>,
+    /// File with NAME:PASSWORD for that registry
+    #[arg(long, value_name = "FILE", requires = "proxy")]
+    proxy_credentials: Option<PathBuf>,
+    /// How long an image of that registry is kept that nobody asks for
+    #[arg(long, value_name = "TIME", default_value = "168h")]
+    proxy_keep: String,
     /// Largest blob in bytes, or with k, m, g
     #[arg(long, value_name = "SIZE", default_value = "128g")]
     max_blob_size: String,
@@ -119,6 +128,7 @@ impl What {
             grace: duration("--gc-grace", &self.gc_grace)?,
             uploads: duration("--upload-expiry", &self.upload_expiry)?,
             untagged: self.gc_untagged,
+            unused: None,
         })
     }
 }
@@ -165,6 +175,15 @@ fn config(options: &Serve) -> Result<Config> {
     config.read_only = options.read_only;
     config.no_delete = options.no_delete;
     config.sparse = options.allow_sparse;
+    config.proxy = options.proxy.clone().map(|url| Proxy { url, user: None });
+    if let (Some(proxy), Some(path)) = (&mut config.proxy, &options.proxy_credentials) {
+        let text = fs_err::read_to_string(path)?;
+        let (name, password) = text
+            .trim_end_matches(['\r', '\n'])
+            .split_once(':')
+            .with_context(|| format!("{}: expected NAME:PASSWORD", path.display()))?;
+        proxy.user = Some((name.to_owned(), password.to_owned()));
+    }
     let manifest = size("--max-manifest-size", &options.max_manifest_size)?;
     config.limits = Limits {
         connections: options.max_connections.max(1),
@@ -178,6 +197,8 @@ fn config(options: &Serve) -> Result<Config> {
     };
     let every = duration("--gc-interval", &options.gc_interval)?;
     config.collect = options.collect.collect((!every.is_zero()).then_some(every))?;
+    let keep = duration("--proxy-keep", &options.proxy_keep)?;
+    config.collect.unused = config.proxy.is_some().then_some(keep);
     Ok(config)
 }
 

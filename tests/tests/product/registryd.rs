@@ -4,6 +4,7 @@ mod clients;
 mod crash;
 mod hostile;
 mod protocol;
+mod proxy;
 mod shared;
 
 use std::io::{BufRead, BufReader, Read, Write};

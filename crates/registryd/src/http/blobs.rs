@@ -13,10 +13,12 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Response, StatusCode};
 
+use crate::Error;
 use crate::http::answer::{self, Answer, Body, set};
-use crate::http::range;
 use crate::http::server::{Server, blocking};
+use crate::http::{proxy, range};
 use crate::name::{Digest, Name};
+use crate::proxy::Fetch;
 use crate::store::db::seconds;
 
 /// Bytes that are read at once.
@@ -42,22 +44,40 @@ pub(crate) async fn get(
         response
     };
     if method == Method::HEAD {
-        let writable = !server.config.read_only;
+        let writable = !server.config.read_only && server.upstream.is_none();
         let stale = seconds(server.config.collect.grace) / 4;
-        let digest = digest.clone();
-        let size = blocking(server, move |registry| {
+        let (of, wanted) = (name.clone(), digest.clone());
+        let found = blocking(server, move |registry| {
             // Who asks may be about to leave a push of it out.
             if writable {
-                registry.claim_blob(&name, &digest, stale)
+                registry.claim_blob(&of, &wanted, stale)
             } else {
-                registry.blob(&name, &digest)
+                registry.blob(&of, &wanted)
             }
         })
-        .await?;
+        .await;
+        let size = match found {
+            Err(Error::Refused(_)) if server.upstream.is_some() => {
+                proxy::size(server, &name, &digest).await?
+            }
+            found => found?,
+        };
         return Ok(head(StatusCode::OK, size));
     }
-    let wanted = digest.clone();
-    let (file, size) = blocking(server, move |registry| registry.open_blob(&name, &wanted)).await?;
+    let open = || {
+        let (of, wanted) = (name.clone(), digest.clone());
+        blocking(server, move |registry| registry.open_blob(&of, &wanted))
+    };
+    let source = match (open().await, &server.upstream) {
+        (Err(Error::Refused(_)), Some(upstream)) => {
+            match proxy::fetch(server, upstream, &name, &digest).await? {
+                Some(fetch) => Source::Fetch(fetch),
+                None => open().await.map(|(file, size)| Source::File(file, size))?,
+            }
+        }
+        (opened, _) => opened.map(|(file, size)| Source::File(file, size))?,
+    };
+    let size = source.size();
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let same = |value: &str| value.split(',').any(|part| part.trim() == tag);
     if text(IF_NONE_MATCH).is_some_and(same) {
@@ -70,12 +90,35 @@ pub(crate) async fn get(
         _ => None,
     };
     let Some((first, count)) = range else {
-        return Ok(head(StatusCode::OK, size).map(|_| read(file, 0, size)));
+        return Ok(head(StatusCode::OK, size).map(|_| source.body(0, size)));
     };
     let mut response = head(StatusCode::PARTIAL_CONTENT, count);
     let last = first + count - 1;
     set(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
-    Ok(response.map(|_| read(file, first, count)))
+    Ok(response.map(|_| source.body(first, count)))
+}
+
+/// Where a blob comes from.
+enum Source {
+    File(File, u64),
+    /// From the registry behind this one, right now.
+    Fetch(Arc<Fetch>),
+}
+
+impl Source {
+    fn size(&self) -> u64 {
+        match self {
+            Self::File(_, size) => *size,
+            Self::Fetch(fetch) => fetch.size,
+        }
+    }
+
+    fn body(self, first: u64, count: u64) -> Body {
+        match self {
+            Self::File(file, _) => read(file, first, count),
+            Self::Fetch(fetch) => proxy::body(&fetch, first, count),
+        }
+    }
 }
 
 /// Reads a part of a file as the client takes it: who takes nothing holds no thread.

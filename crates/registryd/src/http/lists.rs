@@ -9,6 +9,7 @@ use silo_oci::image::media;
 use silo_types::query::escape;
 
 use crate::http::answer::{self, Answer, Body, set};
+use crate::http::proxy;
 use crate::http::query::Query;
 use crate::http::server::{Server, blocking};
 use crate::name::{Digest, Name};
@@ -47,7 +48,17 @@ async fn page(
 /// GET of tags.
 pub(crate) async fn tags(server: &Arc<Server>, name: Name, query: &Query) -> Answer {
     let of = name.clone();
-    let list = move |registry: &crate::Registry, last: &str, n| registry.tags(&of, last, n);
+    let there = match &server.upstream {
+        Some(upstream) => proxy::tags(upstream, &name).await?,
+        None => None,
+    };
+    let list = move |registry: &crate::Registry, last: &str, count| match there {
+        Some(tags) => {
+            let after = tags.into_iter().filter(|tag| last.is_empty() || tag.as_str() > last);
+            Ok(after.take(usize::try_from(count).unwrap_or(usize::MAX)).collect())
+        }
+        None => registry.tags(&of, last, count),
+    };
     let (tags, more) = page(server, query, TAGS, list).await?;
     let body = json!({ "name": name.as_str(), "tags": tags }).to_string();
     let mut response = answer::json("application/json", body.into_bytes());
@@ -76,6 +87,11 @@ pub(crate) async fn referrers(
     subject: Digest,
     query: &Query,
 ) -> Answer {
+    if let Some(upstream) = &server.upstream
+        && let Some(index) = proxy::referrers(upstream, &name, &subject, query).await?
+    {
+        return Ok(answer::json(media::OCI_INDEX, index));
+    }
     let count = query.count()?.unwrap_or(PAGE).clamp(1, PAGE);
     let last = query.get("last").unwrap_or_default().to_owned();
     let filter = query.get("artifactType").filter(|filter| !filter.is_empty()).map(str::to_owned);

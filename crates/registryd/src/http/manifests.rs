@@ -9,6 +9,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use crate::Error;
 use crate::error::Refusal;
 use crate::http::answer::{self, Answer, set};
+use crate::http::proxy;
 use crate::http::query::Query;
 use crate::http::server::{Server, blocking};
 use crate::name::{Name, Reference, tag};
@@ -30,6 +31,9 @@ pub(crate) async fn get(
     reference: Reference,
     headers: &HeaderMap,
 ) -> Answer {
+    if let Some(upstream) = &server.upstream {
+        proxy::refresh(server, upstream, &name, &reference).await?;
+    }
     let whole = method != Method::HEAD;
     let (stored, bytes) = blocking(server, move |registry| {
         let stored = registry.manifest(&name, &reference)?;

@@ -24,6 +24,7 @@ use crate::http::query::Query;
 use crate::http::route::Target;
 use crate::http::socket::{Patient, Socket, acceptor};
 use crate::http::{blobs, lists, manifests, uploads};
+use crate::proxy::Upstream;
 use crate::uploads::Uploads;
 use crate::{Config, Error, Registry};
 
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) config: Config,
     users: Option<Users>,
+    /// The registry behind this one.
+    pub(crate) upstream: Option<Arc<Upstream>>,
     transfers: Semaphore,
 }
 
@@ -76,6 +79,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let tls = config.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
     let users = config.users.as_deref().map(Users::open).transpose()?;
+    let upstream = config.proxy.as_ref().map(Upstream::new).transpose()?.map(Arc::new);
     let registry = Registry::open(&config.root)?;
     let _lock = lock(&registry)?;
     let mut listeners = Vec::new();
@@ -89,7 +93,7 @@ pub async fn serve(
     let uploads = Arc::new(Uploads::new(registry.files.clone(), config.limits.clone()));
     let transfers = Semaphore::new(config.limits.transfers);
     let slots = Arc::new(Semaphore::new(config.limits.connections));
-    let server = Arc::new(Server { registry, uploads, config, users, transfers });
+    let server = Arc::new(Server { registry, uploads, config, users, upstream, transfers });
     let goodbye = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     for listener in listeners {
@@ -272,6 +276,10 @@ async fn dispatch(server: &Arc<Server>, peer: SocketAddr, request: Request<Incom
     let target = Target::parse(parts.uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let reads = method == Method::GET || method == Method::HEAD;
+    if !reads && server.upstream.is_some() {
+        let text = "the registry keeps what another one has; push to that one";
+        return Err(Refusal::unsupported(text).into());
+    }
     if !reads && server.config.read_only {
         return Err(Refusal::unsupported("the registry is read-only").into());
     }

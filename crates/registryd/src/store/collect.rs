@@ -41,8 +41,13 @@ impl Registry {
         let mut collected = Collected::default();
         let before = now().saturating_sub(seconds(what.grace));
         self.db.write(|db| {
+            if let Some(unused) = what.unused {
+                let before = now().saturating_sub(seconds(unused));
+                let sql = "DELETE FROM manifests WHERE since <= ?";
+                collected.manifests = db.execute(sql, [before])?;
+            }
             if what.untagged {
-                collected.manifests = remove_untagged(db, before)?;
+                collected.manifests += remove_untagged(db, before)?;
             }
             collected.links = db.execute(
                 "DELETE FROM links WHERE since <= ?1 AND NOT EXISTS (SELECT 1 FROM uses \

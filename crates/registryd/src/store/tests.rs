@@ -7,8 +7,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::Collect;
 
-const NOW: Collect =
-    Collect { every: None, grace: Duration::ZERO, uploads: Duration::ZERO, untagged: false };
+const NOW: Collect = Collect {
+    every: None,
+    grace: Duration::ZERO,
+    uploads: Duration::ZERO,
+    untagged: false,
+    unused: None,
+};
 
 fn open() -> (TempDir, Registry) {
     let dir = tempfile::tempdir().unwrap();
@@ -155,6 +160,22 @@ fn garbage() {
     let collected = registry.collect(&Collect { untagged: true, ..NOW }).unwrap();
     assert_eq!((collected.manifests, collected.links, collected.files), (3, 1, 4));
     assert!(registry.repositories("", 10).unwrap().is_empty());
+}
+
+#[test]
+fn what_nobody_asks_for() {
+    let (_dir, registry) = open();
+    let config = put(&registry, "a", b"config");
+    let image = push(&registry, "a", "v1", &image(&config, None)).unwrap();
+    let found = registry.descriptor(&name("a"), &config).unwrap().unwrap();
+    assert_eq!((found.digest.to_string(), found.size), (config.to_string(), 1));
+    assert!(registry.descriptor(&name("a"), &image).unwrap().is_none());
+    assert!(registry.descriptor(&name("b"), &config).unwrap().is_none());
+    let unused = |seconds| Collect { unused: Some(Duration::from_secs(seconds)), ..NOW };
+    registry.touch(&name("a"), &image, -1).unwrap();
+    assert_eq!(registry.collect(&unused(60)).unwrap().manifests, 0);
+    let collected = registry.collect(&unused(0)).unwrap();
+    assert_eq!((collected.manifests, collected.links, collected.repositories), (1, 1, 1));
 }
 
 #[test]
