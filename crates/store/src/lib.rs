@@ -73,6 +73,7 @@ mod save;
 mod share;
 mod snapshot;
 mod store;
+mod transfer;
 pub mod tree;
 mod types;
 mod windows;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use silo_archive::{Entry, EntryKind, Writer};
 use silo_oci::image::{Descriptor, Index, MAX_DOCUMENT, Manifest, media, to_bytes};
+use silo_oci::platform::Platform;
 use silo_types::Digest;
 
 use crate::{Error, Image, SaveImage, Store};
@@ -25,6 +26,8 @@ enum Source {
     Blob,
     /// The tar of the layer of this chain id.
     Layer(Digest),
+    /// Here.
+    Bytes(Vec<u8>),
 }
 
 impl Store {
@@ -69,6 +72,66 @@ impl Store {
                 item.repo_tags.extend(new);
             }
         }
+        self.write_archive(output, &blobs, manifests, &items, &repositories)
+    }
+
+    /// Writes images of several platforms as one: an index that has the names. The image that
+    /// is best for this host is also what `docker load` takes. Gives back the index's digest.
+    pub fn save_list(
+        &self,
+        ids: &[Digest],
+        names: &[String],
+        output: impl Write,
+    ) -> Result<Digest, Error> {
+        let lease = self.lease();
+        let mut blobs: BTreeMap<Digest, (u64, Source)> = BTreeMap::new();
+        let names: Vec<String> = names.iter().map(|name| familiar(name)).collect();
+        let mut manifests = Vec::new();
+        let mut images = Vec::new();
+        for id in ids {
+            let image = self.image(id)?;
+            for held in image.chain.iter().chain([&image.id, &image.manifest.digest]) {
+                lease.hold(*held);
+            }
+            let layers = self.collect_blobs(&image, &lease, &mut blobs)?;
+            let mut descriptor = image.manifest.clone();
+            descriptor.annotations.clear();
+            descriptor.platform = Some(image.config.platform());
+            manifests.push(descriptor);
+            images.push((image, layers));
+        }
+        let platforms: Vec<Platform> =
+            images.iter().map(|(image, _)| image.config.platform()).collect();
+        let best = Platform::host().best(platforms.iter().map(Some));
+        let items = best.and_then(|best| images.get(best)).map(|(image, layers)| Item {
+            config: blob_name(&image.id),
+            repo_tags: names.clone(),
+            layers: layers.iter().map(blob_name).collect(),
+        });
+        let items: Vec<Item> = items.into_iter().collect();
+        let list = Index {
+            schema_version: 2,
+            media_type: media::OCI_INDEX.to_owned(),
+            manifests,
+            annotations: BTreeMap::new(),
+        };
+        let bytes = to_bytes(&list);
+        let digest = silo_oci::image::digest(&bytes);
+        let list = Descriptor::new(media::OCI_INDEX, digest, bytes.len() as u64);
+        blobs.insert(digest, (list.size, Source::Bytes(bytes)));
+        let named = named(&list, &names);
+        self.write_archive(output, &blobs, named, &items, &BTreeMap::new())?;
+        Ok(digest)
+    }
+
+    fn write_archive(
+        &self,
+        output: impl Write,
+        blobs: &BTreeMap<Digest, (u64, Source)>,
+        manifests: Vec<Descriptor>,
+        items: &[Item],
+        repositories: &BTreeMap<String, BTreeMap<String, String>>,
+    ) -> Result<(), Error> {
         let index = Index {
             schema_version: 2,
             media_type: media::OCI_INDEX.to_owned(),
@@ -81,14 +144,14 @@ impl Store {
             let entry = Entry::new(EntryKind::Directory, directory, 0o755);
             writer.append_empty(&entry).map_err(written)?;
         }
-        for (digest, (size, source)) in &blobs {
+        for (digest, (size, source)) in blobs {
             self.write_blob(&mut writer, digest, *size, source)?;
         }
         document(&mut writer, "index.json", &to_bytes(&index))?;
         document(&mut writer, "manifest.json", &to_bytes(&items))?;
         document(&mut writer, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         if !repositories.is_empty() {
-            document(&mut writer, "repositories", &to_bytes(&repositories))?;
+            document(&mut writer, "repositories", &to_bytes(repositories))?;
         }
         let mut output = writer.finish().map_err(written)?;
         output.flush().map_err(|error| Error::Stream("cannot write the archive", error))
@@ -138,6 +201,7 @@ impl Store {
         entry.size = size;
         entry.stored = size;
         match source {
+            Source::Bytes(bytes) => writer.append(&entry, &mut &bytes[..]).map_err(written),
             Source::Blob => {
                 let mut file = self.open_blob(digest)?;
                 writer.append(&entry, &mut file).map_err(written)
@@ -155,8 +219,13 @@ impl Store {
 fn descriptors(image: &Image, names: &[String]) -> Vec<Descriptor> {
     let mut plain = image.manifest.clone();
     plain.annotations.clear();
+    named(&plain, names)
+}
+
+/// A descriptor, once for each name.
+fn named(plain: &Descriptor, names: &[String]) -> Vec<Descriptor> {
     if names.is_empty() {
-        return vec![plain];
+        return vec![plain.clone()];
     }
     let named = names.iter().map(|name| {
         let mut descriptor = plain.clone();
