@@ -84,6 +84,7 @@ async fn get(segments: &[&str], request: Request) -> Answer {
         ["networks"] => networks::list(request),
         ["networks", id] => networks::inspect(request, id),
 
+        ["silo", "builder", "cache"] => build::export_cache(request).await,
         ["silo", "windows", "check"] => windows::check(request).await,
 
         ["plugins"] => absent::plugin_list(),
@@ -164,6 +165,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
         ["networks", id, "connect"] => networks::connect(request, id).await,
         ["networks", id, "disconnect"] => networks::disconnect(request, id).await,
 
+        ["silo", "builder", "cache"] => build::import_cache(request).await,
         ["silo", "windows", "libraries"] => windows::libraries(request).await,
 
         ["plugins", ..] => Err(absent::plugin(segments)),

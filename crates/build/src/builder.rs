@@ -207,6 +207,7 @@ impl Builder {
             return Ok(job.nothing(warnings));
         }
         allowed?;
+        job.load_imports().await;
         // Stages are built side by side; the first that fails ends all.
         let _ended = EndStages(Arc::clone(&job));
         let mut tasks = JoinSet::new();

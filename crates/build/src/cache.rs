@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 use sha2::{Digest as _, Sha256};
 use silo_store::{Lease, Store};
 use silo_types::{Digest, Error};
@@ -35,6 +35,11 @@ const SCHEMA: &str = "
     ) STRICT;
     CREATE TABLE IF NOT EXISTS aliases (key TEXT PRIMARY KEY, record TEXT NOT NULL) STRICT;
 ";
+
+/// The end of a statement that records a step.
+const INTO_RECORDS: &str = "INTO records
+    (key, parent, chain, kind, description, created, last_used, uses, size)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 /// Gathers what a step depends on.
 #[derive(Debug, Clone)]
@@ -94,9 +99,18 @@ pub(crate) struct Record {
     pub(crate) size: u64,
 }
 
+/// Another key of a record; without a record it notes a configuration that a build came by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alias {
+    pub(crate) key: String,
+    pub(crate) record: String,
+}
+
 /// A step whose result is known.
 #[derive(Debug)]
 pub(crate) struct Hit {
+    /// The key of its record.
+    pub(crate) key: String,
     /// The layers after it.
     pub(crate) chain: Option<Digest>,
     /// When they were made.
@@ -202,39 +216,70 @@ impl Cache {
             .prepare_cached("UPDATE records SET last_used = ?2, uses = uses + 1 WHERE key = ?1")
             .and_then(|mut statement| statement.execute(params![record.key, now]))
             .map_err(failed("note a use"))?;
-        Ok(Some(Hit { chain: record.chain, created: record.created, lease }))
+        Ok(Some(Hit { key: record.key, chain: record.chain, created: record.created, lease }))
     }
 
     /// Records a step. `lease` holds its layers.
     pub(crate) fn put(&self, record: &Record, lease: Option<Arc<Lease>>) -> Result<(), Error> {
-        let text = |digest: &Option<Digest>| digest.map(|digest| digest.to_string());
         let mut inner = self.lock();
         inner
             .db
-            .prepare_cached(
-                "INSERT OR REPLACE INTO records
-                 (key, parent, chain, kind, description, created, last_used, uses, size)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )
-            .and_then(|mut statement| {
-                statement.execute(params![
-                    record.key,
-                    text(&record.parent),
-                    text(&record.chain),
-                    record.kind,
-                    record.description,
-                    record.created,
-                    record.last_used,
-                    i64::try_from(record.uses).unwrap_or(i64::MAX),
-                    i64::try_from(record.size).unwrap_or(i64::MAX),
-                ])
-            })
+            .prepare_cached(&format!("INSERT OR REPLACE {INTO_RECORDS}"))
+            .and_then(|mut statement| statement.execute(params_from_iter(values(record))))
             .map_err(failed("record"))?;
         match lease {
             Some(lease) => drop(inner.leases.insert(record.key.clone(), lease)),
             None => drop(inner.leases.remove(&record.key)),
         }
         Ok(())
+    }
+
+    /// Records steps that are not known, and further keys, all at once. Tells how many steps are
+    /// new.
+    pub(crate) fn put_new(
+        &self,
+        records: Vec<(Record, Option<Arc<Lease>>)>,
+        aliases: &[Alias],
+    ) -> Result<u64, Error> {
+        let mut inner = self.lock();
+        let transaction = inner.db.transaction().map_err(failed("record"))?;
+        let mut new = Vec::new();
+        for (record, lease) in records {
+            let count = transaction
+                .prepare_cached(&format!("INSERT OR IGNORE {INTO_RECORDS}"))
+                .and_then(|mut statement| statement.execute(params_from_iter(values(&record))))
+                .map_err(failed("record"))?;
+            if count > 0 {
+                new.push((record.key, lease));
+            }
+        }
+        for alias in aliases {
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO aliases (key, record) VALUES (?1, ?2)")
+                .and_then(|mut statement| statement.execute([&alias.key, &alias.record]))
+                .map_err(failed("record"))?;
+        }
+        transaction.commit().map_err(failed("record"))?;
+        let count = new.len() as u64;
+        let held = new.into_iter().filter_map(|(key, lease)| Some((key, lease?)));
+        inner.leases.extend(held);
+        Ok(count)
+    }
+
+    /// The further keys of a record.
+    pub(crate) fn aliases(&self, record: &str) -> Result<Vec<String>, Error> {
+        let inner = self.lock();
+        let mut statement = inner
+            .db
+            .prepare_cached("SELECT key FROM aliases WHERE record = ?1 ORDER BY key")
+            .map_err(failed("list"))?;
+        let keys = statement.query_map([record], |row| row.get(0)).map_err(failed("list"))?;
+        keys.collect::<Result<_, _>>().map_err(failed("list"))
+    }
+
+    /// The configurations that builds came by.
+    pub(crate) fn configurations(&self) -> Result<Vec<String>, Error> {
+        self.aliases("")
     }
 
     /// Gives a record another key.
@@ -287,6 +332,23 @@ impl Cache {
     pub(crate) fn is_running(&self, key: &str) -> bool {
         self.lock().running.get(key).is_some_and(|lock| Arc::strong_count(lock) > 1)
     }
+}
+
+/// The values of [`INTO_RECORDS`].
+fn values(record: &Record) -> [Box<dyn rusqlite::ToSql>; 9] {
+    let text = |digest: &Option<Digest>| digest.map(|digest| digest.to_string());
+    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    [
+        Box::new(record.key.clone()),
+        Box::new(text(&record.parent)),
+        Box::new(text(&record.chain)),
+        Box::new(record.kind.clone()),
+        Box::new(record.description.clone()),
+        Box::new(record.created),
+        Box::new(record.last_used),
+        Box::new(number(record.uses)),
+        Box::new(number(record.size)),
+    ]
 }
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Record> {

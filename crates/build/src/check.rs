@@ -45,6 +45,7 @@ impl Job {
             args: &args,
             predefined: &predefined,
             base: &|name| self.base_of(name),
+            platform: self.request.platform.as_ref(),
             ignore: ignore.as_ref(),
             stages: Some(&stages),
         };
@@ -81,6 +82,7 @@ impl Job {
         Some(Base {
             env: env.filter_map(pair).collect(),
             shell: image.config.shell.is_some(),
+            platform: (!image.architecture.is_empty()).then(|| image.platform()),
             os: if image.os == "windows" { Os::Windows } else { Os::Linux },
         })
     }

@@ -10,6 +10,7 @@ use silo_types::{Digest, Error};
 
 use crate::Boxed;
 use crate::progress::Progress;
+use crate::transfer::BlobSource;
 
 /// A context as a client names it.
 #[derive(Debug, Clone)]
@@ -22,6 +23,14 @@ pub enum ContextRef {
     Http(String),
     /// An image: `docker-image://name`. Not for the main context.
     Image(String),
+    /// An image, or a list of them for several platforms, in an OCI layout. Not for the main
+    /// context.
+    Layout {
+        /// Where its blobs are.
+        source: Arc<dyn BlobSource>,
+        /// The manifest or index.
+        digest: Digest,
+    },
     /// No files at all.
     Empty,
 }

@@ -1,7 +1,6 @@
 //! What a build gives out besides an image in the store: archives, and files.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use silo_store::SaveImage;
@@ -9,7 +8,6 @@ use silo_types::{Digest, Error};
 
 use crate::builder::Builder;
 use crate::context::Tree;
-use crate::mounts::Held;
 use crate::outcome::Outcome;
 
 /// An image that is in the store for as long as it is written out.
@@ -60,6 +58,20 @@ impl Builder {
         self.export_docker(outcome, names, output)
     }
 
+    /// Writes images of several platforms as an OCI layout in a tar: an index that has the names.
+    /// The one that is best for this host is there as `docker save` has it, too. Blocks.
+    pub fn export_list(
+        &self,
+        outcomes: &[Outcome],
+        names: &[String],
+        output: impl Write,
+    ) -> Result<Digest, Error> {
+        let stored = outcomes.iter().map(|outcome| self.stored(outcome));
+        let stored = stored.collect::<Result<Vec<_>, _>>()?;
+        let ids: Vec<Digest> = stored.iter().map(|image| image.id).collect();
+        self.engine.store().save_list(&ids, names, output).map_err(Error::from_kind)
+    }
+
     /// Writes an image's files as a tar. Blocks.
     pub fn export_tar(&self, outcome: &Outcome, output: impl Write) -> Result<(), Error> {
         let tree = self.files(outcome)?;
@@ -75,36 +87,14 @@ impl Builder {
 
     /// Writes the files of a cache mount as a tar. Blocks.
     pub fn export_mount(&self, id: &str, output: impl Write) -> Result<(), Error> {
-        let (files, _held) = self.idle_mount(id)?;
-        let root = silo_sys::path::open_root(&files)
-            .map_err(|_| Error::not_found(format!("no cache mount {id:?}")))?;
-        silo_store::tree::export(root, output).map_err(Error::from_kind)
+        self.idle_mount(id, 0)?.pack(output)
     }
 
     /// Puts the files of a tar, compressed or not, in place of those of a cache mount. Blocks.
     pub fn import_mount(&self, id: &str, input: impl Read + Send) -> Result<(), Error> {
-        let (files, _held) = self.idle_mount(id)?;
-        let failed =
-            |error: std::io::Error| Error::internal(format!("write cache mount {id:?}: {error}"));
+        let mount = self.idle_mount(id, 0)?;
         let scratch = self.scratch()?;
-        let aside = scratch.directory("files")?;
-        let root = silo_sys::path::open_root(&aside).map_err(failed)?;
-        let options = silo_store::tree::UnpackOptions::default();
-        silo_store::tree::unpack_into(root, Path::new(""), input, options)
-            .map_err(Error::from_kind)?;
-        let directory = files.parent().unwrap_or(&files);
-        fs_err::create_dir_all(directory).map_err(failed)?;
-        fs_err::write(directory.join("id"), id).map_err(failed)?;
-        crate::scratch::remove(&files);
-        fs_err::rename(&aside, &files).map_err(failed)
-    }
-
-    /// Where a cache mount is that no step uses now, and that none uses until it is let go.
-    fn idle_mount(&self, id: &str) -> Result<(PathBuf, Held), Error> {
-        let name = crate::mounts::directory_name(id, 0);
-        let held = self
-            .hold_idle(&name)
-            .ok_or_else(|| Error::conflict(format!("cache mount {id:?} is used by a build")))?;
-        Ok((self.directory.join("mounts").join(name).join("files"), held))
+        let aside = mount.unpack(&scratch, input, (0, 0, 0o755))?;
+        mount.replace(&aside)
     }
 }

@@ -142,6 +142,9 @@ impl Builder {
                 let tree = Tree::open(&path, Arc::default(), Some(Box::new(scratch)))?;
                 Ok(Arc::new(Fixed(Arc::new(tree))))
             }
+            ContextRef::Layout { digest, .. } => {
+                Err(invalid(format!("image layout {digest} is not a context")))
+            }
             ContextRef::Image(name) => Err(invalid(format!("image {name} is not a context"))),
         }
     }

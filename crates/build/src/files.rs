@@ -9,7 +9,7 @@ use silo_dockerfile::ignore::Patterns;
 use silo_engine::builds::HeldLayer;
 use silo_types::{Digest, Error, ErrorKind};
 
-use crate::cache::{KeyBuilder, Record};
+use crate::cache::{Hit, KeyBuilder, Record};
 use crate::context::{ContextRef, Digests, Tree};
 use crate::copy::chmod::Chmod;
 use crate::copy::copier::{Copier, Options};
@@ -21,7 +21,7 @@ use crate::fetch;
 use crate::job::{Job, Work, blocking};
 use crate::outcome::BuildError;
 use crate::plan::Origin;
-use crate::progress::NoteKind;
+use crate::progress::{NoteKind, Stream};
 use crate::stage::Turn;
 use crate::state::State;
 
@@ -114,6 +114,10 @@ impl Job {
             Origin::Scratch => State::scratch("linux", "", ""),
             Origin::Context(name) => match self.request.named_contexts.get(&name) {
                 Some(ContextRef::Image(image)) => self.image_state(image, None, work).await?,
+                Some(ContextRef::Layout { source, digest }) => {
+                    let wanted = turn.stage.platform.as_ref().or(self.request.platform.as_ref());
+                    self.layout_state(&name, source, *digest, wanted).await?
+                }
                 Some(ContextRef::Empty) | None => State::scratch("linux", "", ""),
                 Some(context) => {
                     let context = self.builder.files_of(context).await?;
@@ -224,7 +228,7 @@ impl Job {
                 fast.field("layers");
                 fast.chain(Some(chain));
                 let fast = fast.finish();
-                if !turn.no_cache && self.apply_hit(state, &fast, work)? {
+                if !turn.no_cache && self.apply_hit(state, &fast, work).await? {
                     self.copied(turn, state, work);
                     return Ok(());
                 }
@@ -255,7 +259,7 @@ impl Job {
         let key = key.finish();
         let turn_lock = self.builder.cache.turn(&key);
         let _turn = turn_lock.lock().await;
-        if !turn.no_cache && self.apply_hit(state, &key, work)? {
+        if !turn.no_cache && self.apply_hit(state, &key, work).await? {
             if let Some(alias) = alias {
                 self.builder.cache.alias(&alias, &key)?;
             }
@@ -336,20 +340,28 @@ impl Job {
         key
     }
 
-    /// Takes a step's layers from the cache, if they are there.
-    pub(crate) fn apply_hit(
-        &self,
+    /// Takes a step's layers from the cache, or from those that the client named, if they are
+    /// there.
+    pub(crate) async fn apply_hit(
+        self: &Arc<Self>,
         state: &mut State,
         key: &str,
         work: &mut Work,
     ) -> Result<bool, BuildError> {
-        let Some(hit) = self.builder.cache.get(key)? else { return Ok(false) };
+        let hit = match self.builder.cache.get(key)? {
+            Some(hit) => hit,
+            None => match self.imported(key, work).await? {
+                Some(hit) => hit,
+                None => return Ok(false),
+            },
+        };
         if let (Some(allowed), Some(chain)) = (&self.allowed, &hit.chain)
             && !allowed.contains(chain)
         {
             return Ok(false);
         }
         work.cached();
+        self.use_step(&hit.key);
         let changed = hit.chain != state.chain;
         state.pending = Some((hit.created, changed));
         if changed {
@@ -357,6 +369,31 @@ impl Job {
             state.leases.extend(hit.lease);
         }
         Ok(true)
+    }
+
+    /// Brings a step of a cache that the client named into the engine's own.
+    async fn imported(
+        self: &Arc<Self>,
+        key: &str,
+        work: &Work,
+    ) -> Result<Option<Hit>, BuildError> {
+        if self.imports.is_empty() {
+            return Ok(None);
+        }
+        let (job, wanted) = (Arc::clone(self), key.to_owned());
+        let (found, errors) = blocking(move || {
+            let mut errors = Vec::new();
+            let mut tell = |error: &Error| errors.push(error.chain());
+            let found = job.imports.find(&job.builder, &wanted, &mut tell);
+            Ok((found, errors))
+        })
+        .await?;
+        for error in errors {
+            work.log(Stream::Stderr, format!("the cache has this step, but: {error}\n").into());
+        }
+        let Some((record, aliases, lease)) = found else { return Ok(None) };
+        self.builder.cache.put_new(vec![(record, lease.map(Arc::new))], &aliases)?;
+        Ok(self.builder.cache.get(key)?)
     }
 
     /// Takes over what a step made, and records it.
@@ -368,6 +405,7 @@ impl Job {
         turn: &Turn<'_>,
         made: Made,
     ) -> Result<(), BuildError> {
+        self.use_step(key);
         let parent = state.chain;
         let created = self.now();
         let mut record = Record {
@@ -464,7 +502,7 @@ impl Job {
         key.list([&state.image.os, &place, &user]);
         key.field(self.request.source_date_epoch.map_or(String::new(), |time| time.to_string()));
         let key = key.finish();
-        if turn.no_cache || !self.apply_hit(state, &key, work)? {
+        if turn.no_cache || !self.apply_hit(state, &key, work).await? {
             let engine = Arc::clone(&self.builder.engine);
             let (chain, windows, names) = (state.chain, state.is_windows(), state.names());
             let latest = self.request.source_date_epoch;

@@ -44,6 +44,9 @@ impl Job {
         let mut config = self.image_of(&state);
         let labels = self.request.labels.iter();
         config.config.labels.extend(labels.map(|(key, value)| (key.clone(), value.clone())));
+        if self.request.inline_cache {
+            config.inline_cache = self.builder.inline_cache(state.chain, &self.steps())?;
+        }
         if !self.request.store {
             return self.unstored(&state, config);
         }
@@ -78,6 +81,7 @@ impl Job {
             config: image.config,
             chain: state.chain,
             warnings: Vec::new(),
+            steps: self.steps(),
             lease: Arc::new(lease),
         })
     }
@@ -102,6 +106,7 @@ impl Job {
             config: Arc::new(config),
             chain: state.chain,
             warnings: Vec::new(),
+            steps: self.steps(),
             lease: Arc::new(lease),
         })
     }
@@ -112,6 +117,6 @@ impl Job {
         let id = silo_oci::image::digest(&config.to_bytes());
         let lease = Arc::new(self.builder.engine.store().lease());
         let (manifest, chain, config) = (None, None, Arc::new(config));
-        Outcome { image: id, manifest, config, chain, warnings, lease }
+        Outcome { image: id, manifest, config, chain, warnings, steps: Vec::new(), lease }
     }
 }

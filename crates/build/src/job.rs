@@ -1,6 +1,6 @@
 //! One build: what all of its stages share, and the telling of how it goes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ use crate::plan::Plan;
 use crate::progress::{Event, Location, Log, Note, NoteKind, Progress, Step, Stream, Vertex};
 use crate::request::BuildRequest;
 use crate::stages::Stages;
+use crate::transfer::Imports;
 
 /// The outcome of something that several stages wait for.
 type Shared<T> = OnceCell<Result<T, BuildError>>;
@@ -44,6 +45,10 @@ pub(crate) struct Job {
     pub(crate) allowed: Option<HashSet<Digest>>,
     /// Images whose steps may be taken.
     pub(crate) sources: Vec<Arc<silo_engine::images::Entry>>,
+    /// Caches that the client named.
+    pub(crate) imports: Imports,
+    /// Keys of the steps that were taken from the cache or carried out.
+    steps: Mutex<BTreeSet<String>>,
     /// Names of build arguments that no stage has asked for.
     pub(crate) unused: Mutex<Vec<String>>,
     /// Says that something works for the build, for as long as that has the job.
@@ -86,6 +91,8 @@ impl Job {
         Self {
             allowed,
             sources,
+            imports: Imports::default(),
+            steps: Mutex::default(),
             builder: Arc::clone(builder),
             request,
             progress,
@@ -167,6 +174,44 @@ impl Job {
         match self.request.source_date_epoch {
             Some(seconds) => seconds.saturating_mul(1_000_000_000),
             None => crate::cache::now(),
+        }
+    }
+
+    /// Notes that a step is part of the build.
+    pub(crate) fn use_step(&self, key: &str) {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+    }
+
+    /// The steps that were part of it so far.
+    pub(crate) fn steps(&self) -> Vec<String> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Looks at the caches that the client named. What cannot be used is shown, and ends nothing.
+    pub(crate) async fn load_imports(self: &Arc<Self>) {
+        for name in &self.request.cache_from {
+            let title = format!("importing cache manifest from {name}");
+            let work = self.work(&title, None);
+            let found = match self.builder.engine.image(name) {
+                Ok(entry) => self.imports.add_image(&entry.image).map_err(BuildError::from),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    Err(crate::stage::missing(name, &error))
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = work.end(found) {
+                tracing::debug!(name, %error, "a cache of a build");
+            }
+        }
+        for import in self.request.cache_imports.clone() {
+            let title = format!("importing cache manifest from {}", import.name);
+            let work = self.work(&title, None);
+            let job = Arc::clone(self);
+            let name = import.name.clone();
+            let added = blocking(move || Ok(job.imports.add(&import)?)).await;
+            if let Err(error) = work.end(added) {
+                tracing::debug!(name, %error, "a cache of a build");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod fetch;
 mod files;
 mod image;
 mod job;
+mod layout;
 mod mounts;
 mod outcome;
 mod plan;
@@ -27,6 +28,7 @@ mod stage;
 mod stages;
 mod state;
 mod tarball;
+mod transfer;
 
 use std::pin::Pin;
 
@@ -36,6 +38,7 @@ pub use outcome::{BuildError, Outcome};
 pub use progress::{Event, Progress};
 pub use request::{BuildRequest, DockerfileSource, Limits};
 pub use tarball::TarContext;
+pub use transfer::{BlobSink, BlobSource, CacheImport, CacheSummary, WholeCache, WriteBlob};
 
 /// A future of a trait's method.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -20,6 +20,8 @@ pub struct Outcome {
     pub chain: Option<Digest>,
     /// What is dubious in the Dockerfile.
     pub warnings: Vec<Warning>,
+    /// Keys of its steps in the cache.
+    pub(crate) steps: Vec<String>,
     /// Keeps its layers until they are exported or stored.
     pub lease: Arc<silo_store::Lease>,
 }

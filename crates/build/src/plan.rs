@@ -91,7 +91,7 @@ pub(crate) fn predefined(request: &BuildRequest) -> BTreeMap<String, String> {
 }
 
 /// `os/architecture[/variant]`.
-fn text(platform: &Platform) -> String {
+pub(crate) fn text(platform: &Platform) -> String {
     let mut text = format!("{}/{}", platform.os, platform.architecture);
     if !platform.variant.is_empty() {
         text.push('/');

@@ -9,6 +9,7 @@ use silo_oci::reference::Reference;
 
 use crate::context::{Context, ContextRef};
 use crate::secret::{Nothing, RegistryKeys, Secrets, SshAgents};
+use crate::transfer::CacheImport;
 
 /// A build.
 #[derive(Debug, Clone)]
@@ -31,12 +32,18 @@ pub struct BuildRequest {
     pub tags: Vec<Reference>,
     /// The platform to build for; `None` for what the base images are.
     pub platform: Option<Platform>,
+    /// Says in progress which platform steps are for.
+    pub show_platform: bool,
     /// Takes nothing from the cache.
     pub no_cache: bool,
     /// Takes nothing from the cache in these stages.
     pub no_cache_filter: Vec<String>,
     /// Images in the store whose steps may be taken as a cache.
     pub cache_from: Vec<String>,
+    /// Caches of other engines whose steps may be taken.
+    pub cache_imports: Vec<CacheImport>,
+    /// Notes in the image how its layers are found as a cache.
+    pub inline_cache: bool,
     /// Takes nothing from the cache that is not in one of these images, as the classic builder.
     pub cache_from_only: bool,
     /// Looks for newer base images.
@@ -125,9 +132,12 @@ impl BuildRequest {
             labels: BTreeMap::new(),
             tags: Vec::new(),
             platform: None,
+            show_platform: false,
             no_cache: false,
             no_cache_filter: Vec::new(),
             cache_from: Vec::new(),
+            cache_imports: Vec::new(),
+            inline_cache: false,
             cache_from_only: false,
             pull: false,
             network: String::new(),

@@ -6,6 +6,8 @@ use silo_docker::containers::Config;
 use silo_docker::host_config::{HostConfig, Resources};
 use silo_dockerfile::ast::{Network, Run, Security};
 use silo_engine::builds::{StepOptions, StepStream};
+use silo_oci::image::ImageConfig;
+use silo_oci::platform::Platform;
 use silo_types::ErrorKind;
 
 use crate::cache::KeyBuilder;
@@ -123,7 +125,7 @@ impl Job {
         let turn_lock = self.builder.cache.turn(&key);
         let _turn = turn_lock.lock().await;
         let hit = !turn.no_cache
-            && (self.apply_hit(state, &key, work)?
+            && (self.apply_hit(state, &key, work).await?
                 || (mounts.key().is_empty()
                     && self.adopt(turn, state, &created_by, &key, work)?));
         if !hit {
@@ -228,6 +230,7 @@ impl Job {
         key: &str,
         work: &mut Work,
     ) -> Result<(), BuildError> {
+        check_processor(&state.image, &words)?;
         let limits = &self.request.limits;
         let mut env: Vec<String> =
             state.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -303,6 +306,41 @@ impl Job {
     }
 }
 
+/// Fails for a stage whose programs this host's processor cannot run.
+fn check_processor(image: &ImageConfig, words: &[String]) -> Result<(), BuildError> {
+    let host = Platform::host();
+    let (own, wanted) = (host.architecture.as_str(), image.architecture.as_str());
+    let runs = wanted.is_empty()
+        || wanted == own
+        || matches!((own, wanted), ("amd64", "386") | ("arm64", "arm"))
+        || (image.os != "windows" && is_emulated(wanted));
+    if runs {
+        return Ok(());
+    }
+    let program = words.first().map_or("", |line| line.split(' ').next().unwrap_or_default());
+    let mut error = invalid(format!(
+        "exec {program}: exec format error: the stage is for {}, and this host runs programs for {host} only",
+        image.platform()
+    ));
+    error.exit_code = Some(255);
+    Err(error)
+}
+
+/// Whether the kernel hands programs for a processor to an emulator, by the names that QEMU's
+/// packages give these.
+fn is_emulated(architecture: &str) -> bool {
+    let name = match architecture {
+        "amd64" => "x86_64",
+        "386" => "i386",
+        "arm64" => "aarch64",
+        "mips64le" => "mips64el",
+        "mipsle" => "mipsel",
+        other => other,
+    };
+    fs_err::read_to_string(format!("/proc/sys/fs/binfmt_misc/qemu-{name}"))
+        .is_ok_and(|text| text.starts_with("enabled"))
+}
+
 /// There is no PowerShell to be found in Wine: what it has under this name does nothing.
 fn refuse_powershell(words: &[String]) -> Result<(), BuildError> {
     let line = words.join(" ").to_ascii_lowercase();
@@ -356,6 +394,23 @@ mod tests {
             assert_eq!(command.script.is_some(), text.contains("#!"), "{text}");
             assert_eq!(command.escaped, state.is_windows(), "{text}");
         }
+    }
+
+    #[test]
+    fn programs_of_other_processors_are_refused() {
+        let host = Platform::host().architecture;
+        let words = ["/bin/sh".to_owned(), "-c".to_owned()];
+        let image = |architecture: &str| ImageConfig {
+            os: "linux".into(),
+            architecture: architecture.into(),
+            ..ImageConfig::default()
+        };
+        for fine in ["", &*host] {
+            check_processor(&image(fine), &words).unwrap();
+        }
+        let error = check_processor(&image("none-such"), &words).unwrap_err();
+        assert!(error.message.starts_with("exec /bin/sh: exec format error"), "{error}");
+        assert!(error.message.contains("linux/none-such"), "{error}");
     }
 
     #[test]

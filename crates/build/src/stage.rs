@@ -6,7 +6,7 @@ use silo_docker::stream::StreamMessage;
 use silo_dockerfile::ast::{Instruction, Located};
 use silo_dockerfile::{Expander, Span};
 use silo_engine::images::Entry;
-use silo_oci::image::{Empty, Healthcheck};
+use silo_oci::image::{Empty, Healthcheck, ImageConfig};
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Error, ErrorKind};
@@ -133,8 +133,12 @@ impl Job {
             None if self.plan.stages.len() > 1 => format!("stage-{} ", stage.index),
             None => String::new(),
         };
+        let platform = match (self.request.show_platform, &self.request.platform) {
+            (true, Some(platform)) => format!("{} ", crate::plan::text(platform)),
+            _ => String::new(),
+        };
         let width = count.to_string().len();
-        format!("[{name}{number:>width$}/{count}]")
+        format!("[{platform}{name}{number:>width$}/{count}]")
     }
 
     /// An instruction with the variables that have values replaced.
@@ -217,10 +221,13 @@ impl Job {
                 let platform = platform.unwrap_or(host);
                 Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
             }
-            Origin::Image(name) => self.image_state(name, stage.platform.as_ref(), work).await,
+            Origin::Image(name) => self.image_state(name, platform.as_ref(), work).await,
             Origin::Context(name) => match self.request.named_contexts.get(name) {
                 Some(ContextRef::Image(image)) => {
-                    self.image_state(image, stage.platform.as_ref(), work).await
+                    self.image_state(image, platform.as_ref(), work).await
+                }
+                Some(ContextRef::Layout { source, digest }) => {
+                    self.layout_state(name, source, *digest, platform.as_ref()).await
                 }
                 Some(ContextRef::Empty) | None => {
                     let platform = platform.unwrap_or(host);
@@ -264,20 +271,7 @@ impl Job {
             Err(error) => return Err(error.into()),
         };
         let image = &entry.image;
-        if let Some(wanted) = platform
-            && (wanted.os != image.config.os
-                || (!image.config.architecture.is_empty()
-                    && wanted.architecture != image.config.architecture))
-        {
-            // docker wording
-            return Err(BuildError::new(
-                ErrorKind::NotFound,
-                format!(
-                    "image with reference {name} was found but does not match the specified platform: wanted {}/{}, actual: {}/{}",
-                    wanted.os, wanted.architecture, image.config.os, image.config.architecture
-                ),
-            ));
-        }
+        check_platform(name, platform, &image.config)?;
         let lease = engine.store().lease();
         for layer in &image.chain {
             lease.hold(*layer);
@@ -524,8 +518,31 @@ impl Job {
     }
 }
 
+/// Fails for an image of another platform than that which is wanted.
+pub(crate) fn check_platform(
+    name: &str,
+    wanted: Option<&Platform>,
+    image: &ImageConfig,
+) -> Result<(), BuildError> {
+    let actual = image.platform();
+    if let Some(wanted) = wanted
+        && (wanted.os != actual.os
+            || (!image.architecture.is_empty() && wanted.architecture != actual.architecture))
+    {
+        // docker wording
+        return Err(BuildError::new(
+            ErrorKind::NotFound,
+            format!(
+                "image with reference {name} was found but does not match the specified platform: wanted {}/{}, actual: {}/{}",
+                wanted.os, wanted.architecture, actual.os, actual.architecture
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// The error for an image that neither the store nor its registry gives.
-fn missing(name: &str, cause: &Error) -> BuildError {
+pub(crate) fn missing(name: &str, cause: &Error) -> BuildError {
     let reference = match Reference::parse_normalized(name) {
         Ok(reference) => reference,
         Err(error) => {

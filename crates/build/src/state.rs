@@ -70,6 +70,7 @@ impl State {
     pub(crate) fn of_image(image: &silo_store::Image, lease: Lease) -> Self {
         let mut config = ImageConfig::clone(&image.config);
         config.docker_version.clear();
+        config.inline_cache = None;
         let env = config.config.env.iter().flatten();
         let env = env.map(|variable| split(variable)).collect();
         let mut state = Self {

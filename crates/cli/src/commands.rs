@@ -1,6 +1,7 @@
 //! Every command: the table, and a module for each kind of object.
 
 mod build;
+mod build_cache;
 mod container;
 mod exec;
 mod hive;
@@ -425,6 +426,15 @@ pub(crate) const COMMANDS: &[Command] = &[
         Arity::Exactly(1),
         BuildFlags::FLAGS,
         run!(build::build),
+    ),
+    Command::new(
+        "builder",
+        "cache",
+        "export|import FILE|DIRECTORY|-",
+        "Save the build cache, cache mounts included, or load one that was saved",
+        Arity::Exactly(2),
+        &[],
+        run!(build_cache::cache),
     ),
     Command::new(
         "builder",

@@ -121,6 +121,23 @@ pub(crate) mod lenient {
         Ok(Option::deserialize(deserializer)?.unwrap_or_default())
     }
 
+    /// Text; anything else is none.
+    pub(crate) fn text<'de, D>(deserializer: D) -> Result<Option<String>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Text {
+            Text(String),
+            Other(serde::de::IgnoredAny),
+        }
+        Ok(match Option::deserialize(deserializer)? {
+            Some(Text::Text(text)) => Some(text),
+            Some(Text::Other(_)) | None => None,
+        })
+    }
+
     /// A list of words, or one word.
     pub(crate) fn words<'de, D>(deserializer: D) -> Result<Option<Vec<String>>, D::Error>
     where
@@ -540,6 +557,13 @@ pub struct ImageConfig {
     /// How the layers came to be, lowest first.
     #[serde(deserialize_with = "lenient::default")]
     pub history: Vec<History>,
+    /// What BuildKit notes of the steps that made the layers: JSON in base64.
+    #[serde(
+        rename = "moby.buildkit.cache.v0",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "lenient::text"
+    )]
+    pub inline_cache: Option<String>,
 }
 
 impl ImageConfig {

@@ -1,4 +1,5 @@
-//! `/build`: the classic builder's endpoint, with the output that its clients print as it comes.
+//! `/build`: the classic builder's endpoint, with the output that its clients print as it comes;
+//! and `/silo/builder/cache`: the cache out and in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use silo_types::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
 use super::build_output::Classic;
-use super::stream::BodyReader;
+use super::stream::{BodyReader, ChannelWriter};
 use crate::body::Body;
 use crate::request::Request;
 use crate::respond::{self, Answer};
@@ -238,6 +239,42 @@ fn item(record: &CacheRecord) -> serde_json::Value {
         "LastUsedAt": record.last_used.map(|time| time.to_string()),
         "UsageCount": record.usage_count,
     })
+}
+
+/// `GET /silo/builder/cache`: all steps and cache mounts, as an OCI layout in a tar.
+pub(crate) async fn export_cache(request: Request) -> Answer {
+    let builder = request.builder;
+    // What cannot be exported now is the answer's status.
+    let cache = tokio::task::spawn_blocking(move || builder.whole_cache()).await;
+    let cache = cache.map_err(|error| {
+        Error::with_source(ErrorKind::Internal, "export the build cache", error)
+    })??;
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let mut writer = ChannelWriter::new(sender);
+        if let Err(error) = cache.write(&mut writer) {
+            tracing::warn!(error = error.chain(), "export the build cache");
+            writer.fail(&error);
+        } else {
+            writer.finish();
+        }
+    });
+    Ok(respond::content("application/x-tar", Body::channel(receiver)))
+}
+
+/// `POST /silo/builder/cache`: takes in what [`export_cache`] gave out.
+pub(crate) async fn import_cache(request: Request) -> Answer {
+    let body = BodyReader::new(request.body);
+    let builder = request.builder;
+    let taken = tokio::task::spawn_blocking(move || builder.import_whole_cache(body)).await;
+    let taken = taken.map_err(|error| {
+        Error::with_source(ErrorKind::Internal, "import the build cache", error)
+    })??;
+    respond::json(&json!({
+        "Steps": taken.steps,
+        "Layers": taken.layers,
+        "Mounts": taken.mounts,
+    }))
 }
 
 /// `POST /build/prune`.

@@ -71,12 +71,12 @@ pub(crate) fn upload(mut source: impl Read + Send + 'static) -> Body {
 }
 
 /// Where an archive goes: stdout, or a file that only gets its name when it is complete.
-struct Target {
+pub(super) struct Target {
     file: Option<(File, String, String)>,
 }
 
 impl Target {
-    fn new(path: &str, verb: &str) -> Outcome<Self> {
+    pub(super) fn new(path: &str, verb: &str) -> Outcome<Self> {
         if path.is_empty() {
             if terminal::stdout_is_terminal() {
                 return Err(Failure::new(
@@ -102,7 +102,7 @@ impl Target {
         Ok(Self { file: Some((file, temporary, path.to_owned())) })
     }
 
-    async fn take(mut self, mut answer: Response) -> Outcome {
+    pub(super) async fn take(mut self, mut answer: Response) -> Outcome {
         let mut stdout = std::io::stdout().lock();
         while let Some(chunk) = answer.chunk().await? {
             let written = match &mut self.file {
@@ -225,7 +225,7 @@ pub(crate) async fn import(invocation: Invocation) -> Outcome {
     show(request.body("text/plain", body).send().await?, Sink::Stdout).await
 }
 
-fn open(path: &str) -> Outcome<File> {
+pub(super) fn open(path: &str) -> Outcome<File> {
     File::open(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             Failure::new(format!("open {path}: no such file or directory"))

@@ -69,6 +69,7 @@ impl Engine {
             config: config::from_api(&config),
             rootfs: silo_oci::image::RootFs::default(),
             history,
+            inline_cache: None,
         };
 
         let changes = if crate::windows::is(&record) {
