@@ -6,11 +6,98 @@ use std::net::IpAddr;
 use silo_build::Limits;
 use silo_docker::host_config::Ulimit;
 use silo_oci::platform::Platform;
-use silo_types::{Error, csv};
+use silo_types::{Digest, Error, ErrorKind, csv};
 
 /// Attributes of a frontend.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Attributes(pub(crate) HashMap<String, String>);
+
+/// Caches that steps may be taken from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CacheFrom {
+    /// Images in the store.
+    pub(crate) images: Vec<String>,
+    /// Directories of the client, with the manifests that are meant.
+    pub(crate) directories: Vec<(String, Digest)>,
+}
+
+/// Where the cache of a build goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CacheTo {
+    /// Into the image.
+    pub(crate) inline: bool,
+    /// Into directories of the client.
+    pub(crate) directories: Vec<CacheDirectory>,
+}
+
+/// A directory of the client that takes a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CacheDirectory {
+    /// Where it is there.
+    pub(crate) path: String,
+    /// All steps, not only those of the image's layers.
+    pub(crate) max: bool,
+    /// A failure does not fail the build.
+    pub(crate) ignore_error: bool,
+}
+
+/// A kind of cache that is not here.
+fn unknown_cache(what: &str, kind: &str) -> Error {
+    if kind == "registry" {
+        return not_yet("cache export type=registry (there are type=inline and type=local)");
+    }
+    // BuildKit's wording.
+    Error::invalid(format!("unknown cache {what}: {kind:?}: there are inline and local"))
+}
+
+/// An error for what this version does not do.
+pub(crate) fn not_yet(what: &str) -> Error {
+    let text = format!("{what}: not supported by this version of Silo");
+    Error::new(ErrorKind::NotImplemented, text)
+}
+
+impl CacheTo {
+    /// Adds an export by its kind and attributes.
+    pub(crate) fn add(
+        &mut self,
+        kind: &str,
+        attributes: &HashMap<String, String>,
+    ) -> Result<(), Error> {
+        match kind {
+            "inline" => {
+                self.inline = true;
+                return Ok(());
+            }
+            "local" => {}
+            other => return Err(unknown_cache("exporter", other)),
+        }
+        let mut directory =
+            CacheDirectory { path: String::new(), max: false, ignore_error: false };
+        for (name, value) in attributes {
+            match (name.as_str(), value.as_str()) {
+                ("dest", path) => path.clone_into(&mut directory.path),
+                ("mode", "min") => directory.max = false,
+                ("mode", "max") => directory.max = true,
+                ("mode", other) => {
+                    return Err(Error::invalid(format!("unknown cache mode {other:?}")));
+                }
+                ("ignore-error", text) => directory.ignore_error = boolean(name, text)?,
+                // The client's own.
+                ("tag" | "reset", _) => {}
+                ("oci-mediatypes" | "image-manifest", text) if boolean(name, text)? => {}
+                ("compression", "uncompressed") => {}
+                (name, value) => {
+                    return Err(not_yet(&format!("{name}={value} of a local cache")));
+                }
+            }
+        }
+        if directory.path.is_empty() {
+            return Err(Error::invalid("local cache exporter requires dest")); // BuildKit's wording.
+        }
+        self.directories.push(directory);
+        Ok(())
+    }
+}
 
 /// Where a context is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +114,13 @@ pub(crate) enum Place {
     Image(String),
     /// The result of another build of this client.
     Input(String),
+    /// An image, or a list of them, in a layout that the client has.
+    Layout {
+        /// The layout's name in the session.
+        store: String,
+        /// The manifest or index.
+        digest: Digest,
+    },
     /// Nothing.
     Empty,
 }
@@ -90,6 +184,7 @@ impl Attributes {
                     image => Place::Image(image.to_owned()),
                 },
                 "local" => Place::Local(rest.to_owned()),
+                "oci-layout" => layout(rest)?,
                 "input" => Place::Input(rest.to_owned()),
                 _ => remote(&value).ok_or_else(|| {
                     Error::invalid(format!("unsupported context source {kind} for {name}"))
@@ -183,8 +278,8 @@ impl Attributes {
         Ok(limits)
     }
 
-    /// Images that serve as a cache.
-    pub(crate) fn cache_from(&self) -> Result<Vec<String>, Error> {
+    /// Caches that steps may be taken from.
+    pub(crate) fn cache_from(&self) -> Result<CacheFrom, Error> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Entry {
@@ -193,25 +288,43 @@ impl Attributes {
             #[serde(default)]
             attrs: HashMap<String, String>,
         }
-        let mut images: Vec<String> = Vec::new();
+        let mut from = CacheFrom::default();
         let imports = self.get("cache-imports");
         if !imports.is_empty() {
             let entries: Vec<Entry> = serde_json::from_str(imports).map_err(|error| {
                 Error::invalid(format!("failed to unmarshal cache-imports: {error}"))
             })?;
             for mut entry in entries {
-                if entry.r#type == "registry"
-                    && let Some(reference) = entry.attrs.remove("ref")
-                {
-                    images.push(reference);
+                let mut take = |name: &str| {
+                    entry.attrs.remove(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+                        // BuildKit's wording.
+                        let kind = &entry.r#type;
+                        Error::invalid(format!("{kind} cache importer requires {name}"))
+                    })
+                };
+                match entry.r#type.as_str() {
+                    "registry" => from.images.push(take("ref")?),
+                    "local" => {
+                        let (directory, digest) = (take("src")?, take("digest")?);
+                        let manifest = digest.parse().map_err(|_| {
+                            Error::invalid(format!("invalid digest {digest:?} of a cache"))
+                        })?;
+                        from.directories.push((directory, manifest));
+                    }
+                    other => return Err(unknown_cache("importer", other)),
                 }
             }
         }
         let old = self.get("cache-from").split(',').filter(|image| !image.is_empty());
-        images.extend(old.map(str::to_owned));
-        images.sort();
-        images.dedup();
-        Ok(images)
+        from.images.extend(old.map(str::to_owned));
+        from.images.sort();
+        from.images.dedup();
+        Ok(from)
+    }
+
+    /// Whether the image is to say how its layers are found as a cache.
+    pub(crate) fn inline_cache(&self) -> Result<bool, Error> {
+        boolean("BUILDKIT_INLINE_CACHE", self.get("build-arg:BUILDKIT_INLINE_CACHE"))
     }
 
     /// The time that stands in for now.
@@ -224,6 +337,20 @@ impl Attributes {
                 .map_err(|_| Error::invalid(format!("invalid SOURCE_DATE_EPOCH: {text}"))),
         }
     }
+}
+
+/// `//NAME[:TAG]@DIGEST`, where the name is one of the session's.
+fn layout(text: &str) -> Result<Place, Error> {
+    let shown = text.trim_start_matches('/');
+    let (name, digest) = shown.split_once('@').ok_or_else(|| {
+        // BuildKit's wording.
+        Error::invalid(format!("oci-layout reference {shown:?} has no digest"))
+    })?;
+    let digest = digest.parse().map_err(|_| {
+        Error::invalid(format!("could not parse oci-layout reference {shown:?}"))
+    })?;
+    let store = name.split(':').next().unwrap_or_default().to_owned();
+    Ok(Place::Layout { store, digest })
 }
 
 /// A context that is not a directory of the client.
@@ -291,6 +418,11 @@ mod tests {
             ("context:e", "docker-image://scratch"),
             ("context:f", "input:f"),
             ("context:g", "git@github.com:a/b.git"),
+            (
+                "context:h",
+                "oci-layout://abc:latest@sha256:\
+                 e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            ),
         ])
         .named_contexts()
         .unwrap();
@@ -305,15 +437,51 @@ mod tests {
                 Place::Empty,
                 Place::Input("f".into()),
                 Place::Git("git@github.com:a/b.git".into()),
+                Place::Layout { store: "abc".into(), digest: silo_oci::image::digest(b"") },
             ]
         );
         let bad = attributes(&[("context:a", "nonsense")]);
         assert!(bad.named_contexts().unwrap_err().message().contains("invalid context specifier"));
+        let bad = attributes(&[("context:a", "oci-layout://abc:latest")]);
+        assert!(bad.named_contexts().unwrap_err().message().contains("has no digest"));
         let bad = attributes(&[("context:a", "file:///etc")]);
         assert!(bad.named_contexts().unwrap_err().message().contains("unsupported context source"));
         let upload = attributes(&[("context", "http://buildkit-session/abc")]);
         assert_eq!(upload.context().unwrap(), Place::Upload("abc".into()));
         assert_eq!(attributes(&[]).context().unwrap(), Place::Local("context".into()));
+    }
+
+    const IMPORTS: &str = r#"[{"Type":"registry","Attrs":{"ref":"x/y"}},{"Type":"local","Attrs":
+        {"src":"/c","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}]"#;
+
+    #[test]
+    fn caches_are_known_or_refused() {
+        let add = |kind: &str, pairs: &[(&str, &str)]| {
+            let mut to = CacheTo::default();
+            to.add(kind, &attributes(pairs).0).map(|()| to)
+        };
+        assert!(add("inline", &[]).unwrap().inline);
+        let local = add("local", &[("dest", "/c"), ("mode", "max"), ("tag", "x")]).unwrap();
+        let directory = CacheDirectory { path: "/c".into(), max: true, ignore_error: false };
+        assert_eq!(local.directories, [directory]);
+        for (kind, pairs, message) in [
+            ("registry", &[("ref", "x")][..], "there are type=inline and type=local"),
+            ("gha", &[], "unknown cache exporter: \"gha\""),
+            ("local", &[], "requires dest"),
+            ("local", &[("dest", "/c"), ("mode", "most")], "unknown cache mode"),
+            ("local", &[("dest", "/c"), ("compression", "zstd")], "compression=zstd"),
+            ("local", &[("dest", "/c"), ("image-manifest", "false")], "image-manifest=false"),
+        ] {
+            let error = add(kind, pairs).unwrap_err();
+            assert!(error.message().contains(message), "{kind} {pairs:?}: {error}");
+        }
+        for imports in [
+            r#"[{"Type":"s3"}]"#,
+            r#"[{"Type":"local","Attrs":{"src":"/c"}}]"#,
+            r#"[{"Type":"local","Attrs":{"src":"/c","digest":"x"}}]"#,
+        ] {
+            assert!(attributes(&[("cache-imports", imports)]).cache_from().is_err(), "{imports}");
+        }
     }
 
     #[test]
@@ -324,7 +492,7 @@ mod tests {
             ("shm-size", "1048576"),
             ("no-cache", "a,b"),
             ("platform", "linux/amd64,linux/arm64"),
-            ("cache-imports", r#"[{"Type":"registry","Attrs":{"ref":"x/y"}},{"Type":"local"}]"#),
+            ("cache-imports", IMPORTS),
         ]);
         assert_eq!(given.extra_hosts().unwrap(), ["db:10.0.0.1", "v6:::1"]);
         let limits = given.limits().unwrap();
@@ -332,7 +500,8 @@ mod tests {
         assert_eq!((limits.ulimits[0].soft, limits.ulimits[0].hard), (10, 20));
         assert_eq!(given.no_cache(), (false, vec!["a".into(), "b".into()]));
         assert_eq!(given.platforms().unwrap().len(), 2);
-        assert_eq!(given.cache_from().unwrap(), ["x/y"]);
+        let from = given.cache_from().unwrap();
+        assert_eq!((from.images, from.directories[0].0.as_str()), (vec!["x/y".into()], "/c"));
         for (name, value) in [
             ("add-hosts", "a"),
             ("add-hosts", "a=b"),

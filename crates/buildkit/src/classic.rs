@@ -13,11 +13,11 @@ use silo_types::{Error, ErrorKind};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, CacheTo, boolean};
 use crate::credentials::ClientCredentials;
 use crate::filesync::ClientFiles;
 use crate::service::Service;
-use crate::solve::Export;
+use crate::solve::{Export, Wanted};
 
 /// How long a build waits for its archive, and an archive for its build.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +71,11 @@ impl Service {
         request.secrets = Arc::new(ClientCredentials::new(Arc::clone(&session)));
         request.ssh = Arc::new(ClientCredentials::new(Arc::clone(&session)));
         request.store = false;
+        // That is the other builder's way of a cache.
+        request.cache_from_only = false;
+        let argument = request.args.get("BUILDKIT_INLINE_CACHE").cloned().flatten();
+        request.inline_cache =
+            boolean("BUILDKIT_INLINE_CACHE", argument.as_deref().unwrap_or_default())?;
         let mut exports: Vec<Export> = outputs
             .into_iter()
             .filter(|(kind, _)| kind != "cacheonly")
@@ -87,12 +92,13 @@ impl Service {
         for export in &mut exports {
             export.attributes.0.insert("name".to_owned(), names.join(","));
         }
+        let wanted = Wanted::one(request);
         let job = Arc::clone(running.job());
         let service = Arc::clone(self);
         let (send, result) = oneshot::channel();
         let task = tokio::spawn(async move {
             let job = Arc::clone(running.job());
-            let built = service.solver.run(&session, &job, request, &exports).await;
+            let built = service.solver.run(&session, &job, wanted, &exports, &CacheTo::default()).await;
             let images =
                 exports.iter().any(|export| export.kind == "moby" || export.kind == "image");
             // Nobody wants it when the client is gone.

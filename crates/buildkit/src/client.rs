@@ -4,6 +4,7 @@
 //! builder asks for: files of directories, secrets, SSH agents, and where results go. On the
 //! other, [`solve`] asks for the build and follows it.
 
+mod content;
 mod services;
 mod session;
 mod solve;
@@ -13,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use content::{name_in_layout, resolve_layout};
 pub use session::{METHODS, share};
 pub use silo_build::progress::{Log, Status, Stream, Vertex};
 pub use solve::{Failed, Update, solve};
@@ -33,6 +35,9 @@ pub struct Share {
     pub agents: HashMap<String, PathBuf>,
     /// Credentials for registries.
     pub keys: Keys,
+    /// Directories with content, by their names: `local:DIRECTORY` for a cache, `oci:NAME` for a
+    /// layout that is a context.
+    pub stores: HashMap<String, PathBuf>,
     /// Where results go, in the order of the build's exporters; `None` for those that stay.
     pub outputs: Vec<Option<Output>>,
     /// An archive to be read from standard input, by its id.
@@ -95,4 +100,6 @@ pub struct Build {
     pub attributes: HashMap<String, String>,
     /// Kinds of results with their attributes.
     pub exporters: Vec<(String, HashMap<String, String>)>,
+    /// Kinds of caches that are written, with their attributes.
+    pub cache_to: Vec<(String, HashMap<String, String>)>,
 }

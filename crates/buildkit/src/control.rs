@@ -12,12 +12,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, CacheTo};
 use crate::job::Running;
 use crate::pb::google::rpc;
 use crate::pb::moby::buildkit::v1::control_server::Control;
 use crate::pb::moby::buildkit::v1::{
-    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, BytesMessage, DiskUsageRequest,
+    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, BytesMessage, CacheOptionsEntry, DiskUsageRequest,
     DiskUsageResponse, Exporter, InfoRequest, InfoResponse, ListWorkersRequest,
     ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
     UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
@@ -221,6 +221,8 @@ impl Service {
                 attributes: Attributes(exporter.attrs),
             })
             .collect();
+        let caches = request.cache.unwrap_or_default().exports;
+        let caches = cache_to(&caches).map_err(|error| plain(status::error(&error)))?;
         let session = self.session(&request.session).await.map_err(plain)?;
         let reference = if request.frontend.is_empty() {
             let returned = job.bridge().wait();
@@ -250,13 +252,25 @@ impl Service {
         let Some(reference) = reference else { return Ok(HashMap::new()) };
         let build =
             job.bridge().request(&reference).map_err(|error| plain(status::error(&error)))?;
-        let built = self.solver.run(&session, job, build, &exports).await;
+        let built = self.solver.run(&session, job, build, &exports, &caches).await;
         let built = built.map_err(|error| status::build_error(&error))?;
         if let Some(image) = built.get("containerimage.digest") {
             job.bridge().built(&reference, image.clone());
         }
         Ok(built)
     }
+}
+
+/// Where the cache goes.
+fn cache_to(entries: &[CacheOptionsEntry]) -> Result<CacheTo, silo_types::Error> {
+    if entries.len() > MAX_EXPORTS {
+        return Err(silo_types::Error::invalid("too many cache exporters"));
+    }
+    let mut caches = CacheTo::default();
+    for entry in entries {
+        caches.add(&entry.r#type, &entry.attrs)?;
+    }
+    Ok(caches)
 }
 
 /// Writes down how a build ended, also when its client went away.

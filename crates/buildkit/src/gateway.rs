@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use silo_build::BuildRequest;
 use silo_types::Error;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, CacheTo};
 use crate::caps;
 use crate::pb::google::rpc;
 use crate::pb::moby::buildkit::v1 as control;
@@ -29,6 +28,7 @@ use crate::pb::moby::buildkit::v1::frontend::{
 };
 use crate::pb::pb::{Definition, Input, Op, OpMetadata, SourceOp};
 use crate::service::Service;
+use crate::solve::Wanted;
 use crate::status;
 
 /// The header that names a build.
@@ -46,7 +46,7 @@ pub(crate) struct Bridge {
 
 #[derive(Debug, Default)]
 struct State {
-    requests: HashMap<String, BuildRequest>,
+    requests: HashMap<String, Wanted>,
     /// The images that came of them, also after the build.
     images: HashMap<String, String>,
     returned: Option<oneshot::Sender<Returned>>,
@@ -100,7 +100,7 @@ impl Bridge {
     }
 
     /// Remembers a build by a reference.
-    pub(crate) fn add(&self, request: BuildRequest) -> Result<String, Error> {
+    pub(crate) fn add(&self, request: Wanted) -> Result<String, Error> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.requests.len() == MAX_RESULTS {
             return Err(Error::invalid("too many results of one build"));
@@ -111,7 +111,7 @@ impl Bridge {
     }
 
     /// The request behind a reference.
-    pub(crate) fn request(&self, reference: &str) -> Result<BuildRequest, Error> {
+    pub(crate) fn request(&self, reference: &str) -> Result<Wanted, Error> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.requests.get(reference).cloned().ok_or_else(|| {
             // BuildKit's wording.
@@ -176,9 +176,9 @@ impl Service {
                 None => {
                     let request = other.bridge().request(&reference);
                     let mut request = request.map_err(|error| status::error(&error))?;
-                    request.store = true;
+                    request.build.store = true;
                     let progress = Arc::clone(job);
-                    let built = self.solver.builder.build(request, progress).await;
+                    let built = self.solver.builder.build(request.build, progress).await;
                     let built = built
                         .map_err(|error| status::with_details(&status::build_error(&error)))?;
                     built.image.to_string()
@@ -260,7 +260,7 @@ impl LlbBridge for Service {
             .request(&request.get_ref().r#ref)
             .map_err(|error| status::error(&error))?;
         let session = self.session(job.session()).await?;
-        let built = self.solver.run(&session, &job, build, &[]).await;
+        let built = self.solver.run(&session, &job, build, &[], &CacheTo::default()).await;
         built.map_err(|error| status::with_details(&status::build_error(&error)))?;
         Ok(Response::new(EvaluateResponse {}))
     }

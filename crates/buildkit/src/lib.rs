@@ -8,6 +8,9 @@
 //!   that the client gave it; builds then fetch files from it (`moby.filesync.v1.FileSync`),
 //!   send results to it (`FileSend`), and ask it for secrets and SSH agents.
 //!
+//! Caches and image layouts in directories of the client are read and written with containerd's
+//! content service, which a session answers too.
+//!
 //! There is one frontend, `dockerfile.v0`, which is the engine's own builder; definitions in
 //! BuildKit's low-level form (LLB) are refused. The messages are generated from `proto/` by
 //! `cargo xtask protos`.
@@ -19,6 +22,7 @@ mod attributes;
 mod caps;
 mod classic;
 pub mod client;
+mod content;
 mod control;
 mod credentials;
 mod filesync;

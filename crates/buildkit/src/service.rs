@@ -115,7 +115,7 @@ impl Service {
                 Ok((HashMap::new(), Some(reference)))
             }
             other => {
-                let asked = self.solver.ask(job, other, request).await;
+                let asked = self.solver.ask(job, other, request.build).await;
                 let asked =
                     asked.map_err(|error| status::with_details(&status::build_error(&error)))?;
                 if let Some(answer) = asked {

@@ -2,24 +2,30 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use silo_build::context::ContextRef;
 use silo_build::progress::{Event, Progress as _, Status, Vertex};
 use silo_build::{
-    BuildError, BuildRequest, Builder, DockerfileSource, Outcome, PruneOptions, Pruned,
+    BuildError, BuildRequest, Builder, CacheImport, DockerfileSource, Outcome, PruneOptions, Pruned,
 };
+use silo_oci::image::Descriptor;
+use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind};
 
-use crate::attributes::{Attributes, Place, boolean};
+use crate::attributes::{Attributes, CacheDirectory, CacheTo, Place, boolean, not_yet};
+use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
 use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree};
 use crate::job::Job;
 use crate::session::Session;
 use crate::upload::Upload;
+
+/// Platforms of one build.
+const MAX_PLATFORMS: usize = 32;
 
 /// What builds are made with.
 #[derive(Debug)]
@@ -35,6 +41,24 @@ pub(crate) struct Export {
     pub(crate) attributes: Attributes,
 }
 
+/// A build as a client asks for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The build, but for its platform where there are several.
+    pub(crate) build: BuildRequest,
+    /// Platforms, each of which is a build.
+    platforms: Vec<Platform>,
+    /// The result is a list of images.
+    is_list: bool,
+}
+
+impl Wanted {
+    /// A build of one image.
+    pub(crate) fn one(build: BuildRequest) -> Self {
+        Self { build, platforms: Vec::new(), is_list: false }
+    }
+}
+
 /// What the client learns of its result, by BuildKit's names.
 pub(crate) type Response = HashMap<String, String>;
 
@@ -45,7 +69,7 @@ impl Solver {
         session: &Arc<Session>,
         attributes: &Attributes,
         inputs: &HashMap<String, String>,
-    ) -> Result<BuildRequest, Error> {
+    ) -> Result<Wanted, Error> {
         let local = |name: &str, hint: &str| {
             let slots = Arc::clone(&self.slots);
             Arc::new(ClientFiles::new(Arc::clone(session), slots, name, hint))
@@ -60,6 +84,10 @@ impl Solver {
                 Place::Http(url) => ContextRef::Http(url),
                 Place::Image(image) => ContextRef::Image(image),
                 Place::Empty => ContextRef::Empty,
+                Place::Layout { store, digest } => {
+                    let content = ClientContent::new(Arc::clone(session), &format!("oci:{store}"));
+                    ContextRef::Layout { source: Arc::new(content?), digest }
+                }
                 Place::Upload(id) => ContextRef::Files(Arc::new(Upload::new(
                     Arc::clone(&self.builder),
                     Arc::clone(session),
@@ -93,12 +121,21 @@ impl Solver {
         request.args = arguments.map(|(name, value)| (name, Some(value))).collect();
         request.labels = attributes.prefixed("label:");
         let mut platforms = attributes.platforms()?;
-        if platforms.len() > 1 || attributes.multi_platform()? {
-            return Err(not_yet("an image for several platforms"));
+        platforms.dedup();
+        if platforms.len() > MAX_PLATFORMS {
+            return Err(Error::invalid("too many platforms"));
         }
-        request.platform = platforms.pop();
+        let is_list = platforms.len() > 1 || attributes.multi_platform()?;
+        request.platform = platforms.first().cloned();
         (request.no_cache, request.no_cache_filter) = attributes.no_cache();
-        request.cache_from = attributes.cache_from()?;
+        let from = attributes.cache_from()?;
+        request.cache_from = from.images;
+        for (directory, manifest) in from.directories {
+            let name = format!("local:{directory}");
+            let source = Arc::new(ClientContent::new(Arc::clone(session), &name)?);
+            request.cache_imports.push(CacheImport { name, source, manifest });
+        }
+        request.inline_cache = attributes.inline_cache()?;
         request.pull = match attributes.get("image-resolve-mode") {
             "pull" => true,
             "" | "default" | "local" => false,
@@ -116,7 +153,7 @@ impl Solver {
         request.secrets = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.ssh = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.store = false;
-        Ok(request)
+        Ok(Wanted { build: request, platforms, is_list })
     }
 
     /// Removes from the cache what nobody uses, contexts included.
@@ -134,17 +171,26 @@ impl Solver {
     /// Builds and hands the result out.
     pub(crate) async fn run(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         job: &Arc<Job>,
-        mut request: BuildRequest,
+        wanted: Wanted,
         exports: &[Export],
+        caches: &CacheTo,
     ) -> Result<Response, BuildError> {
+        let Wanted { mut build, platforms, is_list } = wanted;
         let mut response = Response::new();
         let mut names = Vec::new();
         for export in exports {
             match export.kind.as_str() {
+                "moby" | "image" if is_list => {
+                    return Err(not_yet(
+                        "several platforms under one name of the image store (use --output \
+                         type=oci,dest=FILE)",
+                    )
+                    .into());
+                }
                 "moby" | "image" => {
-                    request.store = true;
+                    build.store = true;
                     if boolean("push", export.attributes.get("push"))? {
                         return Err(not_yet("pushing images").into());
                     }
@@ -152,6 +198,9 @@ impl Solver {
                 }
                 "docker" | "oci" if export.attributes.get("tar") == "false" => {
                     return Err(not_yet("an image layout as a directory").into());
+                }
+                "tar" | "local" if is_list => {
+                    return Err(not_yet("the files of several platforms").into());
                 }
                 "docker" | "oci" | "tar" | "local" => {}
                 other => {
@@ -161,21 +210,39 @@ impl Solver {
                 }
             }
         }
-        request.tags.clone_from(&names);
-        job.reference().clone_into(&mut request.id);
-        let progress = Arc::clone(job);
-        let outcome = tokio::select! {
-            outcome = self.builder.build(request, progress) => outcome?,
+        build.tags.clone_from(&names);
+        build.inline_cache |= caches.inline;
+        let builds = self.builds(job, build, platforms);
+        let outcomes = tokio::select! {
+            outcomes = futures_util::future::try_join_all(builds) => outcomes?,
             () = session.closed() => {
                 return Err(BuildError::new(ErrorKind::Cancelled, "context canceled"));
             }
         };
         for (number, export) in exports.iter().enumerate() {
-            self.export(session, job, &outcome, number, export).await?;
+            let list = self.export(session, job, &outcomes, is_list, number, export).await?;
+            if let Some(list) = list {
+                response.insert("containerimage.digest".to_owned(), list.to_string());
+            }
         }
-        let id = outcome.image.to_string();
-        response.insert("containerimage.digest".to_owned(), id.clone());
-        response.insert("containerimage.config.digest".to_owned(), id);
+        for (number, cache) in caches.directories.iter().enumerate() {
+            let written = self.export_cache(session, job, &outcomes, number, cache).await;
+            match written {
+                Ok(Some(manifest)) => {
+                    let text = serde_json::to_string(&manifest).unwrap_or_default();
+                    response.insert("cache.manifest".to_owned(), text);
+                }
+                Ok(None) => {}
+                // Its step shows it.
+                Err(_) if cache.ignore_error => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let ([outcome], false) = (&outcomes[..], is_list) {
+            let id = outcome.image.to_string();
+            response.insert("containerimage.digest".to_owned(), id.clone());
+            response.insert("containerimage.config.digest".to_owned(), id);
+        }
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             response.insert("image.name".to_owned(), names.join(","));
@@ -183,42 +250,112 @@ impl Solver {
         Ok(response)
     }
 
-    /// Sends a result that the client wants to have itself.
+    /// The builds of all platforms.
+    fn builds(
+        &self,
+        job: &Arc<Job>,
+        build: BuildRequest,
+        platforms: Vec<Platform>,
+    ) -> Vec<impl Future<Output = Result<Outcome, BuildError>>> {
+        let several = platforms.len() > 1;
+        let mut builds = Vec::new();
+        for (number, platform) in platforms.into_iter().enumerate() {
+            let id = match number {
+                0 => job.reference().to_owned(),
+                number => format!("{}/{number}", job.reference()),
+            };
+            let platform = Some(platform);
+            builds.push(BuildRequest { id, platform, show_platform: several, ..build.clone() });
+        }
+        if builds.is_empty() {
+            builds.push(BuildRequest { id: job.reference().to_owned(), ..build });
+        }
+        let begin = |build| {
+            let (builder, progress) = (Arc::clone(&self.builder), Arc::clone(job));
+            async move { builder.build(build, progress).await }
+        };
+        builds.into_iter().map(begin).collect()
+    }
+
+    /// Writes the cache of builds into a directory of the client.
+    async fn export_cache(
+        &self,
+        session: &Arc<Session>,
+        job: &Arc<Job>,
+        outcomes: &[Outcome],
+        number: usize,
+        cache: &CacheDirectory,
+    ) -> Result<Option<Descriptor>, Error> {
+        let title = "exporting cache to client directory";
+        let step = Step::begin(job, 1000 + number, title, "writing cache");
+        let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
+        let (session, max) = (Arc::clone(session), cache.max);
+        let name = format!("local:{}", cache.path);
+        let content = ClientContent::new(session, &name);
+        let written = match content {
+            Ok(mut content) => tokio::task::spawn_blocking(move || {
+                builder.export_cache(&outcomes, max, &mut content)
+            })
+            .await
+            .map_err(|error| Error::internal(error.to_string()))
+            .flatten(),
+            Err(error) => Err(error),
+        };
+        step.end(written.as_ref().err().map(ToString::to_string));
+        written
+    }
+
+    /// Sends a result that the client wants to have itself. Of a list of images, gives back the
+    /// digest.
     async fn export(
         &self,
         session: &Session,
         job: &Arc<Job>,
-        outcome: &Outcome,
+        outcomes: &[Outcome],
+        is_list: bool,
         number: usize,
         export: &Export,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Option<Digest>, BuildError> {
         let (title, part) = match export.kind.as_str() {
             "docker" => ("exporting to docker image format", "sending tarball"),
             "oci" => ("exporting to oci image format", "sending tarball"),
             "tar" => ("exporting to client tarball", "sending tarball"),
             "local" => ("exporting to client directory", "copying files"),
-            _ => return Ok(()),
+            _ => return Ok(None),
         };
         let step = Step::begin(job, number, title, part);
         let builder = Arc::clone(&self.builder);
-        let image = outcome.clone();
         let names: Vec<String> = image_names(export)?.iter().map(ToString::to_string).collect();
-        let sent = match export.kind.as_str() {
-            "docker" => {
+        let digest = Arc::new(Mutex::new(None));
+        let sent = match (export.kind.as_str(), outcomes) {
+            ("docker" | "oci", outcomes) if is_list => {
+                let (outcomes, digest) = (outcomes.to_vec(), Arc::clone(&digest));
+                let make = move |to: &mut dyn std::io::Write| {
+                    let list = builder.export_list(&outcomes, &names, to)?;
+                    *digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(list);
+                    Ok(())
+                };
+                send_bytes(session, number, make).await
+            }
+            ("docker", [image]) => {
+                let image = image.clone();
                 let make =
                     move |to: &mut dyn std::io::Write| builder.export_docker(&image, &names, to);
                 send_bytes(session, number, make).await
             }
-            "oci" => {
+            ("oci", [image]) => {
+                let image = image.clone();
                 let make =
                     move |to: &mut dyn std::io::Write| builder.export_oci(&image, &names, to);
                 send_bytes(session, number, make).await
             }
-            "tar" => {
+            ("tar", [image]) => {
+                let image = image.clone();
                 let make = move |to: &mut dyn std::io::Write| builder.export_tar(&image, to);
                 send_bytes(session, number, make).await
             }
-            _ => {
+            (_, [image]) => {
+                let image = image.clone();
                 let tree = tokio::task::spawn_blocking(move || builder.files(&image))
                     .await
                     .map_err(|error| BuildError::new(ErrorKind::Internal, error.to_string()))??;
@@ -229,9 +366,12 @@ impl Solver {
                     .map_err(|error| Error::internal(error.to_string()))?;
                 send_tree(session, number, root).await
             }
+            _ => Err(SyncError::Protocol("a result of several images")),
         };
-        step.end(&sent);
-        sent.map_err(|error| Error::from(error).into())
+        step.end(sent.as_ref().err().map(ToString::to_string));
+        sent.map_err(Error::from)?;
+        let digest = *digest.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(digest)
     }
 }
 
@@ -244,10 +384,6 @@ fn image_names(export: &Export) -> Result<Vec<Reference>, Error> {
                 .map_err(|error| Error::invalid(format!("failed to parse {name}: {error}")))
         })
         .collect()
-}
-
-fn not_yet(what: &str) -> Error {
-    Error::new(ErrorKind::NotImplemented, format!("{what}: not supported by this version of Silo"))
 }
 
 /// A piece of work of this face, shown among those of the builder.
@@ -279,14 +415,12 @@ impl<'a> Step<'a> {
         Self { job, vertex, status }
     }
 
-    fn end(mut self, result: &Result<(), SyncError>) {
+    fn end(mut self, error: Option<String>) {
         let now = Timestamp::now();
         self.vertex.completed = Some(now);
         self.status.at = now;
         self.status.completed = Some(now);
-        if let Err(error) = result {
-            self.vertex.error = error.to_string();
-        }
+        self.vertex.error = error.unwrap_or_default();
         self.job.event(Event::Status(self.status));
         self.job.event(Event::Vertex(self.vertex));
     }

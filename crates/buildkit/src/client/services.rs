@@ -53,6 +53,11 @@ impl Services {
         Self { share, archive: Mutex::new(archive) }
     }
 
+    /// What the builder may have.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
     /// Where the result of a call goes.
     pub(super) fn output(&self, headers: &HeaderMap) -> Result<Output, Status> {
         let number = headers.get(EXPORTER).and_then(|value| value.to_str().ok()).unwrap_or("0");

@@ -13,6 +13,7 @@ use tower_service::Service as _;
 use super::services::{DirectoryOutput, Services};
 use super::{Output, Share};
 use crate::http2;
+use crate::pb::containerd::services::content::v1::content_server::ContentServer;
 use crate::pb::fsutil::types::Packet;
 use crate::pb::grpc::health::v1::health_server::HealthServer;
 use crate::pb::moby::buildkit::secrets::v1::secrets_server::SecretsServer;
@@ -26,7 +27,7 @@ use crate::session::MAX_MESSAGE;
 const FILE_SEND: &str = "/moby.filesync.v1.FileSend/DiffCopy";
 
 /// The calls that [`share`] answers, for the headers of the request that opens the session.
-pub const METHODS: [&str; 8] = [
+pub const METHODS: [&str; 12] = [
     "/grpc.health.v1.Health/Check",
     "/moby.filesync.v1.FileSync/DiffCopy",
     FILE_SEND,
@@ -35,6 +36,10 @@ pub const METHODS: [&str; 8] = [
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
     "/moby.upload.v1.Upload/Pull",
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+    "/containerd.services.content.v1.Content/Write",
+    "/containerd.services.content.v1.Content/Abort",
 ];
 
 /// Answers a builder until it hangs up.
@@ -73,6 +78,7 @@ async fn answer(services: Arc<Services>, request: Request<Incoming>) -> Response
         "moby.buildkit.secrets.v1.Secrets" => serve!(SecretsServer),
         "moby.sshforward.v1.SSH" => serve!(SshServer),
         "moby.upload.v1.Upload" => serve!(UploadServer),
+        "containerd.services.content.v1.Content" => serve!(ContentServer),
         "grpc.health.v1.Health" => HealthServer::new(crate::Alive).call(request).await,
         _ => return Status::unimplemented(format!("unknown service {name}")).into_http(),
     };

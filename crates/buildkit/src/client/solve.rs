@@ -14,7 +14,9 @@ use crate::http2::Channel;
 use crate::pb::errdefs;
 use crate::pb::google::rpc;
 use crate::pb::moby::buildkit::v1::control_client::ControlClient;
-use crate::pb::moby::buildkit::v1::{Exporter, SolveRequest, StatusRequest, StatusResponse};
+use crate::pb::moby::buildkit::v1::{
+    CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, StatusRequest, StatusResponse,
+};
 use crate::session::{MAX_MESSAGE, Session};
 
 /// News of a build.
@@ -167,6 +169,14 @@ where
             .into_iter()
             .map(|(kind, attrs)| Exporter { r#type: kind, attrs })
             .collect(),
+        cache: Some(CacheOptions {
+            exports: build
+                .cache_to
+                .into_iter()
+                .map(|(kind, attrs)| CacheOptionsEntry { r#type: kind, attrs })
+                .collect(),
+            ..CacheOptions::default()
+        }),
         ..SolveRequest::default()
     };
     let mut followed = Box::pin(async move {

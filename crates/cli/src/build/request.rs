@@ -6,10 +6,13 @@ use silo_buildkit::client::{Build, Share, is_remote};
 use silo_types::ExecId;
 use tempfile::TempDir;
 
-use super::input;
-use super::{output, share};
+use super::input::{self, Aside};
+use super::{cache, output, share};
 use crate::commands::BuildFlags;
 use crate::failure::{Failure, Outcome};
+
+/// How the place of an image layout begins.
+const LAYOUT: &str = "oci-layout://";
 
 /// All that a build needs.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(crate) struct Request {
     pub(crate) share: Share,
     /// What identifies this user's builds from here among others.
     pub(crate) shared_key: String,
+    /// Directories that get a cache, and the names that it gets there.
+    pub(crate) caches: Vec<(std::path::PathBuf, String)>,
     /// Directories that are there for the build.
     _aside: Vec<TempDir>,
 }
@@ -75,24 +80,11 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         }
     }
     put("ulimit", &flags.ulimit.fields().join(","));
-    let imports: Vec<serde_json::Value> = flags
-        .cache_from
-        .iter()
-        .map(|text| {
-            let fields = share::fields(text).unwrap_or_default();
-            let reference = fields.into_iter().find(|(name, _)| name == "ref");
-            let reference = reference.map_or_else(|| text.clone(), |(_, reference)| reference);
-            serde_json::json!({"Type": "registry", "Attrs": {"ref": reference}})
-        })
-        .collect();
+    let imports = cache::imports(&flags.cache_from, &mut shared)?;
     if !imports.is_empty() {
         put("cache-imports", &serde_json::Value::Array(imports).to_string());
     }
-    if let Some(text) = flags.cache_to.iter().find(|text| !text.contains("inline")) {
-        return Err(Failure::new(format!(
-            "ERROR: cache export {text:?} is not supported by this version of Silo; the engine keeps the cache itself"
-        )));
-    }
+    let (cache_to, caches) = cache::exports(&flags.cache_to, &mut shared)?;
     for label in &flags.label.0 {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
         attributes.insert(format!("label:{name}"), value.to_owned());
@@ -121,7 +113,9 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
             return Err(Failure::new(message));
         };
         let is_elsewhere = is_remote(place) || place.contains("://");
-        let value = if is_elsewhere {
+        let value = if let Some(layout) = place.strip_prefix(LAYOUT) {
+            cache::layout(layout, &mut shared)?
+        } else if is_elsewhere {
             place.to_owned()
         } else {
             let path = std::path::PathBuf::from(place);
@@ -152,12 +146,12 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
     };
     let aside = input::prepare(context, &flags.file, &mut shared, &mut attributes)?;
     let shared_key = attributes.get("sharedkey:localdir:context").cloned().unwrap_or_default();
-    let build = Build { reference: name(), session: name(), attributes, exporters };
-    Ok(Request { build, share: shared, shared_key, _aside: aside })
+    let build = Build { reference: name(), session: name(), attributes, exporters, cache_to };
+    Ok(Request { build, share: shared, shared_key, caches, _aside: aside })
 }
 
 /// A name that nothing else has.
-fn name() -> String {
+pub(super) fn name() -> String {
     ExecId::random().as_str()[..25].to_owned()
 }
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 
 use super::container::{confirmed, prune_report};
 use crate::build::display::{Display, Style};
-use crate::build::{check, request};
+use crate::build::{cache, check, request};
 use crate::command::Invocation;
 use crate::credentials;
 use crate::failure::{Failure, Outcome};
@@ -26,8 +26,8 @@ flags! {
         add_host: ExtraHosts, "add-host", "Add a custom host-to-IP mapping (format: \"host:ip\")";
         build_arg: Vec<String>, "build-arg", "Set build-time variables";
         build_context: Vec<String>, "build-context", "Additional build contexts (e.g., name=path)";
-        cache_from: Vec<String>, "cache-from", "Images whose layers may be used as a cache";
-        cache_to: Vec<String>, "cache-to", "Cache export destinations (e.g., \"type=inline\")";
+        cache_from: Vec<String>, "cache-from", "Caches whose steps may be used (e.g., \"image:tag\", \"type=local,src=path/to/dir\")";
+        cache_to: Vec<String>, "cache-to", "Cache export destinations (e.g., \"type=inline\", \"type=local,dest=path/to/dir\")";
         call: String, "call", "Set method for evaluating build (\"check\", \"outline\", \"targets\")";
         cgroup_parent: String, "cgroup-parent", "Set the parent cgroup for the \"RUN\" instructions during build";
         check: bool, "check", "Shorthand for \"--call=check\"";
@@ -97,7 +97,7 @@ pub(crate) async fn build(invocation: Invocation) -> Outcome {
             Failure::new(format!("ERROR: failed to build: invalid tag {name:?}: {error}"))
         })?;
     }
-    let request::Request { build, share, shared_key, .. } =
+    let request::Request { build, share, shared_key, caches, .. } =
         &mut request::prepare(&flags, &words[0])?;
     let directory = invocation.cli.config().directory().to_owned();
     share.keys = Keys::new(move |registry| {
@@ -148,6 +148,7 @@ pub(crate) async fn build(invocation: Invocation) -> Outcome {
     match solved {
         Ok(response) => {
             display.end(None);
+            cache::finish(caches, &response)?;
             finish(&invocation, &flags, &response)
         }
         Err(failed) => {
