@@ -78,6 +78,7 @@ fuzz_target!(|text: &[u8]| {
         args: &BTreeMap::new(),
         predefined: &[("TARGETPLATFORM".to_owned(), "linux/amd64".to_owned())],
         base: &|_| Some(Base::default()),
+        platform: None,
         ignore: Some(&ignore),
         stages: None,
     };

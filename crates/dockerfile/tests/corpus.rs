@@ -185,6 +185,7 @@ fn windows() {
                     args: &BTreeMap::new(),
                     predefined: &[],
                     base: &base,
+                    platform: None,
                     ignore: None,
                     stages: None,
                 };

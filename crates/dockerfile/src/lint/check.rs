@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 
 use super::{
     COPY_IGNORED_FILE, Config, EXPOSE_INVALID_FORMAT, EXPOSE_PROTO_CASING,
-    FROM_PLATFORM_FLAG_CONST_DISALLOWED, INVALID_DEFAULT_ARG_IN_FROM, JSON_ARGS_RECOMMENDED,
+    FROM_PLATFORM_FLAG_CONST_DISALLOWED, INVALID_BASE_IMAGE_PLATFORM, INVALID_DEFAULT_ARG_IN_FROM, JSON_ARGS_RECOMMENDED,
     LEGACY_KEY_VALUE_FORMAT, Linter, MULTIPLE_INSTRUCTIONS_DISALLOWED, REDUNDANT_TARGET_PLATFORM,
     SECRETS_USED_IN_ARG_OR_ENV, UNDEFINED_ARG_IN_FROM, UNDEFINED_VAR, WORKDIR_RELATIVE_PATH,
     Warning,
@@ -27,6 +28,8 @@ pub struct Context<'a> {
     pub predefined: &'a [(String, String)],
     /// What is known of an image. Without an answer nothing is said of its stage's variables.
     pub base: &'a dyn Fn(&str) -> Option<Base>,
+    /// The platform that is asked for, if one is.
+    pub platform: Option<&'a Platform>,
     /// The context's `.dockerignore`.
     pub ignore: Option<&'a Patterns>,
     /// The stages that are looked into, by their index; all without it.
@@ -48,6 +51,8 @@ pub struct Base {
     pub shell: bool,
     /// Its system.
     pub os: Os,
+    /// What it is for, where it says so.
+    pub platform: Option<Platform>,
 }
 
 /// Checks a file. What [`crate::parse`] found is not repeated. An expansion that fails ends the
@@ -73,6 +78,16 @@ pub fn check(dockerfile: &Dockerfile, config: &Config, context: &Context<'_>) ->
         }
     }
     checker.linter.warnings
+}
+
+/// A platform with the version of its system.
+fn shown(platform: &Platform) -> String {
+    if platform.os_version.is_empty() {
+        return platform.to_string();
+    }
+    let plain = platform.to_string();
+    let rest = plain.strip_prefix(&platform.os).unwrap_or_default();
+    format!("{}({}){rest}", platform.os, platform.os_version)
 }
 
 type Variables = BTreeMap<String, String>;
@@ -251,12 +266,34 @@ impl Checker<'_> {
         }
     }
 
+    /// An image that is not for the platform that the stage wants.
+    fn base_platform(&mut self, stage: &Stage, name: &str, actual: Option<&Platform>) {
+        let written = stage.platform.as_deref().and_then(|text| {
+            let lookup = |name: &str| self.global.get(name).cloned();
+            self.expander.word(text, &lookup).ok()?.parse::<Platform>().ok()
+        });
+        let expected = written.as_ref().or(self.context.platform);
+        let (Some(expected), Some(actual)) = (expected, actual) else { return };
+        if (&expected.os, &expected.architecture) == (&actual.os, &actual.architecture) {
+            return;
+        }
+        let message = format!(
+            "Base image {name} was pulled with platform {}, expected {} for current build",
+            quote::go(&shown(actual)),
+            quote::go(&shown(expected))
+        );
+        self.linter.warn(&INVALID_BASE_IMAGE_PLATFORM, stage.span, message);
+    }
+
     fn stage(&mut self, stage: &Stage, base: &str) {
         let mut state = match self.done.get(&base.to_lowercase()) {
             Some(state) => state.clone(),
             None if base == "scratch" => State::new(Base::default()),
             None => match (self.context.base)(base) {
-                Some(base) => State::new(base),
+                Some(found) => {
+                    self.base_platform(stage, base, found.platform.as_ref());
+                    State::new(found)
+                }
                 None => State::default(),
             },
         };
@@ -512,6 +549,6 @@ fn os_and_architecture(platform: &str) -> Option<(String, String)> {
         [os, architecture, ..] => (os.clone(), architecture.clone()),
         [] => return None,
     };
-    let platform = silo_oci::platform::Platform::new(&os, &architecture, "");
+    let platform = Platform::new(&os, &architecture, "");
     Some((platform.os, platform.architecture))
 }

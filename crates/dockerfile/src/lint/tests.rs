@@ -16,6 +16,7 @@ fn found(text: &str, ignore: &str) -> Vec<(u32, &'static str)> {
             env: vec![("Path".to_owned(), String::new())],
             shell: false,
             os: Os::Windows,
+            platform: "windows/amd64".parse().ok(),
         }),
         _ => Some(Base::default()),
     };
@@ -23,6 +24,7 @@ fn found(text: &str, ignore: &str) -> Vec<(u32, &'static str)> {
         args: &BTreeMap::from([("given".to_owned(), "x".to_owned())]),
         predefined: &[("TARGETPLATFORM".to_owned(), "linux/amd64".to_owned())],
         base: &windows,
+        platform: None,
         ignore: Some(&ignore),
         stages: None,
     };
@@ -32,6 +34,48 @@ fn found(text: &str, ignore: &str) -> Vec<(u32, &'static str)> {
         warnings.iter().map(|warning| (warning.span.start_line, warning.rule.name)).collect();
     found.sort_unstable();
     found
+}
+
+#[test]
+fn bases_are_for_the_platform_that_is_asked_for() {
+    let platform = |text: &str| text.parse::<silo_oci::platform::Platform>().unwrap();
+    let mut arm = platform("windows/arm64");
+    arm.os_version = "10.0.1".into();
+    let bases = |name: &str| match name {
+        "arm" => Some(Base { platform: Some(arm.clone()), ..Base::default() }),
+        "amd" => Some(Base { platform: Some(platform("linux/amd64/v2")), ..Base::default() }),
+        _ => Some(Base::default()),
+    };
+    let asked = platform("linux/amd64");
+    for (text, platform, expected) in [
+        ("FROM amd\n", Some(&asked), None),
+        ("FROM arm\n", None, None),
+        ("FROM none\n", Some(&asked), None),
+        ("FROM arm\n", Some(&asked), Some("linux/amd64")),
+        ("FROM --platform=$BUILDPLATFORM arm\n", None, Some("linux/s390x")),
+    ] {
+        let file = parse(text.as_bytes()).unwrap();
+        let context = Context {
+            args: &BTreeMap::new(),
+            predefined: &[("BUILDPLATFORM".to_owned(), "linux/s390x".to_owned())],
+            base: &bases,
+            platform,
+            ignore: None,
+            stages: None,
+        };
+        let found = check(&file, &Config::default(), &context);
+        let found: Vec<&str> = found.iter().map(|warning| warning.message.as_str()).collect();
+        let expected: Vec<String> = expected
+            .into_iter()
+            .map(|expected| {
+                format!(
+                    "Base image arm was pulled with platform \"windows(10.0.1)/arm64\", expected \
+                     \"{expected}\" for current build"
+                )
+            })
+            .collect();
+        assert_eq!(found, expected, "{text}");
+    }
 }
 
 #[test]
@@ -88,6 +132,7 @@ fn only_some_stages() {
         args: &BTreeMap::new(),
         predefined: &[],
         base: &|_| Some(Base::default()),
+        platform: None,
         ignore: None,
         stages: Some(&BTreeSet::from([1])),
     };

@@ -141,6 +141,7 @@ fn run(case: &Case) -> (Vec<Found>, Option<String>) {
             args: &case.args,
             predefined: &predefined,
             base: &|_| Some(Base::default()),
+            platform: None,
             ignore: ignore.as_ref(),
             stages: None,
         };
