@@ -1,5 +1,8 @@
 //! `silo build`: the engine's own command as a client of its builder.
 
+mod cache;
+mod platforms;
+
 use std::path::PathBuf;
 
 use fs_err as fs;

@@ -541,7 +541,7 @@ fn os_and_architecture(platform: &str) -> Option<(String, String)> {
     if parts.len() > 3 || !parts.iter().all(|part| valid(part)) {
         return None;
     }
-    let host = silo_oci::platform::Platform::host();
+    let host = Platform::host();
     let known = ["linux", "windows", "darwin", "freebsd"];
     let (os, architecture) = match parts.as_slice() {
         [os] if known.contains(&os.as_str()) => (os.clone(), host.architecture),

@@ -1,0 +1,96 @@
+//! Caches that `buildx` takes and gives, layouts as contexts, and lists of images.
+
+use fs_err as fs;
+use silo_tests::Engine;
+
+use super::{build, built, context};
+
+const TEXT: &str = "FROM busybox\nCOPY f /f\nRUN cat /f > /g\nWORKDIR /w\n";
+
+fn cached(output: &str) -> usize {
+    output.lines().filter(|line| line.ends_with("CACHED")).count()
+}
+
+#[test]
+fn a_cache_goes_to_a_directory_and_comes_from_it() {
+    let one = Engine::start();
+    if !one.has_plugins_or_skip() || !one.is_silo_or_skip("older engines cannot") {
+        return;
+    }
+    let files = [("Dockerfile", TEXT), ("f", "file\n")];
+    let directory = one.scratch().join("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    let output = built(&one, &context(&one, "c", &files), &["--cache-to", &to]);
+    assert!(output.contains("exporting cache to client directory"), "{output}");
+    assert!(directory.join("index.json").exists());
+    let two = Engine::start();
+    assert!(two.has_plugins_or_skip());
+    let from = format!("type=local,src={}", directory.display());
+    let arguments = ["--cache-from", from.as_str(), "-t", "here"];
+    let output = built(&two, &context(&two, "c", &files), &arguments);
+    assert!(cached(&output) >= 4, "{output}");
+    assert_eq!(two.ok(&["run", "--rm", "here", "cat", "/g"]), "file");
+
+    let context = context(&two, "c", &files);
+    let refused = build(&two, &context, &["--cache-to", "type=registry,ref=localhost/x"]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("there are type=inline and type=local"), "{}", refused.stderr);
+    let to = format!("type=local,dest={},compression=zstd", directory.display());
+    let refused = build(&two, &context, &["--cache-to", &to]);
+    assert!(refused.stderr.contains("compression=zstd of a local cache"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_image_is_a_cache() {
+    let one = Engine::start();
+    if !one.has_plugins_or_skip() || !one.is_silo_or_skip("older engines cannot") {
+        return;
+    }
+    let files = [("Dockerfile", TEXT), ("f", "file\n")];
+    let arguments = ["--cache-to", "type=inline", "-t", "cached"];
+    built(&one, &context(&one, "c", &files), &arguments);
+    let archive = one.scratch().join("image.tar");
+    one.ok(&["save", "-o", archive.to_str().expect("text"), "cached"]);
+    let two = Engine::start();
+    assert!(two.has_plugins_or_skip());
+    two.ok(&["load", "-i", archive.to_str().expect("text")]);
+    let output = built(&two, &context(&two, "c", &files), &["--cache-from", "cached"]);
+    assert!(cached(&output) >= 4, "{output}");
+}
+
+#[test]
+fn layouts_and_lists() {
+    let engine = Engine::start();
+    if !engine.has_plugins_or_skip() || !engine.is_silo_or_skip("older engines cannot") {
+        return;
+    }
+    let base = [("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY f /$TARGETARCH\n"), ("f", "x")];
+    let base = context(&engine, "base", &base);
+    let layout = engine.scratch().join("layout");
+    fs::create_dir_all(&layout).expect("a directory");
+    let archive = engine.scratch().join("base.tar");
+    let output = format!("type=oci,dest={},name=base:latest", archive.display());
+    built(&engine, &base, &["--platform", "linux/amd64,linux/arm64", "-o", &output]);
+    let unpacked =
+        std::process::Command::new("tar").arg("-C").arg(&layout).arg("-xf").arg(&archive).status();
+    assert!(unpacked.expect("tar").success());
+    let upon = context(&engine, "upon", &[("Dockerfile", "FROM base\nCOPY --from=base / /all/\n")]);
+    let files = engine.scratch().join("files");
+    for architecture in ["amd64", "arm64"] {
+        let place = format!("base=oci-layout://{}:latest", layout.display());
+        let to = files.join(architecture);
+        let arguments = [
+            "--platform",
+            &format!("linux/{architecture}"),
+            "--build-context",
+            &place,
+            "-o",
+            to.to_str().expect("text"),
+        ];
+        built(&engine, &upon, &arguments);
+        assert_eq!(fs::read_to_string(to.join("all").join(architecture)).expect("a file"), "x");
+    }
+    let refused = build(&engine, &base, &["--platform", "linux/amd64,linux/arm64", "-t", "x"]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("type=oci,dest=FILE"), "{}", refused.stderr);
+}
