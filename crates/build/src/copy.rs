@@ -8,6 +8,7 @@ pub(crate) mod copier;
 pub(crate) mod digest;
 pub(crate) mod owner;
 pub(crate) mod resolve;
+pub(crate) mod same;
 pub(crate) mod select;
 
 use std::io;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use silo_dockerfile::ast;
 use silo_dockerfile::ignore::Patterns;
-use silo_engine::builds::HeldLayer;
+use silo_engine::Engine;
+use silo_engine::builds::{HeldLayer, Workspace};
 use silo_types::{Digest, Error, ErrorKind};
 
+use crate::adopt::{self, Candidate};
 use crate::cache::{Hit, KeyBuilder, Record};
 use crate::context::{ContextRef, Digests, Tree};
 use crate::copy::chmod::Chmod;
@@ -95,6 +97,26 @@ struct Piece {
 
 /// The layers after a step that made no container.
 type Made = Option<HeldLayer>;
+
+/// What such a step came to.
+enum Finished {
+    New(Made),
+    /// A layer that an image has, and that is the same.
+    Known(Candidate),
+}
+
+/// Makes a layer, unless one of the candidates has the same files.
+fn finished(
+    engine: &Engine,
+    workspace: Workspace,
+    candidates: Vec<Candidate>,
+    latest: Option<i64>,
+) -> Result<Finished, BuildError> {
+    match adopt::same(engine.store(), workspace.upper(), candidates) {
+        Some(candidate) => Ok(Finished::Known(candidate)),
+        None => Ok(Finished::New(workspace.commit(latest)?)),
+    }
+}
 
 impl Job {
     /// The files of a stage, an image or a context.
@@ -273,6 +295,7 @@ impl Job {
         let now = self.now() / 1_000_000_000;
         let (inline, chown) = (step.sources.inline.clone(), step.chown.clone());
         let link = step.link;
+        let candidates = self.candidates_of(turn, state, &["COPY", "ADD"]);
         let made = blocking(move || {
             let workspace = engine.workspace(chain, windows, link)?;
             let root = workspace.mount()?;
@@ -304,12 +327,32 @@ impl Job {
                 copier.inline(&source.name, source.data.as_bytes(), &destination, now)?;
             }
             drop(root);
-            Ok(workspace.commit(latest)?)
+            finished(&engine, workspace, candidates, latest)
         })
         .await?;
-        self.keep(state, &key, alias, turn, made)?;
+        self.keep_finished(turn, state, (&key, alias), made, work)?;
         self.copied(turn, state, work);
         Ok(())
+    }
+
+    /// Takes over what a step made, or what an image has that is the same.
+    fn keep_finished(
+        &self,
+        turn: &Turn<'_>,
+        state: &mut State,
+        (key, alias): (&str, Option<String>),
+        made: Finished,
+        work: &mut Work,
+    ) -> Result<(), BuildError> {
+        match made {
+            Finished::New(made) => self.keep(state, key, alias, turn, made),
+            Finished::Known(candidate) => {
+                if self.take(turn, state, key, alias, &candidate, work)? {
+                    return Ok(());
+                }
+                Err(Error::conflict("a layer of the cache was removed while it was used").into())
+            }
+        }
     }
 
     fn copied(&self, turn: &Turn<'_>, state: &mut State, work: &Work) {
@@ -372,11 +415,7 @@ impl Job {
     }
 
     /// Brings a step of a cache that the client named into the engine's own.
-    async fn imported(
-        self: &Arc<Self>,
-        key: &str,
-        work: &Work,
-    ) -> Result<Option<Hit>, BuildError> {
+    async fn imported(self: &Arc<Self>, key: &str, work: &Work) -> Result<Option<Hit>, BuildError> {
         if self.imports.is_empty() {
             return Ok(None);
         }
@@ -392,8 +431,12 @@ impl Job {
             work.log(Stream::Stderr, format!("the cache has this step, but: {error}\n").into());
         }
         let Some((record, aliases, lease)) = found else { return Ok(None) };
-        self.builder.cache.put_new(vec![(record, lease.map(Arc::new))], &aliases)?;
-        Ok(self.builder.cache.get(key)?)
+        let cache = &self.builder.cache;
+        cache.put(&record, lease.map(Arc::new))?;
+        for alias in aliases {
+            cache.alias(&alias.key, &alias.record)?;
+        }
+        Ok(cache.get(key)?)
     }
 
     /// Takes over what a step made, and records it.
@@ -506,6 +549,7 @@ impl Job {
             let engine = Arc::clone(&self.builder.engine);
             let (chain, windows, names) = (state.chain, state.is_windows(), state.names());
             let latest = self.request.source_date_epoch;
+            let candidates = self.candidates_of(turn, state, &["WORKDIR"]);
             let made = blocking(move || {
                 let workspace = engine.workspace(chain, windows, false)?;
                 let root = workspace.mount()?;
@@ -515,7 +559,7 @@ impl Job {
                 let there = resolve::stat(root.as_fd(), &resolved)
                     .map_err(CopyError::io("look at", &path))?;
                 if there.as_ref().is_some_and(resolve::is_directory) {
-                    return Ok(None);
+                    return Ok(Finished::New(None));
                 }
                 let owner = match user.as_str() {
                     "" => None,
@@ -524,10 +568,10 @@ impl Job {
                 let options = Options { owner, chmod: None, names };
                 Copier::new(root.as_fd(), options).make_directories(&path)?;
                 drop(root);
-                Ok(workspace.commit(latest)?)
+                finished(&engine, workspace, candidates, latest)
             })
             .await?;
-            self.keep(state, &key, None, turn, made)?;
+            self.keep_finished(turn, state, (&key, None), made, work)?;
         }
         state.note_layer(note);
         work.note(NoteKind::Image(self.image_id(state)));

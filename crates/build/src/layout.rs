@@ -34,7 +34,8 @@ impl Job {
         let work = self.work(&title, None);
         let (builder, source) = (Arc::clone(&self.builder), Arc::clone(source));
         let (name, wanted) = (name.to_owned(), wanted.cloned());
-        let loaded = blocking(move || builder.load_layout(&name, &*source, digest, wanted.as_ref()));
+        let loaded =
+            blocking(move || builder.load_layout(&name, &*source, digest, wanted.as_ref()));
         work.end(loaded.await)
     }
 }
@@ -53,7 +54,9 @@ impl Builder {
         let config = ImageConfig::parse(&bytes).map_err(refused(&id))?;
         check_platform(name, wanted, &config)?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
-            return Err(Error::invalid(format!("manifest and configuration of {name} disagree")).into());
+            return Err(
+                Error::invalid(format!("manifest and configuration of {name} disagree")).into()
+            );
         }
         let store = self.engine.store();
         let lease = store.lease();

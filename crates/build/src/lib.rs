@@ -4,6 +4,7 @@
 //! wire format: the classic `POST /build` and BuildKit's services are faces of it.
 #![warn(missing_docs)]
 
+mod adopt;
 mod builder;
 mod cache;
 mod check;

@@ -147,8 +147,7 @@ impl Job {
         Ok(())
     }
 
-    /// Takes the result of a run from an image that the client named, if its history says that it
-    /// was the same on the same layers.
+    /// Takes the result of a run from an image that the client named.
     fn adopt(
         &self,
         turn: &Turn<'_>,
@@ -157,30 +156,12 @@ impl Job {
         key: &str,
         work: &mut Work,
     ) -> Result<bool, BuildError> {
-        for entry in &self.sources {
-            let image = &entry.image;
-            let below = match &state.chain {
-                None => 0,
-                Some(chain) => match image.chain.iter().position(|layer| layer == chain) {
-                    Some(at) => at + 1,
-                    None => continue,
-                },
-            };
-            let history = image.config.history.iter().filter(|history| !history.empty_layer);
-            let Some(step) = history.clone().nth(below) else { continue };
-            let (Some(chain), true) = (image.chain.get(below), step.created_by == created_by)
-            else {
-                continue;
-            };
-            let Some(held) = self.builder.engine.store().hold_layer(chain) else { continue };
-            work.cached();
-            self.keep(state, key, None, turn, Some(held))?;
-            if let Some(created) = step.created.as_deref().and_then(silo_types::time::parse)
-                && let Ok(created) = i64::try_from(created.as_nanosecond())
+        for candidate in self.candidates(state) {
+            if candidate.is_run(created_by)
+                && self.take(turn, state, key, None, &candidate, work)?
             {
-                state.pending = Some((created, true));
+                return Ok(true);
             }
-            return Ok(true);
         }
         Ok(false)
     }

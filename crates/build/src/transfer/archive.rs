@@ -114,7 +114,9 @@ pub(crate) fn stage(scratch: &Scratch, input: impl Read + Send) -> Result<Staged
     let directory = scratch.directory("blobs")?;
     let mut index = None;
     let mut members = 0;
-    while let Some(entry) = reader.next_entry().map_err(|error| refused(silo_types::error::chain(&error)))? {
+    while let Some(entry) =
+        reader.next_entry().map_err(|error| refused(silo_types::error::chain(&error)))?
+    {
         members += 1;
         if members > MAX_MEMBERS {
             return Err(refused("it has too many members"));
@@ -239,7 +241,10 @@ mod tests {
             ("hard link", member(EntryKind::HardLink, &good, "/etc/shadow", b"")),
             ("device", member(EntryKind::CharDevice, &good, "", b"")),
             ("no index", member(regular, &good, "", b"x")),
-            ("index without a manifest", member(regular, "index.json", "", b"{\"schemaVersion\":2}")),
+            (
+                "index without a manifest",
+                member(regular, "index.json", "", b"{\"schemaVersion\":2}"),
+            ),
             ("no archive", b"not a tar at all".to_vec()),
             ("cut", {
                 let mut bytes = archive(b"some bytes");

@@ -335,6 +335,8 @@ mod tests {
         for text in ["", "[]", "{\"layers\":[{\"blob\":\"md5:x\"}]}"] {
             assert!(CacheConfig::parse(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(manifest(br#"{"config":{"mediaType":"application/x","digest":"sha256:00"}}"#).is_err());
+        assert!(
+            manifest(br#"{"config":{"mediaType":"application/x","digest":"sha256:00"}}"#).is_err()
+        );
     }
 }

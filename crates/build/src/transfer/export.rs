@@ -106,7 +106,10 @@ fn shown(record: &Record, layer: Option<usize>, aliases: &[String]) -> Option<Ca
     let layer = layer.and_then(|index| i64::try_from(index).ok());
     Some(CacheRecord {
         digest: config::digest_of(&record.key)?,
-        results: layer.into_iter().map(|layer| CacheResult { layer, created_at: created_at.clone() }).collect(),
+        results: layer
+            .into_iter()
+            .map(|layer| CacheResult { layer, created_at: created_at.clone() })
+            .collect(),
         silo: Some(StepNotes {
             kind: record.kind.clone(),
             description: record.description.clone(),

@@ -1,5 +1,6 @@
 //! A whole cache on its way in.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -80,14 +81,13 @@ impl Builder {
         let layers = self.take_layers(&staged, &config, &mut summary)?;
         let places: Vec<(Digest, Option<Digest>)> =
             layers.iter().map(|(chain, parent, _)| (*chain, *parent)).collect();
+        let leases: HashMap<Digest, Arc<Lease>> =
+            layers.into_iter().map(|(chain, _, lease)| (chain, lease)).collect();
         let mut records = Vec::new();
         let mut aliases = Vec::new();
         for record in &config.records {
             let Some((record, others)) = record_of(record, &places) else { continue };
-            let lease = record.chain.and_then(|chain| {
-                let layer = layers.iter().find(|(known, ..)| *known == chain)?;
-                Some(Arc::clone(&layer.2))
-            });
+            let lease = record.chain.and_then(|chain| leases.get(&chain).map(Arc::clone));
             records.push((record, lease));
             aliases.extend(others);
         }

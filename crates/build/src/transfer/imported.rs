@@ -65,10 +65,7 @@ impl Imports {
         let Some(text) = &image.config.inline_cache else { return Ok(()) };
         let records = config::from_inline(text, image.chain.len())?;
         let chain = image.chain.clone();
-        self.push(Import {
-            records: by_key(&records),
-            content: Content::Image { records, chain },
-        });
+        self.push(Import { records: by_key(&records), content: Content::Image { records, chain } });
         Ok(())
     }
 

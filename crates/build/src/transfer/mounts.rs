@@ -26,10 +26,7 @@ pub(crate) struct IdleMount {
     _held: Held,
 }
 
-fn failed<'a>(
-    operation: &'a str,
-    id: &'a str,
-) -> impl FnOnce(std::io::Error) -> Error + use<'a> {
+fn failed<'a>(operation: &'a str, id: &'a str) -> impl FnOnce(std::io::Error) -> Error + use<'a> {
     move |error| Error::internal(format!("{operation} cache mount {id:?}: {error}"))
 }
 
@@ -52,8 +49,7 @@ impl Builder {
             // One that is being made, or removed, has none of these.
             let Ok(id) = fs_err::read_to_string(entry.path().join("id")) else { continue };
             let name = entry.file_name();
-            let number =
-                (0..MAX_NUMBER).find(|number| *directory_name(&id, *number) == *name);
+            let number = (0..MAX_NUMBER).find(|number| *directory_name(&id, *number) == *name);
             if let Some(number) = number
                 && rustix::fs::access(entry.path().join("files"), rustix::fs::Access::EXISTS)
                     .is_ok()
@@ -103,8 +99,7 @@ impl IdleMount {
         root: (u32, u32, u32),
     ) -> Result<PathBuf, Error> {
         let aside = scratch.directory(&directory_name(&self.id, self.number))?;
-        let directory =
-            silo_sys::path::open_root(&aside).map_err(failed("write", &self.id))?;
+        let directory = silo_sys::path::open_root(&aside).map_err(failed("write", &self.id))?;
         let options = silo_store::tree::UnpackOptions::default();
         silo_store::tree::unpack_into(&directory, Path::new(""), input, options)
             .map_err(Error::from_kind)?;
