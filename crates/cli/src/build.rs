@@ -3,6 +3,7 @@
 //! The command is a client of BuildKit's API ([`silo_buildkit::client`]): files of the context
 //! go to the engine when it asks for them, and only those that have changed since the last time.
 
+mod agent;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod display;

@@ -30,7 +30,8 @@ fn kind(text: &str) -> Outcome<Kind> {
             }
         }
     }
-    let kind = kind.ok_or_else(|| Failure::new(format!("ERROR: type is required for cache {text:?}")))?;
+    let kind =
+        kind.ok_or_else(|| Failure::new(format!("ERROR: type is required for cache {text:?}")))?;
     Ok((kind, attributes))
 }
 
@@ -104,10 +105,7 @@ pub(super) fn exports(
 }
 
 /// Gives the cache that was written its name in the directories.
-pub(crate) fn finish(
-    caches: &[(PathBuf, String)],
-    response: &HashMap<String, String>,
-) -> Outcome {
+pub(crate) fn finish(caches: &[(PathBuf, String)], response: &HashMap<String, String>) -> Outcome {
     let Some(text) = response.get("cache.manifest") else { return Ok(()) };
     let manifest: silo_oci::image::Descriptor = serde_json::from_str(text)
         .map_err(|error| Failure::new(format!("ERROR: the engine's answer: {error}")))?;

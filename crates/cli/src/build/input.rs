@@ -14,7 +14,7 @@ use crate::failure::{Failure, Outcome};
 const HEAD: usize = 512;
 
 /// A private directory that goes with the value.
-fn aside() -> Outcome<TempDir> {
+pub(super) fn aside() -> Outcome<TempDir> {
     let made = tempfile::Builder::new().prefix("silo-build-").tempdir();
     made.map_err(|error| Failure::io(&std::env::temp_dir().display().to_string(), &error))
 }

@@ -7,7 +7,7 @@ use silo_types::ExecId;
 use tempfile::TempDir;
 
 use super::input::{self, Aside};
-use super::{cache, output, share};
+use super::{agent, cache, output, share};
 use crate::commands::BuildFlags;
 use crate::failure::{Failure, Outcome};
 
@@ -133,9 +133,20 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         let (id, secret) = share::secret(text)?;
         shared.secrets.insert(id, secret);
     }
+    let mut agents = Vec::new();
     for text in &flags.ssh {
         let (id, agent) = share::agent(text)?;
-        shared.agents.insert(id, agent);
+        let socket = match agent {
+            share::Agent::Socket(path) => path,
+            share::Agent::Keys(keys) => {
+                let place = Aside::new()?;
+                let socket = agent::listen(place.path(), keys)
+                    .map_err(|error| Failure::new(format!("ERROR: ssh agent: {error}")))?;
+                agents.push(place);
+                socket
+            }
+        };
+        shared.agents.insert(id, socket);
     }
     let exports = output::exports(&flags.output, &flags.tag, flags.load)?;
     shared.outputs = exports.iter().map(|export| export.output.clone()).collect();
@@ -144,7 +155,8 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
     } else {
         exports.into_iter().map(|export| (export.kind, export.attributes)).collect()
     };
-    let aside = input::prepare(context, &flags.file, &mut shared, &mut attributes)?;
+    let mut aside = input::prepare(context, &flags.file, &mut shared, &mut attributes)?;
+    aside.append(&mut agents);
     let shared_key = attributes.get("sharedkey:localdir:context").cloned().unwrap_or_default();
     let build = Build { reference: name(), session: name(), attributes, exporters, cache_to };
     Ok(Request { build, share: shared, shared_key, caches, _aside: aside })

@@ -1,11 +1,16 @@
 //! `--secret` and `--ssh`.
 
-use std::path::{Path, PathBuf};
+use std::io::Read as _;
+use std::path::PathBuf;
 
 use silo_buildkit::client::Secret;
 
+use super::agent::Key;
 use crate::failure::{Failure, Outcome};
 use crate::options::values::csv_fields;
+
+/// Bytes of a file with a key. buildx's limit.
+const MAX_KEY: u64 = 100 * 1024;
 
 /// The fields of `name=value,name=value`; why not, for a person.
 pub(super) fn fields(text: &str) -> Result<Vec<(String, String)>, String> {
@@ -60,32 +65,49 @@ pub(super) fn secret(text: &str) -> Outcome<(String, Secret)> {
     Ok((id, Secret::File(path)))
 }
 
-/// `default` or `ID[=SOCKET]`; without a socket the agent of `SSH_AUTH_SOCK`.
-pub(super) fn agent(text: &str) -> Outcome<(String, PathBuf)> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let (id, path) = text.split_once('=').unwrap_or((text, ""));
-    let path = if path.is_empty() {
-        let variable = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
-        PathBuf::from(variable.ok_or_else(|| {
-            Failure::new("ERROR: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")
-        })?)
-    } else {
-        PathBuf::from(path)
-    };
-    let is_socket = fs_err::metadata(&path).map(|found| found.file_type().is_socket());
-    match is_socket {
-        Ok(true) => Ok((id.to_owned(), path)),
-        Ok(false) => Err(no_key(&path)),
-        Err(error) => Err(Failure::new(format!("ERROR: {error}"))),
-    }
+/// Where signatures of an id come from.
+#[derive(Debug)]
+pub(super) enum Agent {
+    /// The socket of an agent.
+    Socket(PathBuf),
+    /// Keys of files.
+    Keys(Vec<Key>),
 }
 
-fn no_key(path: &Path) -> Failure {
-    Failure::new(format!(
-        "ERROR: {} is no socket of an agent; add the key to an agent with ssh-add and give its \
-         socket",
-        path.display()
-    ))
+/// `default` or `ID[=SOCKET|KEY[,KEY]]`; without a place the agent of `SSH_AUTH_SOCK`.
+pub(super) fn agent(text: &str) -> Outcome<(String, Agent)> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    let paths: Vec<PathBuf> = if paths.is_empty() {
+        let variable = std::env::var_os("SSH_AUTH_SOCK").filter(|value| !value.is_empty());
+        vec![PathBuf::from(variable.ok_or_else(|| {
+            Failure::new("ERROR: invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set")
+        })?)]
+    } else {
+        paths.split(',').map(PathBuf::from).collect()
+    };
+    let mut keys = Vec::new();
+    for path in &paths {
+        let failed =
+            |why: String| Failure::new(format!("ERROR: ssh key {}: {why}", path.display()));
+        let found = fs_err::metadata(path).map_err(|error| failed(error.kind().to_string()))?;
+        if found.file_type().is_socket() {
+            if paths.len() > 1 {
+                return Err(Failure::new("ERROR: only single socket allowed"));
+            }
+            return Ok((id.to_owned(), Agent::Socket(path.clone())));
+        }
+        if !found.is_file() {
+            return Err(failed("it is neither a socket nor a file".to_owned()));
+        }
+        let mut text = Vec::new();
+        fs_err::File::open(path)
+            .and_then(|file| file.take(MAX_KEY).read_to_end(&mut text))
+            .map_err(|error| failed(error.to_string()))?;
+        let text = String::from_utf8_lossy(&text);
+        keys.push(Key::parse(&text, &path.display().to_string()).map_err(failed)?);
+    }
+    Ok((id.to_owned(), Agent::Keys(keys)))
 }
 
 #[cfg(test)]
@@ -116,13 +138,23 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_sockets() {
+    fn agents_are_sockets_or_keys() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("agent");
         let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let (id, found) = agent(&format!("key={}", path.display())).unwrap();
-        assert_eq!((id.as_str(), found), ("key", path));
-        let refused = agent(&format!("key={}", directory.path().display())).unwrap_err();
-        assert!(refused.message.contains("ssh-add"), "{refused:?}");
+        assert!(matches!(found, Agent::Socket(found) if found == path));
+        assert_eq!(id, "key");
+        let file = directory.path().join("file");
+        fs_err::write(&file, "no key").unwrap();
+        for (place, said) in [
+            (directory.path().display().to_string(), "neither a socket nor a file"),
+            (file.display().to_string(), "no private key"),
+            (format!("{},{}", path.display(), path.display()), "only single socket"),
+            ("/no/such/file".to_owned(), "not found"),
+        ] {
+            let refused = agent(&format!("key={place}")).unwrap_err();
+            assert!(refused.message.contains(said), "{place}: {refused:?}");
+        }
     }
 }

@@ -56,7 +56,7 @@ flags! {
         rm: Option<bool>, "rm", "";
         secret: Vec<String>, "secret", "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\")";
         shm_size: Bytes, "shm-size", "Shared memory size for build containers";
-        ssh: Vec<String>, "ssh", "SSH agent socket to expose to the build (format: \"default|<id>[=<socket>]\")";
+        ssh: Vec<String>, "ssh", "SSH agent socket or keys to expose to the build (format: \"default|<id>[=<socket>|<key>[,<key>]]\")";
         tag: Vec<String>, ['t'] "tag", "Name and optionally a tag (format: \"name:tag\")";
         target: String, "target", "Set the target build stage to build";
         ulimit: Ulimits, "ulimit", "Ulimit options";

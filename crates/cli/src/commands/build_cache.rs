@@ -94,9 +94,7 @@ fn is_blob(name: &str) -> bool {
 /// Unpacks the layout into a directory. The index comes last, so that a layout that was there is
 /// whole at any moment.
 fn unpack(input: impl Read, directory: &Path) -> std::io::Result<()> {
-    let odd = |error: silo_archive::Error| {
-        std::io::Error::other(silo_types::error::chain(&error))
-    };
+    let odd = |error: silo_archive::Error| std::io::Error::other(silo_types::error::chain(&error));
     let mut reader = Reader::new(BufReader::new(input));
     fs_err::create_dir_all(directory.join(BLOBS))?;
     let mut index = None;
