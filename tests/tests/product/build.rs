@@ -7,6 +7,7 @@ use std::process::Command;
 use fs_err as fs;
 use silo_tests::{Engine, Outcome, feed, write_files};
 
+mod cache_from;
 mod disk;
 mod endings;
 mod limits;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod platforms;
+mod ssh;
 
 use std::path::PathBuf;
 

@@ -17,17 +17,17 @@ type Kind = (String, HashMap<String, String>);
 /// The kind and the attributes of a cache. A name alone is an image.
 fn kind(text: &str) -> Outcome<Kind> {
     let mut attributes: HashMap<String, String> = HashMap::new();
+    if !text.contains('=') {
+        attributes.insert("ref".to_owned(), text.to_owned());
+        return Ok(("registry".to_owned(), attributes));
+    }
     let mut kind = None;
-    for (name, value) in fields(text) {
-        match name.as_str() {
-            "type" => kind = Some(value),
-            _ if !text.contains('=') => {
-                attributes.insert("ref".to_owned(), text.to_owned());
-                kind = Some("registry".to_owned());
-            }
-            _ => {
-                attributes.insert(name, value);
-            }
+    let bad = |why: String| Failure::new(format!("ERROR: invalid cache {text:?}: {why}"));
+    for (name, value) in fields(text).map_err(bad)? {
+        if name == "type" {
+            kind = Some(value);
+        } else {
+            attributes.insert(name, value);
         }
     }
     let kind =

@@ -6,7 +6,7 @@ use silo_buildkit::client::{Build, Share, is_remote};
 use silo_types::ExecId;
 use tempfile::TempDir;
 
-use super::input::{self, Aside};
+use super::input;
 use super::{agent, cache, output, share};
 use crate::commands::BuildFlags;
 use crate::failure::{Failure, Outcome};
@@ -139,7 +139,7 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         let socket = match agent {
             share::Agent::Socket(path) => path,
             share::Agent::Keys(keys) => {
-                let place = Aside::new()?;
+                let place = input::aside()?;
                 let socket = agent::listen(place.path(), keys)
                     .map_err(|error| Failure::new(format!("ERROR: ssh agent: {error}")))?;
                 agents.push(place);

@@ -120,7 +120,8 @@ fn a_cache_that_is_damaged_or_cut_changes_nothing() {
     let whole = engine.scratch().join("cache.tar");
     silo(&engine, &["builder", "cache", "export", whole.to_str().expect("text")]);
     let bytes = fs::read(&whole).expect("an archive");
-    let write = "FROM busybox\nRUN --mount=type=cache,id=kept,target=/cache echo new > /cache/file\n";
+    let write =
+        "FROM busybox\nRUN --mount=type=cache,id=kept,target=/cache echo new > /cache/file\n";
     let at = context(&engine, &[("Dockerfile", write)]);
     silo(&engine, &["build", "-q", at.to_str().expect("text")]);
     let damaged = engine.scratch().join("damaged.tar");
@@ -128,8 +129,10 @@ fn a_cache_that_is_damaged_or_cut_changes_nothing() {
     // The files of the cache mount are among the last blobs, the first ones are layers.
     let content = bytes.windows(8).rposition(|window| window == b"content\n").expect("the file");
     for (name, change) in [
-        ("another byte", Box::new(move |bytes: &mut Vec<u8>| bytes[content] ^= 1)
-            as Box<dyn Fn(&mut Vec<u8>)>),
+        (
+            "another byte",
+            Box::new(move |bytes: &mut Vec<u8>| bytes[content] ^= 1) as Box<dyn Fn(&mut Vec<u8>)>,
+        ),
         ("cut", Box::new(|bytes| bytes.truncate(bytes.len() / 2))),
         ("no tar", Box::new(|bytes| bytes.fill(b'x'))),
     ] {

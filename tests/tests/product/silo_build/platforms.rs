@@ -137,7 +137,11 @@ fn programs_for_other_processors_are_an_error_before_they_start() {
     let run = context(&engine, &[("Dockerfile", "FROM scratch\nRUN [\"/x\"]\n")]);
     let failed = engine.silo(&["build", &platform, run.to_str().expect("text")]);
     assert_eq!(failed.code, 1);
-    assert!(failed.stderr.contains("exec /x: exec format error: the stage is for linux/"), "{}", failed.stderr);
+    assert!(
+        failed.stderr.contains("exec /x: exec format error: the stage is for linux/"),
+        "{}",
+        failed.stderr
+    );
     // Steps that run nothing do, and stages of this host's run what they want.
     let text = "FROM --platform=$BUILDPLATFORM busybox AS build\nARG TARGETARCH\n\
                 RUN echo made for $TARGETARCH > /made\nFROM scratch\nCOPY --from=build /made /\n\
