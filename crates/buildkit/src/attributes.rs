@@ -71,8 +71,7 @@ impl CacheTo {
             "local" => {}
             other => return Err(unknown_cache("exporter", other)),
         }
-        let mut directory =
-            CacheDirectory { path: String::new(), max: false, ignore_error: false };
+        let mut directory = CacheDirectory { path: String::new(), max: false, ignore_error: false };
         for (name, value) in attributes {
             match (name.as_str(), value.as_str()) {
                 ("dest", path) => path.clone_into(&mut directory.path),
@@ -346,9 +345,9 @@ fn layout(text: &str) -> Result<Place, Error> {
         // BuildKit's wording.
         Error::invalid(format!("oci-layout reference {shown:?} has no digest"))
     })?;
-    let digest = digest.parse().map_err(|_| {
-        Error::invalid(format!("could not parse oci-layout reference {shown:?}"))
-    })?;
+    let digest = digest
+        .parse()
+        .map_err(|_| Error::invalid(format!("could not parse oci-layout reference {shown:?}")))?;
     let store = name.split(':').next().unwrap_or_default().to_owned();
     Ok(Place::Layout { store, digest })
 }

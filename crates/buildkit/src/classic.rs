@@ -98,7 +98,8 @@ impl Service {
         let (send, result) = oneshot::channel();
         let task = tokio::spawn(async move {
             let job = Arc::clone(running.job());
-            let built = service.solver.run(&session, &job, wanted, &exports, &CacheTo::default()).await;
+            let built =
+                service.solver.run(&session, &job, wanted, &exports, &CacheTo::default()).await;
             let images =
                 exports.iter().any(|export| export.kind == "moby" || export.kind == "image");
             // Nobody wants it when the client is gone.

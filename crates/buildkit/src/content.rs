@@ -64,7 +64,8 @@ impl ClientContent {
             return Err(Error::invalid(format!("the client's session has no store {store:?}")));
         }
         let name = store.parse();
-        let name = name.map_err(|_| Error::invalid(format!("invalid name {store:?} of a store")))?;
+        let name =
+            name.map_err(|_| Error::invalid(format!("invalid name {store:?} of a store")))?;
         Ok(Self { session, store: name, runtime: Handle::current() })
     }
 

@@ -17,8 +17,8 @@ use crate::job::Running;
 use crate::pb::google::rpc;
 use crate::pb::moby::buildkit::v1::control_server::Control;
 use crate::pb::moby::buildkit::v1::{
-    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, BytesMessage, CacheOptionsEntry, DiskUsageRequest,
-    DiskUsageResponse, Exporter, InfoRequest, InfoResponse, ListWorkersRequest,
+    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, BytesMessage, CacheOptionsEntry,
+    DiskUsageRequest, DiskUsageResponse, Exporter, InfoRequest, InfoResponse, ListWorkersRequest,
     ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, StatusResponse,
     UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
