@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-
-use super::copier::xattrs;
+use silo_store::tree::xattrs;
 
 /// Directories in each other.
 const MAX_DEPTH: usize = 1024;

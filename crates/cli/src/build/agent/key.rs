@@ -165,7 +165,7 @@ impl Key {
 
     /// `None` for a key of a kind that is not known.
     fn openssh(bytes: &[u8], comment: &str) -> Result<Option<Self>, String> {
-        let mut read = || -> Option<(&[u8], &[u8])> {
+        let read = || -> Option<(&[u8], &[u8])> {
             let mut rest = bytes.strip_prefix(MAGIC)?;
             let cipher = take(&mut rest)?;
             let (_kdf, _options) = (take(&mut rest)?, take(&mut rest)?);
