@@ -254,12 +254,18 @@ impl Job {
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
         let entry = match engine.image(name) {
-            Ok(entry) if !self.request.pull => entry,
-            Ok(entry) => match self.pull(name, platform, work).await {
-                // What was made here and never pushed is as new as it gets.
-                Err(error) if error.kind == ErrorKind::NotFound => entry,
-                pulled => pulled?,
-            },
+            Ok(entry) => {
+                let fits = check_platform(name, platform, &entry.image.config).is_ok();
+                if fits && !self.request.pull {
+                    entry
+                } else {
+                    match self.pull(name, platform, work).await {
+                        // What was made here and never pushed is as new as it gets.
+                        Err(error) if !fits || error.kind == ErrorKind::NotFound => entry,
+                        pulled => pulled?,
+                    }
+                }
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => match engine.substitute(name) {
                 Some((entry, text)) => {
                     work.note(NoteKind::Warning(text.clone()));
