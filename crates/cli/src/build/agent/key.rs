@@ -361,7 +361,7 @@ pub(super) mod tests {
             (file("none", b"short"), "cannot read"),
             (file("none", &private("ssh-ed25519", &[b"x", b"y"])), "cannot read"),
             (file("none", &private("sk-ssh-ed25519@openssh.com", &[b"x"])), "cannot read"),
-            (file("none", &private("ssh-rsa", &[b"\x01"; 6])), "cannot read"),
+            (file("none", &private("ssh-rsa", &[&b"\x01"[..]; 6])), "cannot read"),
         ] {
             let error = Key::parse(&text, "x").unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
