@@ -20,6 +20,7 @@ import sys
 import threading
 from pathlib import Path
 
+import builds
 import windows
 from common import RUNS, SILO, WORK, attempt, median_ms, pss_kb, report, sh
 
@@ -401,6 +402,10 @@ def bench_windows(engines):
     windows.bench(engines[0])
 
 
+def bench_build(engines):
+    builds.bench([engine for engine in engines if engine.name in ("silo", "docker")], ARCHIVE)
+
+
 BENCHES = {name[6:]: value for name, value in list(globals().items()) if name.startswith("bench_")}
 
 
@@ -413,6 +418,9 @@ def main():
     if chosen == ["windows"]:
         # Its peer is Wine.
         ENGINES[:] = ["silo"]
+    if chosen == ["build"]:
+        # The other peer is buildah.
+        ENGINES[:] = [name for name in ENGINES if name in ("silo", "docker")]
     make_root()
     bridges = [name for name in ["docker0", "cni-podman0"] if not Path("/sys/class/net", name).exists()]
     engines = []

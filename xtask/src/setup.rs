@@ -37,6 +37,7 @@ const TEST: [(&str, &str); 24] = [
     ("runc", "/usr/sbin/runc"),
     ("crun", "/usr/bin/crun"),
     ("podman", "/usr/bin/podman"),
+    ("buildah", "/usr/bin/buildah"),
     ("containerd", "/usr/bin/containerd"),
     ("skopeo", "/usr/bin/skopeo"),
     ("docker-registry", "/usr/bin/docker-registry"),
