@@ -12,15 +12,17 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one in `parent`.
+    /// Makes one in `parent`, which is made too.
     pub(crate) fn new(parent: &Path) -> Result<Self, Error> {
         use std::os::unix::fs::DirBuilderExt as _;
+        let make = |path: &Path| {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| Error::internal(format!("create {}: {error}", path.display())))
+        };
+        make(parent)?;
+        silo_sys::path::spread(parent);
         let path = parent.join(silo_types::id::random_hex(16));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|error| Error::internal(format!("create {}: {error}", path.display())))?;
+        make(&path)?;
         Ok(Self { path })
     }
 

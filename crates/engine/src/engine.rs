@@ -80,7 +80,9 @@ impl Engine {
         prepare(&config.data_root, 0o711)?;
         prepare(&config.run_root, 0o711)?;
         for name in ["containers", "volumes"] {
-            prepare(&config.data_root.join(name), 0o711)?;
+            let directory = config.data_root.join(name);
+            prepare(&directory, 0o711)?;
+            silo_sys::path::spread(&directory);
         }
         prepare(&config.run_root.join("shims"), 0o700)?;
         let db = Arc::new(Db::open(&config.data_root.join("silo.db"))?);

@@ -102,6 +102,9 @@ impl Store {
                 Ok(()) | Err(rustix::io::Errno::EXIST) => {}
                 Err(error) => return Err(Error::io("create", path)(error.into())),
             }
+            if matches!(name, "layers" | "snapshots") {
+                silo_sys::path::spread(&path);
+            }
         }
         let path = root.join("content/ingest");
         let held = File::open(&path).map_err(Error::io("open", &path))?;

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, IFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// How often a resolution that the kernel could not prove safe, because something was
@@ -82,6 +82,23 @@ pub fn names(directory: impl AsFd) -> io::Result<Vec<OsString>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Asks the file system to put the directories that are made in this one apart from each other,
+/// each with the files in it, where it knows how to (`chattr +T` of ext4).
+///
+/// Otherwise ext4 puts them beside each other, among inodes that were deleted in the last minutes:
+/// it keeps from these, but looks at each of them again for every new file, which may take ten
+/// times as long as making the file.
+pub fn spread(directory: impl AsRef<Path>) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(directory.as_ref(), flags, Mode::empty());
+    let Ok(directory) = opened else { return };
+    let Ok(flags) = rustix::fs::ioctl_getflags(&directory) else { return };
+    if !flags.contains(IFlags::TOPDIR) {
+        // Without it is only slower.
+        rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR).unwrap_or(());
+    }
 }
 
 /// A path made relative, without `.` and with `..` applied to the text (as Docker does
@@ -353,5 +370,17 @@ mod tests {
         for bad in ["", ".", "..", "a/b"] {
             assert!(remove_all_at(&root, bad).is_err());
         }
+    }
+
+    #[test]
+    fn directories_are_spread_where_the_file_system_can() {
+        let temporary = Temporary::new("spread");
+        spread(&temporary.0);
+        spread(temporary.0.join("missing"));
+        let directory = std::fs::File::open(&temporary.0).unwrap();
+        let is_ext4 = rustix::fs::fstatfs(&directory).unwrap().f_type == 0xef53;
+        let is_spread = rustix::fs::ioctl_getflags(&directory)
+            .is_ok_and(|flags| flags.contains(IFlags::TOPDIR));
+        assert!(is_spread || !is_ext4);
     }
 }

@@ -63,6 +63,8 @@ impl Slots {
             .into_iter()
             .find(|path| !state.used.contains(path))
             .ok_or_else(|| Error::internal("no directory for a context"))?;
+        make(&folder)?;
+        silo_sys::path::spread(&folder);
         make(&path)?;
         state.used.insert(path.clone());
         drop(state);
