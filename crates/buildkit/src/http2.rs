@@ -25,6 +25,8 @@ const MAX_HEADERS: u32 = 256 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Bytes of all calls that may be on their way.
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes of a piece of a call.
+const MAX_FRAME: u32 = 256 * 1024;
 /// Bytes that may wait for the other side to take them.
 const SEND_BUFFER: usize = 512 * 1024;
 
@@ -40,6 +42,7 @@ where
         .max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(
             TokioIo::new(stream),
@@ -69,6 +72,7 @@ impl Channel {
             .max_header_list_size(MAX_HEADERS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(MAX_FRAME)
             .max_send_buf_size(SEND_BUFFER)
             .handshake(TokioIo::new(stream))
             .await?;

@@ -33,7 +33,7 @@ use crate::pb::moby::upload::v1::upload_server::Upload;
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Packets that wait for the builder.
-const QUEUE: usize = 16;
+const QUEUE: usize = 64;
 /// Bytes of a piece.
 const PIECE: usize = 32 * 1024;
 /// Bytes of a secret. BuildKit's limit.

@@ -27,7 +27,7 @@ const MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
 /// Messages that wait for the client.
 const QUEUE: usize = 16;
 /// Bytes of a piece of a file.
-const PIECE: usize = 32 * 1024;
+const PIECE: usize = 128 * 1024;
 /// Bytes of a piece of an archive.
 const CHUNK: usize = 256 * 1024;
 /// The deepest tree that is sent.
@@ -328,15 +328,23 @@ impl Sender {
         let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
             .map_err(|error| SyncError::file("open", path, error))?;
         let mut file = std::fs::File::from(fd);
+        let fail = |error| SyncError::file("read", path, error);
+        let size = file.metadata().map_err(fail)?.len();
+        let put =
+            |data| self.put(Packet { r#type: PacketType::PacketData.into(), id, data, stat: None });
+        // With room for one more byte than is left, so that the end shows.
+        let room = usize::try_from(size).unwrap_or(PIECE).saturating_add(1).clamp(512, PIECE);
+        let mut sent = 0_u64;
         loop {
-            let mut piece = vec![0; PIECE];
-            let count =
-                file.read(&mut piece).map_err(|error| SyncError::file("read", path, error))?;
+            let mut piece = vec![0; room];
+            let count = file.read(&mut piece).map_err(fail)?;
             piece.truncate(count);
-            let data = Bytes::from(piece);
-            self.put(Packet { r#type: PacketType::PacketData.into(), id, data, stat: None })?;
-            if count == 0 {
-                return Ok(());
+            if count > 0 {
+                put(Bytes::from(piece))?;
+            }
+            sent += u64::try_from(count).unwrap_or(0);
+            if count == 0 || (count < room && sent == size) {
+                return put(Bytes::new());
             }
         }
     }

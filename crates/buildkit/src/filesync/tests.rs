@@ -210,6 +210,26 @@ async fn only_what_changed_travels() {
 }
 
 #[tokio::test]
+async fn files_of_any_size_arrive_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (client, slots) = (directory.path().join("client"), slots(directory.path()));
+    fs_err::create_dir(&client).unwrap();
+    let sizes = [0, 1, 511, 512, 513, 128 << 10, (128 << 10) + 1, (1 << 20) - 1, 3 << 20];
+    for size in sizes {
+        let text: String = ('a'..='y').cycle().take(size).collect();
+        fs_err::write(client.join(size.to_string()), text).unwrap();
+    }
+    let outcome = fetch(&slots, Play::Directory(client.clone()), Filter::default()).await;
+    let tree = outcome.tree.unwrap();
+    assert_eq!(outcome.content, sizes.iter().sum::<usize>());
+    assert_eq!(listing(&kept(directory.path())), listing(&client));
+    for size in sizes {
+        let stat = rustix::fs::statat(tree.root(), size.to_string(), AtFlags::empty()).unwrap();
+        assert!(tree.digests().get(&super::tree::version(&stat)).is_some(), "{size}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_of_the_same_time_and_size_is_taken_for_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let (client, slots) = (directory.path().join("client"), slots(directory.path()));

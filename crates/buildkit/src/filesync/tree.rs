@@ -229,11 +229,13 @@ impl Receiver {
                     }
                     return Ok(None);
                 }
-                remove_file(&parent.fd, at).map_err(fail("remove"))?;
+                if here.is_some() {
+                    remove_file(&parent.fd, at).map_err(fail("remove"))?;
+                }
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
                 let flags = flags | OFlags::CLOEXEC;
-                rustix::fs::openat(&parent.fd, at, flags, Mode::from_raw_mode(0o600))
-                    .map_err(fail("make"))?;
+                let mode = Mode::from_raw_mode(permissions(&stat).as_raw_mode() & 0o777);
+                rustix::fs::openat(&parent.fd, at, flags, mode).map_err(fail("make"))?;
                 self.wanted.insert(number, Wanted { path, stat });
                 Ok(Some(number))
             }
@@ -285,18 +287,27 @@ impl Receiver {
             let path = path.clone();
             move |error: Errno| SyncError::file(operation, &path, error.into())
         };
-        rustix::fs::fchown(&file, Some(uid(&stat)), Some(gid(&stat))).map_err(fail("own"))?;
-        for (name, value) in &stat.xattrs {
-            if carried(name) {
-                rustix::fs::fsetxattr(&file, name.as_str(), value, XattrFlags::empty())
-                    .map_err(fail("set attributes of"))?;
-            }
+        let made = rustix::fs::fstat(&file).map_err(fail("look at"))?;
+        let (owner, group) = (uid(&stat), gid(&stat));
+        if (made.st_uid, made.st_gid) != (owner.as_raw(), group.as_raw()) {
+            rustix::fs::fchown(&file, Some(owner), Some(group)).map_err(fail("own"))?;
         }
-        rustix::fs::fchmod(&file, permissions(&stat)).map_err(fail("set mode of"))?;
+        let mut is_plain = true;
+        for (name, value) in stat.xattrs.iter().filter(|(name, _)| carried(name)) {
+            rustix::fs::fsetxattr(&file, name.as_str(), value, XattrFlags::empty())
+                .map_err(fail("set attributes of"))?;
+            is_plain = false;
+        }
+        let mode = permissions(&stat);
+        if made.st_mode & 0o7777 != mode.as_raw_mode() {
+            rustix::fs::fchmod(&file, mode).map_err(fail("set mode of"))?;
+        }
         // Last: a file with its time is whole.
         rustix::fs::futimens(&file, &times(&stat)).map_err(fail("set times of"))?;
         let now = rustix::fs::fstat(&file).map_err(fail("look at"))?;
-        self.after.put(version(&now), hash.finalize().into());
+        if is_plain {
+            self.after.put(version(&now), hash.finalize().into());
+        }
         Ok(())
     }
 
