@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use silo_types::{Digest, Error};
 
@@ -72,6 +72,8 @@ pub struct Filter {
 pub struct Tree {
     root: OwnedFd,
     digests: Arc<Digests>,
+    /// Its files may become those of layers, for one copy at a time.
+    giving: Option<Mutex<()>>,
     /// Whatever keeps the directory, as a guard that removes it.
     _keep: Option<Box<dyn Keep>>,
 }
@@ -90,12 +92,26 @@ impl Tree {
     ) -> Result<Self, Error> {
         let root = silo_sys::path::open_root(path)
             .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
-        Ok(Self { root, digests, _keep: keep })
+        Ok(Self::of(root, digests, keep))
     }
 
     /// A tree whose root is open, as a detached mount.
     pub fn of(root: OwnedFd, digests: Arc<Digests>, keep: Option<Box<dyn Keep>>) -> Self {
-        Self { root, digests, _keep: keep }
+        Self { root, digests, giving: None, _keep: keep }
+    }
+
+    /// Allows that files of the tree become files of layers too, under another name: the directory
+    /// belongs to one build, which changes none of its files, and goes with the build.
+    #[must_use]
+    pub(crate) fn giving_files(self) -> Self {
+        Self { giving: Some(Mutex::default()), ..self }
+    }
+
+    /// What is known of the files that may be taken as they are, for as long as the guard is held;
+    /// `None` where they may not, or somebody else does.
+    pub(crate) fn take(&self) -> Option<(MutexGuard<'_, ()>, &Arc<Digests>)> {
+        let guard = self.giving.as_ref()?.try_lock().ok()?;
+        Some((guard, &self.digests))
     }
 
     /// Its root.
@@ -122,22 +138,29 @@ pub struct Version {
     pub changed: (i64, u64),
 }
 
-/// Digests of files' contents, which are computed once for each version of a file. A context
-/// that hashes while it writes puts them in; one that keeps its directory for later builds
-/// keeps this with it.
+/// Digests of files, which are computed once for each version of a file: the SHA-256 of the
+/// content where the file has no extended attributes that belong into an image, else one of them
+/// too. A context that hashes while it writes puts them in; one that keeps its directory for later
+/// builds keeps this with it.
 #[derive(Debug, Default)]
 pub struct Digests {
     known: Mutex<HashMap<Version, [u8; 32]>>,
 }
 
 impl Digests {
-    /// The SHA-256 of a version.
+    /// The digest of a version.
     pub fn get(&self, version: &Version) -> Option<[u8; 32]> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).get(version).copied()
     }
 
-    /// Records the SHA-256 of a version.
+    /// Records the digest of a version.
     pub fn put(&self, version: Version, digest: [u8; 32]) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(version, digest);
+    }
+}
+
+impl silo_store::tree::Observer for Digests {
+    fn file(&self, stat: &rustix::fs::Stat, sha256: [u8; 32]) {
+        self.put(crate::copy::digest::version(stat), sha256);
     }
 }

@@ -6,7 +6,9 @@
 pub(crate) mod chmod;
 pub(crate) mod copier;
 pub(crate) mod digest;
+pub(crate) mod file;
 pub(crate) mod owner;
+pub(crate) mod pool;
 pub(crate) mod resolve;
 pub(crate) mod same;
 pub(crate) mod select;

@@ -264,18 +264,23 @@ fn file_name(path: &str) -> String {
     }
 }
 
-/// Unpacks a context, compressed or not, into a private directory. Its files belong to root.
+/// Unpacks a context, compressed or not, into a private directory. Its files belong to root, and
+/// are hashed on the way.
 pub(crate) fn unpack(scratch: Scratch, input: impl Read + Send) -> Result<Tree, Error> {
     let path = scratch.directory("files")?;
     let root = silo_sys::path::open_root(&path)
         .map_err(|error| Error::internal(format!("open {}: {error}", path.display())))?;
+    let digests = Arc::<Digests>::default();
+    let observer: Arc<dyn silo_store::tree::Observer> = Arc::clone(&digests) as _;
     let options = silo_store::tree::UnpackOptions {
         owner: Some((0, 0)),
+        is_new: true,
+        observer: Some(&observer),
         ..silo_store::tree::UnpackOptions::default()
     };
     silo_store::tree::unpack_into(&root, Path::new(""), input, options)
         .map_err(Error::from_kind)?;
-    Tree::open(&path, Arc::<Digests>::default(), Some(Box::new(scratch)))
+    Ok(Tree::open(&path, digests, Some(Box::new(scratch)))?.giving_files())
 }
 
 /// Runs a program that speaks to strangers: of what it writes only the beginning is kept, and it

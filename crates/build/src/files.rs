@@ -311,8 +311,13 @@ impl Job {
                 }
                 Some(text) => Some(owner::parse(text, root.as_fd())?),
             };
-            let mut copier = Copier::new(root.as_fd(), Options { owner, chmod, names });
+            let upper = silo_sys::path::open_root(workspace.upper())
+                .map_err(CopyError::io("open", workspace.upper()))?;
+            let options = Options { owner, chmod, names };
+            let mut copier = Copier::new(root.as_fd(), options).with_upper(upper.as_fd());
             for piece in pieces.iter() {
+                let taken = piece.source.tree.take();
+                copier.give(taken.as_ref().map(|(_, digests)| Arc::clone(digests)));
                 for found in &piece.found {
                     let from = piece.source.tree.root();
                     if piece.unpack
@@ -326,6 +331,8 @@ impl Job {
             for source in &inline {
                 copier.inline(&source.name, source.data.as_bytes(), &destination, now)?;
             }
+            drop(copier);
+            drop(upper);
             drop(root);
             finished(&engine, workspace, candidates, latest)
         })
@@ -494,10 +501,15 @@ impl Job {
         let made = blocking(move || {
             let workspace = engine.workspace(None, windows, false)?;
             let root = workspace.mount()?;
-            let mut copier = Copier::new(root.as_fd(), Options { owner: None, chmod: None, names });
+            let upper = silo_sys::path::open_root(workspace.upper())
+                .map_err(CopyError::io("open", workspace.upper()))?;
+            let options = Options { owner: None, chmod: None, names };
+            let mut copier = Copier::new(root.as_fd(), options).with_upper(upper.as_fd());
             for found in select(tree.root(), ".", Names::Exact)? {
                 copier.copy(tree.root(), &found, &Filter::default(), "/")?;
             }
+            drop(copier);
+            drop(upper);
             drop(root);
             Ok(workspace.commit(latest)?)
         })

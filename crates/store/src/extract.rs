@@ -16,18 +16,21 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use silo_archive::whiteout::{self, Whiteout};
 use silo_archive::{Entry, EntryKind, RawTap, Reader, Time};
 
 use crate::Error;
-use crate::tree::EntryNames;
+use crate::tree::{EntryNames, Observer};
 use crate::writers::{
-    Directory, Metadata, Us, Writers, create_file, extract, finish_file, finish_node, step, times,
-    write_all, xattr_result,
+    Directory, Metadata, Us, Writers, create_file, extract, finish_file, finish_node, step, tell,
+    times, write_all, xattr_result,
 };
 
 /// Files up to this size are written by other threads.
 const SMALL: u64 = 256 << 10;
+/// The same, where they hash what they write.
+const HASHED: u64 = 2 << 20;
 /// Directories that are held open.
 const OPEN_DIRECTORIES: usize = 128;
 /// The longest path of an entry, as the kernel's.
@@ -52,8 +55,12 @@ pub(crate) struct Rules<'a> {
     pub(crate) leave_room: bool,
     /// Threads that write small files.
     pub(crate) threads: usize,
+    /// The root is empty.
+    pub(crate) is_new: bool,
     /// Where the entries' names lead, if they are not paths.
     pub(crate) names: Option<&'a dyn EntryNames>,
+    /// Who hears of the files.
+    pub(crate) observer: Option<&'a Arc<dyn Observer>>,
 }
 
 /// Hears of payloads that went into files, and of files that were moved away.
@@ -120,11 +127,11 @@ pub(crate) fn extract_all<R: BufRead, J: Journal>(
         base,
         rules,
         us,
-        writers: Writers::new(rules.threads, us),
+        writers: Writers::new(rules.threads, us, rules.observer.cloned()),
         open: HashMap::new(),
         pending: HashSet::new(),
         hasher: RandomState::new(),
-        made: rules.whiteouts.then(HashSet::new),
+        made: rules.is_new.then(HashSet::new),
         directories: Vec::new(),
         done: Extracted::default(),
         room: if rules.leave_room { room(root) } else { u64::MAX },
@@ -421,7 +428,9 @@ impl Extractor<'_> {
         let name = OsStr::from_bytes(split(path).1);
         self.account(path, entry.stored)?;
         let journal = |error| extract(path, "record", error);
-        let small = entry.sparse.is_none() && entry.stored <= SMALL && self.writers.is_parallel();
+        // Hashing is work for the other threads too.
+        let limit = if self.rules.observer.is_some() { HASHED } else { SMALL };
+        let small = entry.sparse.is_none() && entry.stored <= limit && self.writers.is_parallel();
         if small {
             let there = if is_new {
                 Err(Errno::NOENT)
@@ -451,15 +460,21 @@ impl Extractor<'_> {
         let failed = |(operation, source)| extract(path, operation, source);
         let file = file.map_err(failed)?;
         reader.tap_mut().payload(path, entry).map_err(journal)?;
+        let observer = self.rules.observer.filter(|_| metadata.xattrs.is_empty());
         match &entry.sparse {
-            None => copy_bytes(reader, &file, entry.stored, path)?,
+            None => {
+                let mut hash = observer.map(|_| Sha256::new());
+                copy_bytes(reader, &file, entry.stored, path, hash.as_mut())?;
+                finish_file(&file, parent, &metadata, self.us).map_err(failed)?;
+                return tell(observer, &file, hash).map_err(failed);
+            }
             Some(map) => {
                 let size = step("extend", rustix::fs::ftruncate(&file, entry.size));
                 size.map_err(failed)?;
                 for segment in map {
                     let seek = rustix::fs::SeekFrom::Start(segment.offset);
                     step("seek in", rustix::fs::seek(&file, seek)).map_err(failed)?;
-                    copy_bytes(reader, &file, segment.length, path)?;
+                    copy_bytes(reader, &file, segment.length, path, None)?;
                 }
             }
         }
@@ -740,6 +755,7 @@ fn copy_bytes<R: BufRead, T>(
     file: &OwnedFd,
     mut left: u64,
     path: &[u8],
+    mut hash: Option<&mut Sha256>,
 ) -> Result<(), Error> {
     while left > 0 {
         let bytes = reader
@@ -747,6 +763,9 @@ fn copy_bytes<R: BufRead, T>(
             .map_err(|error| Error::Stream("cannot read the tar stream", error))?;
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         write_all(file.as_fd(), &bytes[..count]).map_err(|error| extract(path, "write", error))?;
+        if let Some(hash) = &mut hash {
+            hash.update(&bytes[..count]);
+        }
         reader.consume(count);
         left -= count as u64;
     }

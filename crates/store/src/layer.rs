@@ -12,6 +12,7 @@ use silo_types::Digest;
 
 use crate::Error;
 use crate::extract::{self, Journal as _, Rules};
+use crate::lane::Lane;
 use crate::recipe::{self, RECIPE, Recorder};
 use crate::tree;
 use crate::types::{Kept, Layer};
@@ -55,7 +56,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 }
 
 /// How many threads write small files.
-fn writers() -> usize {
+pub(crate) fn writers() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores - 1).min(4)
 }
@@ -70,7 +71,13 @@ pub(crate) fn unpack(path: &Path, input: impl BufRead, recipe: bool) -> Result<N
     let root = make_root(&directory).map_err(Error::io("create", path.join(FILES)))?;
     let recorder = Recorder::new(path, directory, recipe)?;
     let mut reader = Reader::with_tap(Hashing::new(input), recorder);
-    let rules = Rules { whiteouts: true, leave_room: true, threads: writers(), ..Rules::default() };
+    let rules = Rules {
+        whiteouts: true,
+        leave_room: true,
+        threads: writers(),
+        is_new: true,
+        ..Rules::default()
+    };
     let extracted = extract::extract_all(root.as_fd(), &mut reader, rules)?;
     let (input, recorder) = reader.finish().map_err(Error::archive("the layer"))?;
     layer.kept = recorder.finish().map_err(Error::io("write", path.join(RECIPE)))?;
@@ -90,10 +97,12 @@ pub(crate) fn adopt(path: &Path, upper: &Path) -> Result<NewLayer, Error> {
     let directory = silo_sys::path::open_root(path).map_err(Error::io("open", path))?;
     let recorder = Recorder::new(path, directory, true)?;
     let root = silo_sys::path::open_root(upper).map_err(Error::io("open", upper))?;
-    let measure = Measure { hash: Sha256::new(), count: 0, payload: 0, recorder };
-    let (measure, entries, bytes) = tree::pack_layer_with(root, measure, Measure::payload)?;
+    let measure = Measure { hash: Lane::default(), count: 0, payload: 0, recorder };
+    let (measure, entries, bytes) = tree::pack_still_layer(root, measure, Measure::payload)?;
     layer.kept = measure.recorder.finish().map_err(Error::io("write", path.join(RECIPE)))?;
-    layer.diff_id = Digest::from_sha256(measure.hash.finalize().into());
+    layer.diff_id = Digest::from_sha256(
+        measure.hash.finish().map_err(|error| Error::Stream("cannot hash the layer", error))?,
+    );
     (layer.tar_size, layer.entries, layer.size) = (measure.count, entries, bytes);
     fs_err::rename(upper, path.join(FILES)).map_err(Error::io("rename", upper))?;
     Ok(layer)
@@ -101,7 +110,7 @@ pub(crate) fn adopt(path: &Path, upper: &Path) -> Result<NewLayer, Error> {
 
 /// Takes a layer's tar for its digest and its recipe.
 struct Measure {
-    hash: Sha256,
+    hash: Lane,
     count: u64,
     /// Bytes of a file's content that come next.
     payload: u64,

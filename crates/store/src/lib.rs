@@ -62,6 +62,7 @@ mod durable;
 mod error;
 mod extract;
 mod image;
+mod lane;
 mod layer;
 mod lease;
 mod load;

@@ -76,6 +76,9 @@ impl Store {
         latest: Option<i64>,
     ) -> Result<Option<(Arc<Layer>, Lease)>, Error> {
         let snapshot = self.snapshot(snapshot)?;
+        if tree::is_empty(&snapshot.upper).map_err(Error::io("list", &snapshot.upper))? {
+            return Ok(None);
+        }
         if let Some(latest) = latest {
             tree::bound_times(&snapshot.upper, latest)?;
         }

@@ -9,6 +9,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -31,6 +32,14 @@ pub trait EntryNames: std::fmt::Debug {
     fn place(&self, name: &[u8], kind: EntryKind) -> Result<Vec<u8>, String>;
 }
 
+/// Hears of the files that [`unpack_into`] makes, from several threads.
+pub trait Observer: std::fmt::Debug + Send + Sync {
+    /// A file without extended attributes is complete: how it looks, and the SHA-256 of its
+    /// content. A later entry may still replace it or change it by a hard link, which shows in how
+    /// it looks then.
+    fn file(&self, stat: &Stat, sha256: [u8; 32]);
+}
+
 /// How [`unpack_into`] treats what is there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct UnpackOptions<'a> {
@@ -40,6 +49,10 @@ pub struct UnpackOptions<'a> {
     pub owner: Option<(u32, u32)>,
     /// Where names lead; `None` where they are paths already.
     pub names: Option<&'a dyn EntryNames>,
+    /// The directory is empty, and nobody else writes to it: several threads do.
+    pub is_new: bool,
+    /// Who hears of files; their contents are hashed for it as they are written.
+    pub observer: Option<&'a Arc<dyn Observer>>,
 }
 
 /// Unpacks a tar stream, compressed or not, into the directory `directory` of `root`, which
@@ -58,6 +71,9 @@ pub fn unpack_into(
         no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
         owner: options.owner,
         names: options.names,
+        threads: if options.is_new { crate::layer::writers() } else { 0 },
+        is_new: options.is_new,
+        observer: options.observer,
         ..Rules::default()
     };
     let stream = |error| Error::Stream("cannot read the archive", error);
@@ -102,32 +118,36 @@ pub fn pack(root: impl AsFd, path: &Path, name: &[u8], output: impl Write) -> Re
 
 /// Writes a whole root as a tar without an entry for the root itself, as `docker export`.
 pub fn export(root: impl AsFd, output: impl Write) -> Result<(), Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let directory = silo_sys::path::open_in_root(root, "", flags, Mode::empty())
-        .map_err(|error| pack_error(b"/", "open", error))?;
     let mut packer = Packer::new(output, false);
-    packer.children(directory, b"")?;
+    packer.children(top(root)?, b"")?;
     packer.finish()
 }
 
 /// Writes the upper directory of a snapshot as a layer's tar.
 pub(crate) fn pack_layer(upper: impl AsFd, output: impl Write) -> Result<(), Error> {
-    pack_layer_with(upper, output, |_, _, _| Ok(())).map(drop)
+    let mut packer = Packer::new(output, true);
+    packer.children(top(upper)?, b"")?;
+    packer.finish()
 }
 
-/// As [`pack_layer`]; `payload` hears of each file whose content comes next in the output, by its
-/// path and size. Gives back the output, and the number of entries and the bytes of files.
-pub(crate) fn pack_layer_with<W: Write>(
+fn top(root: impl AsFd) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    silo_sys::path::open_in_root(root, "", flags, Mode::empty())
+        .map_err(|error| pack_error(b"/", "open", error))
+}
+
+/// As [`pack_layer`], of a directory that nobody writes to meanwhile. `payload` hears of each file
+/// whose content comes next in the output, by its path and size. Gives back the output, and the
+/// number of entries and the bytes of files.
+pub(crate) fn pack_still_layer<W: Write>(
     upper: impl AsFd,
     output: W,
     payload: Payload<W>,
 ) -> Result<(W, u64, u64), Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let directory = silo_sys::path::open_in_root(upper, "", flags, Mode::empty())
-        .map_err(|error| pack_error(b"/", "open", error))?;
     let mut packer = Packer::new(output, true);
+    packer.is_still = true;
     packer.payload = payload;
-    packer.children(directory, b"")?;
+    packer.children(top(upper)?, b"")?;
     let (entries, bytes) = (packer.entries, packer.bytes);
     let output = packer.writer.finish().map_err(archive)?;
     let output = output
@@ -153,6 +173,8 @@ struct Packer<W: Write> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Overlay's whiteouts become those of layers.
     layer: bool,
+    /// Nobody writes to the tree: what is a file when it is looked at is one when it is opened.
+    is_still: bool,
     buffer: Vec<u8>,
 }
 
@@ -162,7 +184,8 @@ impl<W: Write> Packer<W> {
         let (links, buffer) = (HashMap::new(), vec![0; 256 << 10]);
         let payload: Payload<W> = |_, _, _| Ok(());
         let (entries, bytes) = (0, 0);
-        Self { writer: Writer::new(output), payload, entries, bytes, links, layer, buffer }
+        let writer = Writer::new(output);
+        Self { writer, payload, entries, bytes, links, layer, is_still: false, buffer }
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -187,6 +210,13 @@ impl<W: Write> Packer<W> {
         is_top: bool,
     ) -> Result<Option<OwnedFd>, Error> {
         let failed = |operation| move |error: Errno| pack_error(path, operation, error.into());
+        if self.is_still {
+            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("look at"))?;
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                return self.still_file(parent, name, path, &stat).map(|()| None);
+            }
+        }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let node = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
             // Removed since its name was read.
@@ -231,7 +261,13 @@ impl<W: Write> Packer<W> {
                 self.bytes += entry.link.len() as u64;
                 self.writer.append_empty(&entry).map_err(archive)?;
             }
-            FileType::RegularFile => self.file(&node, entry, &stat)?,
+            FileType::RegularFile => {
+                let open = || {
+                    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+                    silo_sys::path::reopen(&node, flags)
+                };
+                self.file(open, entry, &stat)?;
+            }
             _ => self.writer.append_empty(&entry).map_err(archive)?,
         }
         Ok(None)
@@ -267,7 +303,30 @@ impl<W: Write> Packer<W> {
         Ok(())
     }
 
-    fn file(&mut self, node: &OwnedFd, mut entry: Entry, stat: &Stat) -> Result<(), Error> {
+    /// As [`Self::member`], for what is a file for certain: it is opened but once.
+    fn still_file(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<(), Error> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(parent, name, flags, Mode::empty())
+            .map_err(|error| pack_error(path, "open", error.into()))?;
+        let Some(mut entry) = describe(stat, path) else { return Ok(()) };
+        entry.xattrs =
+            xattrs(&file).map_err(|error| pack_error(path, "read attributes of", error))?;
+        self.entries += 1;
+        self.file(|| Ok(file), entry, stat)
+    }
+
+    fn file(
+        &mut self,
+        open: impl FnOnce() -> io::Result<OwnedFd>,
+        mut entry: Entry,
+        stat: &Stat,
+    ) -> Result<(), Error> {
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
@@ -284,9 +343,7 @@ impl<W: Write> Packer<W> {
         let file = if entry.size == 0 {
             None
         } else {
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-            let file = silo_sys::path::reopen(node, flags);
-            Some(file.map_err(|error| pack_error(&path, "open", error))?)
+            Some(open().map_err(|error| pack_error(&path, "open", error))?)
         };
         self.writer.append_header(&entry).map_err(archive)?;
         self.bytes += entry.size;
@@ -372,6 +429,10 @@ pub type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 ///
 /// What the kernel says.
 pub fn xattrs(file: impl AsFd) -> io::Result<Attributes> {
+    // Most have none.
+    if rustix::fs::flistxattr(&file, &mut [0_u8; 0]) == Ok(0) {
+        return Ok(Vec::new());
+    }
     // By its descriptor's name, as one of `O_PATH` has no other way.
     let route = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     Ok(xattrs_at(Path::new(&route), false)?)
@@ -471,6 +532,19 @@ pub(crate) fn bound_times(root: &Path, latest: i64) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory has nothing in it.
+pub(crate) fn is_empty(directory: &Path) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Bytes of the files in a tree, each file once.

@@ -11,10 +11,12 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{Gid, Mode, OFlags, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use silo_archive::{Entry, Time};
 
 use crate::Error;
 use crate::lease::lock;
+use crate::tree::Observer;
 
 /// Bytes of file data that one batch gathers.
 const BATCH_BYTES: usize = 512 << 10;
@@ -139,13 +141,15 @@ pub(crate) struct Writers {
 
 impl Writers {
     /// Starts `count` threads; with 0 the caller writes.
-    pub(crate) fn new(count: usize, us: Us) -> Self {
+    /// `observer` hears of the files.
+    pub(crate) fn new(count: usize, us: Us, observer: Option<Arc<dyn Observer>>) -> Self {
         let shared = Arc::new(Shared::default());
         let threads = (0..count)
             .filter_map(|_| {
                 let shared = Arc::clone(&shared);
+                let observer = observer.clone();
                 let builder = std::thread::Builder::new().name("unpack".into());
-                builder.spawn(move || serve(&shared, us)).ok()
+                builder.spawn(move || serve(&shared, us, observer.as_ref())).ok()
             })
             .collect();
         Self { shared, threads, batch: Batch::default() }
@@ -218,7 +222,7 @@ impl Drop for Writers {
     }
 }
 
-fn serve(shared: &Shared, us: Us) {
+fn serve(shared: &Shared, us: Us, observer: Option<&Arc<dyn Observer>>) {
     let mut queue = lock(&shared.queue);
     loop {
         let Some(mut batch) = queue.batches.pop_front() else {
@@ -232,7 +236,7 @@ fn serve(shared: &Shared, us: Us) {
         drop(queue);
         shared.progress.notify_all();
         let result = batch.jobs.drain(..).try_for_each(|job| {
-            write_file(&job.parent, &job.name, &batch.bytes[job.data], &job.metadata, us)
+            write_file(&job, &batch.bytes[job.data.clone()], us, observer)
                 .map_err(|(operation, source)| extract(job.name.as_bytes(), operation, source))
         });
         batch.bytes.clear();
@@ -264,16 +268,25 @@ pub(crate) fn step<T, E: Into<io::Error>>(
 }
 
 /// Makes a file that does not exist yet, with all its bytes.
-fn write_file(
-    parent: &Directory,
-    name: &OsString,
-    bytes: &[u8],
-    metadata: &Metadata,
-    us: Us,
-) -> Step<()> {
-    let file = create_file(parent, name, metadata)?;
+fn write_file(job: &Job, bytes: &[u8], us: Us, observer: Option<&Arc<dyn Observer>>) -> Step<()> {
+    let file = create_file(&job.parent, &job.name, &job.metadata)?;
     step("write", write_all(file.as_fd(), bytes))?;
-    finish_file(&file, parent, metadata, us)
+    finish_file(&file, &job.parent, &job.metadata, us)?;
+    let observer = observer.filter(|_| job.metadata.xattrs.is_empty());
+    tell(observer, &file, observer.map(|_| Sha256::new_with_prefix(bytes)))
+}
+
+/// Tells of a file that is complete.
+pub(crate) fn tell(
+    observer: Option<&Arc<dyn Observer>>,
+    file: &OwnedFd,
+    hash: Option<Sha256>,
+) -> Step<()> {
+    if let (Some(observer), Some(hash)) = (observer, hash) {
+        let stat = step("look at", rustix::fs::fstat(file))?;
+        observer.file(&stat, hash.finalize().into());
+    }
+    Ok(())
 }
 
 /// Opens a new file for writing.

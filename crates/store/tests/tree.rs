@@ -2,15 +2,17 @@
 //! meanwhile.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use silo_archive::{Entry, EntryKind, Reader, Writer};
-use silo_store::tree::{UnpackOptions, export, pack, unpack_into};
+use silo_store::tree::{Observer, UnpackOptions, export, pack, unpack_into};
 
 fn root(path: &Path) -> OwnedFd {
     silo_sys::path::open_root(path).unwrap()
@@ -38,6 +40,48 @@ fn names(tar: &[u8]) -> Vec<String> {
         names.push(String::from_utf8(entry.path).unwrap());
     }
     names
+}
+
+/// Remembers what it heard of.
+#[derive(Debug, Default)]
+struct Ears(Mutex<HashMap<u64, [u8; 32]>>);
+
+impl Observer for Ears {
+    fn file(&self, stat: &rustix::fs::Stat, sha256: [u8; 32]) {
+        self.0.lock().unwrap().insert(stat.st_ino, sha256);
+    }
+}
+
+#[test]
+fn files_are_hashed_on_their_way() {
+    use sha2::{Digest as _, Sha256};
+    let large = "x".repeat(5 << 20);
+    let mut entries = vec![
+        (EntryKind::Regular, "large", large.as_str()),
+        (EntryKind::Regular, "empty", ""),
+        (EntryKind::Regular, "again", "first"),
+        (EntryKind::Directory, "sub/", ""),
+    ];
+    let many: Vec<(String, String)> =
+        (0..300).map(|n| (format!("sub/f{n}"), format!("text {n}"))).collect();
+    entries.extend(many.iter().map(|(path, text)| (EntryKind::Regular, &**path, &**text)));
+    entries.push((EntryKind::Regular, "again", "second"));
+    let archive = tar(&entries);
+    for is_new in [false, true] {
+        let to = tempfile::tempdir().unwrap();
+        let ears = Arc::new(Ears::default());
+        let observer: Arc<dyn Observer> = Arc::clone(&ears) as _;
+        let options =
+            UnpackOptions { is_new, observer: Some(&observer), ..UnpackOptions::default() };
+        unpack_into(root(to.path()), Path::new("/"), Cursor::new(&archive), options).unwrap();
+        let heard = ears.0.lock().unwrap();
+        for (_, path, _) in entries.iter().filter(|entry| entry.0 == EntryKind::Regular) {
+            let path = to.path().join(path);
+            let expected: [u8; 32] = Sha256::digest(fs_err::read(&path).unwrap()).into();
+            assert_eq!(heard.get(&path.metadata().unwrap().ino()), Some(&expected), "{path:?}");
+        }
+        assert_eq!(fs_err::read(to.path().join("again")).unwrap(), b"second");
+    }
 }
 
 #[test]

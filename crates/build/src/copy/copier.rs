@@ -7,25 +7,34 @@
 //! - Directories that are made on the way belong to the new owner and have mode 0755.
 //! - Owners, modes, times, extended attributes and hard links are kept, but for what `--chown` and
 //!   `--chmod` say.
+//!
+//! What is copied goes through the overlay of the layers beneath, except below directories that
+//! the copier itself has made: there nothing of those layers can be, so files are made in the
+//! overlay's upper directory, at half the cost. The overlay has not looked into these directories
+//! before, and so sees what is in them.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use super::CopyError;
 use super::chmod::Chmod;
+use super::file::{self, At, Attribution, clear, copy_xattrs, create, stamps};
+use super::pool::{FileJob, Pool};
 use super::resolve::{self, Names, is_directory};
 use super::select::{Filter, Found};
+use crate::context::Digests;
 
 /// The deepest tree that is copied or read.
 pub(super) const MAX_DEPTH: usize = 1000;
+/// Directories that are held open until their files are there.
+const MAX_HELD: usize = 64;
 
 /// How files are copied.
 #[derive(Debug, Clone)]
@@ -41,24 +50,34 @@ pub(crate) struct Options {
 /// Copies into one root.
 pub(crate) struct Copier<'a> {
     root: BorrowedFd<'a>,
-    options: Options,
+    /// The overlay's upper directory, if the root is an overlay that nobody else uses.
+    upper: Option<BorrowedFd<'a>>,
+    names: Names,
+    attribution: Attribution,
     /// Where a file with several names was written first.
     links: HashMap<(u64, u64), PathBuf>,
+    pool: Pool,
+    /// The files of a source that gives them away.
+    giving: Option<Arc<Digests>>,
+    /// Directories, with their paths, that get the times of these when their files are there.
+    held: Vec<(Arc<OwnedFd>, Stat, PathBuf)>,
     buffer: Vec<u8>,
 }
 
 /// A directory on the way down.
 struct Level {
-    source: OwnedFd,
+    source: Arc<OwnedFd>,
     stat: Stat,
     /// Its name at the destination.
     name: OsString,
+    /// Its path there.
+    shown: PathBuf,
     /// It, once it is certain that something goes into it.
-    target: Option<OwnedFd>,
+    target: Option<Arc<OwnedFd>>,
+    /// The target is in the upper directory.
+    is_direct: bool,
     /// Its path relative to the source.
     path: String,
-    /// That at the destination.
-    shown: PathBuf,
     /// What is in it and was not copied yet.
     names: std::vec::IntoIter<OsString>,
 }
@@ -84,7 +103,24 @@ fn none() -> std::vec::IntoIter<OsString> {
 impl<'a> Copier<'a> {
     /// A copier into `root`.
     pub(crate) fn new(root: BorrowedFd<'a>, options: Options) -> Self {
-        Self { root, options, links: HashMap::new(), buffer: Vec::new() }
+        let Options { owner, chmod, names } = options;
+        let attribution = Attribution { owner, chmod };
+        let pool = Pool::new(attribution.clone());
+        let (links, held, buffer) = (HashMap::new(), Vec::new(), Vec::new());
+        let (upper, giving) = (None, None);
+        Self { root, upper, names, attribution, links, pool, giving, held, buffer }
+    }
+
+    /// Tells that the root is an overlay with this upper directory, that nobody else uses.
+    pub(crate) fn with_upper(mut self, upper: BorrowedFd<'a>) -> Self {
+        self.upper = (self.names == Names::Exact).then_some(upper);
+        self
+    }
+
+    /// What is copied from now on comes from a source that gives its files away, or not. One
+    /// copier at a time is given a source's files.
+    pub(crate) fn give(&mut self, files: Option<Arc<Digests>>) {
+        self.giving = files;
     }
 
     /// Copies what a source names to `destination`, whose last slash counts. Of directories, only
@@ -96,13 +132,13 @@ impl<'a> Copier<'a> {
         filter: &Filter,
         destination: &str,
     ) -> Result<(), CopyError> {
-        let (mut target, there) = self.target(destination)?;
+        let (mut target, there, mut is_made) = self.target(destination)?;
         let (from_directory, into) =
             (is_directory(&found.stat), there.as_ref().is_some_and(is_directory));
         if !from_directory && into {
             target.push(&found.name);
         } else if from_directory && there.is_none() {
-            self.make_directories(&target)?;
+            is_made = self.make_directories(&target)?;
         } else if let Some(parent) = target.parent() {
             self.make_directories(parent)?;
         }
@@ -116,31 +152,70 @@ impl<'a> Copier<'a> {
             }
             let source = resolve::directory(from, &found.path)
                 .map_err(CopyError::io("open", &found.path))?;
+            let direct = if is_made { self.in_upper(&target)? } else { None };
+            let is_direct = direct.is_some();
+            let into = match direct {
+                Some(directory) => directory,
+                None => opened(&target)?,
+            };
             let mut top = Level {
-                source,
+                source: Arc::new(source),
                 stat: found.stat,
                 name: OsString::new(),
-                target: Some(opened(&target)?),
+                shown: target,
+                target: Some(Arc::new(into)),
+                is_direct,
                 path: String::new(),
-                shown: target.clone(),
                 names: none(),
             };
             top.list()?;
             let mut levels = vec![top];
             self.children(&mut levels, filter)?;
-            let directory = levels.pop().and_then(|level| level.target);
-            if let Some(directory) = directory {
-                times(directory.as_fd(), OsStr::new(""), &found.stat, AtFlags::EMPTY_PATH)
-                    .map_err(CopyError::io("set the time of", &target))?;
+            if let Some(level) = levels.pop() {
+                self.leave(level)?;
             }
-            return Ok(());
+            return self.settle();
         }
         let (parent, name) = split(&target)?;
         let directory = opened(parent)?;
         let (holder, source_name) = split(&found.path)?;
         let holder = resolve::directory(from, holder).map_err(CopyError::io("open", holder))?;
         let name = self.spelled(&directory, name)?;
-        self.node(holder.as_fd(), source_name, directory.as_fd(), &name, &target, &found.stat)
+        let from = At { directory: holder.as_fd(), name: source_name };
+        self.node(
+            from,
+            At { directory: directory.as_fd(), name: &name },
+            &target,
+            &found.stat,
+            false,
+        )
+    }
+
+    /// A directory that was just made, in the upper directory.
+    fn in_upper(&self, path: &Path) -> Result<Option<OwnedFd>, CopyError> {
+        let Some(upper) = self.upper else { return Ok(None) };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        silo_sys::path::open_in_root_no_links(upper, path, flags, Mode::empty())
+            .map(Some)
+            .map_err(CopyError::io("open", path))
+    }
+
+    /// Gives a directory its time once everything is in it.
+    fn leave(&mut self, level: Level) -> Result<(), CopyError> {
+        if let Some(target) = level.target {
+            self.held.push((target, level.stat, level.shown));
+        }
+        if self.held.len() < MAX_HELD { Ok(()) } else { self.settle() }
+    }
+
+    /// Waits for all files, and then sets the times of the directories that were left.
+    fn settle(&mut self) -> Result<(), CopyError> {
+        self.pool.barrier()?;
+        for (directory, stat, shown) in self.held.drain(..) {
+            rustix::fs::futimens(&directory, &stamps(&stat))
+                .map_err(CopyError::io("set the time of", shown))?;
+        }
+        Ok(())
     }
 
     /// Writes a file of these bytes as a source that is copied.
@@ -151,7 +226,7 @@ impl<'a> Copier<'a> {
         destination: &str,
         time: i64,
     ) -> Result<(), CopyError> {
-        let (mut target, there) = self.target(destination)?;
+        let (mut target, there, _) = self.target(destination)?;
         if there.as_ref().is_some_and(is_directory) {
             target.push(name);
         }
@@ -159,15 +234,15 @@ impl<'a> Copier<'a> {
         let directory =
             resolve::directory(self.root, parent).map_err(CopyError::io("open", parent))?;
         let name = self.spelled(&directory, name)?;
-        let file = create(directory.as_fd(), &name, &target)?;
+        let file = create(At { directory: directory.as_fd(), name: &name }, 0o600, &target)?;
         let write = || -> io::Result<()> {
             let mut left = data;
             while !left.is_empty() {
                 left = &left[rustix::io::write(&file, left)?..];
             }
-            let (uid, gid) = self.options.owner.unwrap_or((0, 0));
+            let (uid, gid) = self.attribution.owner.unwrap_or((0, 0));
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            let mode = self.mode(0o644, false);
+            let mode = self.attribution.mode(0o644, false);
             rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
             let time = Timespec { tv_sec: time, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
@@ -176,38 +251,32 @@ impl<'a> Copier<'a> {
         write().map_err(CopyError::io("write", &target))
     }
 
-    /// Where a destination leads, with the directories on the way, and what is there. With a last
-    /// slash it is a directory itself.
-    fn target(&self, destination: &str) -> Result<(PathBuf, Option<Stat>), CopyError> {
+    /// Where a destination leads, with the directories on the way, what is there, and whether that
+    /// was made. With a last slash it is a directory itself.
+    fn target(&self, destination: &str) -> Result<(PathBuf, Option<Stat>, bool), CopyError> {
         let clean = silo_sys::path::clean(destination);
+        let mut is_made = false;
         if destination.ends_with('/') || destination.ends_with("/.") {
-            self.make_directories(&clean)?;
+            is_made = self.make_directories(&clean)?;
         } else if let Some(parent) = clean.parent() {
             self.make_directories(parent)?;
         }
         let failed = || CopyError::io("resolve", &clean);
-        let target = resolve::resolve(self.root, &clean, self.options.names).map_err(failed())?;
+        let target = resolve::resolve(self.root, &clean, self.names).map_err(failed())?;
         let there = resolve::stat(self.root, &target).map_err(failed())?;
-        Ok((target, there))
-    }
-
-    fn mode(&self, mode: u32, is_directory: bool) -> u32 {
-        match &self.options.chmod {
-            Some(chmod) => chmod.apply(mode & 0o7777, is_directory),
-            None => mode & 0o7777,
-        }
+        Ok((target, there, is_made))
     }
 
     fn spelled(&self, directory: &OwnedFd, name: &OsStr) -> Result<OsString, CopyError> {
-        resolve::spelled(directory.as_fd(), name, self.options.names)
-            .map_err(CopyError::io("list", name))
+        resolve::spelled(directory.as_fd(), name, self.names).map_err(CopyError::io("list", name))
     }
 
-    /// Makes the directories of a path that are missing.
-    pub(crate) fn make_directories(&self, path: &Path) -> Result<(), CopyError> {
-        let path = resolve::resolve(self.root, path, self.options.names)
+    /// Makes the directories of a path that are missing; whether the last one was.
+    pub(crate) fn make_directories(&self, path: &Path) -> Result<bool, CopyError> {
+        let path = resolve::resolve(self.root, path, self.names)
             .map_err(CopyError::io("resolve", path))?;
         let mut done = PathBuf::new();
+        let mut is_made = false;
         for name in &path {
             let above = done.clone();
             done.push(name);
@@ -221,17 +290,18 @@ impl<'a> Copier<'a> {
             }
             let make = || -> io::Result<()> {
                 let parent = resolve::directory(self.root, &above)?;
-                let mode = self.options.chmod.as_ref().map_or(0o755, Chmod::of_new_directories);
+                let mode = self.attribution.chmod.as_ref().map_or(0o755, Chmod::of_new_directories);
                 rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
-                let (uid, gid) = self.options.owner.unwrap_or((0, 0));
+                let (uid, gid) = self.attribution.owner.unwrap_or((0, 0));
                 let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
                 rustix::fs::chownat(&parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
                 let made = resolve::directory(self.root, &done)?;
                 Ok(rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))?)
             };
             make().map_err(CopyError::io("make directory", &done))?;
+            is_made = true;
         }
-        Ok(())
+        Ok(is_made)
     }
 
     /// Copies what is in the only one of `levels`, and below: without recursion, as strangers say
@@ -242,10 +312,8 @@ impl<'a> Copier<'a> {
                 if levels.len() == 1 {
                     break;
                 }
-                // Last of all, as what was put in changed its time.
-                if let Some(Level { target: Some(target), stat, shown, .. }) = levels.pop() {
-                    times(target.as_fd(), OsStr::new(""), &stat, AtFlags::EMPTY_PATH)
-                        .map_err(CopyError::io("set the time of", &shown))?;
+                if let Some(level) = levels.pop() {
+                    self.leave(level)?;
                 }
                 continue;
             };
@@ -264,12 +332,9 @@ impl<'a> Copier<'a> {
             if !is_directory(&stat) {
                 if verdict.included {
                     self.ensure(levels)?;
-                    let Some(Level { source, target: Some(target), .. }) = levels.last() else {
-                        continue;
-                    };
-                    let spelled = self.spelled(target, &name)?;
-                    let (source, target) = (source.as_fd(), target.as_fd());
-                    self.node(source, &name, target, &spelled, &shown, &stat)?;
+                    if let Some(level) = levels.last() {
+                        self.member(level, name, shown, stat)?;
+                    }
                 }
                 continue;
             }
@@ -279,7 +344,9 @@ impl<'a> Copier<'a> {
             if levels.len() == MAX_DEPTH {
                 return Err(CopyError::io("list", &shown)(too_deep()));
             }
-            let mut level = Level { source, stat, name, target: None, path, shown, names: none() };
+            let (source, names) = (Arc::new(source), none());
+            let (target, is_direct) = (None, false);
+            let mut level = Level { source, stat, name, shown, target, is_direct, path, names };
             if verdict.descend {
                 level.list()?;
             }
@@ -291,6 +358,34 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
+    /// Copies something else than a directory of a level whose target is there.
+    fn member(
+        &mut self,
+        level: &Level,
+        name: OsString,
+        shown: PathBuf,
+        stat: Stat,
+    ) -> Result<(), CopyError> {
+        let Some(target) = &level.target else { return Ok(()) };
+        let spelled = self.spelled(target, &name)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // The rest depends on what was copied before, or what comes after on it.
+        if is_file && stat.st_nlink == 1 && self.names == Names::Exact {
+            return self.pool.add(FileJob {
+                source: Arc::clone(&level.source),
+                source_name: name,
+                target: Arc::clone(target),
+                name: spelled,
+                stat,
+                shown,
+                giving: self.giving.clone().filter(|_| level.is_direct),
+            });
+        }
+        let from = At { directory: level.source.as_fd(), name: &name };
+        let to = At { directory: target.as_fd(), name: &spelled };
+        self.node(from, to, &shown, &stat, level.is_direct)
+    }
+
     /// Makes the directories of all levels be there.
     fn ensure(&mut self, levels: &mut [Level]) -> Result<(), CopyError> {
         for at in 1..levels.len() {
@@ -298,19 +393,20 @@ impl<'a> Copier<'a> {
                 continue;
             }
             let (above, below) = levels.split_at_mut(at);
-            let (Some(Level { target: Some(parent), .. }), Some(level)) =
+            let (Some(Level { target: Some(parent), is_direct, .. }), Some(level)) =
                 (above.last(), below.first_mut())
             else {
                 continue;
             };
-            let shown = level.shown.as_path();
+            let shown = &level.shown;
             let name = self.spelled(parent, &level.name)?;
-            match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
+            let is_made = match rustix::fs::mkdirat(parent, &name, Mode::from_raw_mode(0o700)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(error) => return Err(CopyError::io("make directory", shown)(error)),
-            }
+            };
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = match rustix::fs::openat(parent, &name, flags, Mode::empty()) {
+            let mut target = match rustix::fs::openat(parent, &name, flags, Mode::empty()) {
                 Ok(target) => target,
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     // buildkit wording
@@ -320,46 +416,44 @@ impl<'a> Copier<'a> {
                 Err(error) => return Err(CopyError::io("open", shown)(error)),
             };
             let finish = || -> io::Result<()> {
-                self.chown(target.as_fd(), &level.stat)?;
-                let mode = Mode::from_raw_mode(self.mode(level.stat.st_mode, true));
+                let (uid, gid) = self.attribution.owner(&level.stat);
+                rustix::fs::fchown(&target, uid, gid)?;
+                let mode = Mode::from_raw_mode(self.attribution.mode(level.stat.st_mode, true));
                 rustix::fs::fchmod(&target, mode)?;
                 copy_xattrs(level.source.as_fd(), target.as_fd())
             };
             finish().map_err(CopyError::io("set the mode of", shown))?;
-            level.target = Some(target);
+            level.is_direct = *is_direct;
+            if is_made
+                && !level.is_direct
+                && let Some(direct) = self.in_upper(shown)?
+            {
+                target = direct;
+                level.is_direct = true;
+            }
+            level.target = Some(Arc::new(target));
         }
         Ok(())
     }
 
-    fn owner(&self, stat: &Stat) -> (Option<Uid>, Option<Gid>) {
-        let (uid, gid) = self.options.owner.unwrap_or((stat.st_uid, stat.st_gid));
-        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-    }
-
-    fn chown(&self, file: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
-        let (uid, gid) = self.owner(stat);
-        Ok(rustix::fs::fchown(file, uid, gid)?)
-    }
-
-    /// Copies anything but a directory.
+    /// Copies anything but a directory; `is_direct` says that it goes into the upper directory.
     fn node(
         &mut self,
-        holder: BorrowedFd<'_>,
-        source: &OsStr,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
+        from: At<'_>,
+        to: At<'_>,
         shown: &Path,
         stat: &Stat,
+        is_direct: bool,
     ) -> Result<(), CopyError> {
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::RegularFile {
-            return self.file(holder, source, directory, name, shown, stat);
+            return self.file(from, to, shown, stat, is_direct);
         }
-        clear(directory, name, shown)?;
+        clear(to, shown)?;
         let make = || -> io::Result<()> {
             if kind == FileType::Symlink {
-                let target = rustix::fs::readlinkat(holder, source, Vec::new())?;
-                rustix::fs::symlinkat(target, directory, name)?;
+                let target = rustix::fs::readlinkat(from.directory, from.name, Vec::new())?;
+                rustix::fs::symlinkat(target, to.directory, to.name)?;
             } else {
                 // As BuildKit: a socket becomes a FIFO's like, an empty node.
                 let kind = if kind == FileType::Socket { FileType::Fifo } else { kind };
@@ -369,52 +463,44 @@ impl<'a> Copier<'a> {
                         "a device 0:0, which overlay takes for a whiteout",
                     ));
                 }
-                rustix::fs::mknodat(directory, name, kind, mode, stat.st_rdev)?;
+                rustix::fs::mknodat(to.directory, to.name, kind, mode, stat.st_rdev)?;
             }
-            let (uid, gid) = self.owner(stat);
-            rustix::fs::chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            let (uid, gid) = self.attribution.owner(stat);
+            rustix::fs::chownat(to.directory, to.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             if kind != FileType::Symlink {
-                let mode = Mode::from_raw_mode(self.mode(stat.st_mode, false));
-                rustix::fs::chmodat(directory, name, mode, AtFlags::empty())?;
+                let mode = Mode::from_raw_mode(self.attribution.mode(stat.st_mode, false));
+                rustix::fs::chmodat(to.directory, to.name, mode, AtFlags::empty())?;
             }
-            Ok(times(directory, name, stat, AtFlags::SYMLINK_NOFOLLOW)?)
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            Ok(rustix::fs::utimensat(to.directory, to.name, &stamps(stat), flags)?)
         };
         make().map_err(CopyError::io("create", shown))
     }
 
     fn file(
         &mut self,
-        holder: BorrowedFd<'_>,
-        source: &OsStr,
-        directory: BorrowedFd<'_>,
-        name: &OsStr,
+        from: At<'_>,
+        to: At<'_>,
         shown: &Path,
         stat: &Stat,
+        is_direct: bool,
     ) -> Result<(), CopyError> {
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&key) {
-                clear(directory, name, shown)?;
+                clear(to, shown)?;
                 let (above, last) = split(first)?;
-                let linked = resolve::directory(self.root, above).and_then(|above| {
-                    Ok(rustix::fs::linkat(above, last, directory, name, AtFlags::empty())?)
+                // All that was copied is in the upper directory, whichever way it came there.
+                let root = self.upper.filter(|_| is_direct).unwrap_or(self.root);
+                let linked = resolve::directory(root, above).and_then(|above| {
+                    let flags = AtFlags::empty();
+                    Ok(rustix::fs::linkat(above, last, to.directory, to.name, flags)?)
                 });
                 return linked.map_err(CopyError::io("link", shown));
             }
             self.links.insert(key, shown.to_owned());
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = rustix::fs::openat(holder, source, flags, Mode::empty())
-            .map_err(CopyError::io("open", shown))?;
-        let to = create(directory, name, shown)?;
-        copy_content(&from, &to, stat, &mut self.buffer).map_err(CopyError::io("copy", shown))?;
-        let finish = || -> io::Result<()> {
-            self.chown(to.as_fd(), stat)?;
-            rustix::fs::fchmod(&to, Mode::from_raw_mode(self.mode(stat.st_mode, false)))?;
-            copy_xattrs(from.as_fd(), to.as_fd())?;
-            Ok(rustix::fs::futimens(&to, &stamps(stat))?)
-        };
-        finish().map_err(CopyError::io("copy", shown))
+        file::copy(from, to, stat, &self.attribution, None, &mut self.buffer, shown)
     }
 }
 
@@ -423,97 +509,6 @@ fn split(path: &Path) -> Result<(&Path, &OsStr), CopyError> {
         (Some(parent), Some(name)) => Ok((parent, name)),
         _ => Err(CopyError::Refused("cannot replace to directory / with file".into())),
     }
-}
-
-/// Makes a file of that name; what has it is removed unless it is a directory.
-fn create(directory: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<OwnedFd, CopyError> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let open = || rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600));
-    let made = match open() {
-        Err(Errno::EXIST) => {
-            clear(directory, name, shown)?;
-            open()
-        }
-        made => made,
-    };
-    made.map_err(CopyError::io("create", shown))
-}
-
-/// Removes what has a name, unless it is a directory.
-fn clear(directory: BorrowedFd<'_>, name: &OsStr, shown: &Path) -> Result<(), CopyError> {
-    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        // buildkit wording
-        Err(Errno::ISDIR | Errno::PERM) => Err(CopyError::Refused(format!(
-            "cannot replace to directory /{} with file",
-            shown.display()
-        ))),
-        Err(error) => Err(CopyError::io("remove", shown)(error)),
-    }
-}
-
-fn stamps(stat: &Stat) -> Timestamps {
-    let nanos = |nanos: u64| i64::try_from(nanos).unwrap_or(0);
-    let time = Timespec { tv_sec: stat.st_mtime, tv_nsec: nanos(stat.st_mtime_nsec) };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn times(
-    directory: BorrowedFd<'_>,
-    name: &OsStr,
-    stat: &Stat,
-    flags: AtFlags,
-) -> Result<(), Errno> {
-    if flags == AtFlags::EMPTY_PATH {
-        return rustix::fs::futimens(directory, &stamps(stat));
-    }
-    rustix::fs::utimensat(directory, name, &stamps(stat), flags)
-}
-
-/// Copies the bytes, by the kernel where it can.
-fn copy_content(from: &OwnedFd, to: &OwnedFd, stat: &Stat, buffer: &mut Vec<u8>) -> io::Result<()> {
-    const PIECE: usize = 256 << 10;
-    let mut left = u64::try_from(stat.st_size).unwrap_or(0);
-    let mut by_kernel = left > 64 << 10;
-    while left > 0 {
-        if by_kernel {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30);
-            match rustix::fs::copy_file_range(from, None, to, None, wanted) {
-                Ok(0) => by_kernel = false,
-                Ok(count) => left -= count as u64,
-                Err(Errno::INTR) => {}
-                Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL) => {
-                    by_kernel = false;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            continue;
-        }
-        buffer.resize(PIECE, 0);
-        let count = match rustix::io::read(from, &mut buffer[..]) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let mut pending = &buffer[..count];
-        while !pending.is_empty() {
-            pending = &pending[rustix::io::write(to, pending)?..];
-        }
-        left = left.saturating_sub(count as u64);
-    }
-    Ok(())
-}
-
-/// Copies the attributes that belong into an image.
-fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    for (name, value) in silo_store::tree::xattrs(from)? {
-        match rustix::fs::fsetxattr(to, &name[..], &value, XattrFlags::empty()) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -607,7 +602,7 @@ mod tests {
             assert_eq!(trees.copy("d", "/d", |_| {}).is_ok(), is_fine, "{depth}");
             let from = silo_sys::path::open_root(trees.at("from")).unwrap();
             let found = select(from.as_fd(), "d", Names::Exact).unwrap();
-            let digests = crate::context::Digests::default();
+            let digests = Digests::default();
             let mut hasher = Hasher::new(&digests);
             let added = hasher.add(from.as_fd(), &found[0], &Filter::default());
             assert_eq!(added.is_ok(), is_fine, "{depth}");
@@ -662,6 +657,67 @@ mod tests {
             .unwrap();
         let owned = fs_err::symlink_metadata(trees.at("to/owned/a")).unwrap();
         assert_eq!((owned.uid(), owned.gid(), owned.mode() & 0o7777), (1, 2, 0o600));
+    }
+
+    #[test]
+    fn files_are_taken_over_once_and_as_they_are() {
+        let trees = Trees::new();
+        let names: Vec<String> = (0..200).map(|n| format!("from/d/s{}/f{n}", n % 7)).collect();
+        for name in &names {
+            trees.write(name, name);
+        }
+        fs_err::hard_link(trees.at("from/d/s0/f0"), trees.at("from/d/twice")).unwrap();
+        let from = silo_sys::path::open_root(trees.at("from")).unwrap();
+        let to = silo_sys::path::open_root(trees.at("to")).unwrap();
+        let digests = Arc::new(Digests::default());
+        let look = |name: &str| rustix::fs::stat(trees.at(name)).unwrap();
+        for name in &names {
+            digests.put(super::super::digest::version(&look(name)), [7; 32]);
+        }
+        let copy = |destination: &str, owner| {
+            let options = Options { owner, chmod: None, names: Names::Exact };
+            let mut copier = Copier::new(to.as_fd(), options).with_upper(to.as_fd());
+            copier.give(Some(Arc::clone(&digests)));
+            let found = select(from.as_fd(), "d", Names::Exact).unwrap();
+            copier.copy(from.as_fd(), &found[0], &Filter::default(), destination).unwrap();
+        };
+        copy("/owned", Some((1, 2)));
+        copy("/first", None);
+        copy("/second", None);
+        for name in &names {
+            let below = name.trim_start_matches("from/d/");
+            let [owned, first, second] =
+                ["owned", "first", "second"].map(|to| look(&format!("to/{to}/{below}")));
+            let source = look(name);
+            assert_eq!(trees.read(&format!("second/{below}")), *name);
+            assert_eq!((owned.st_uid, owned.st_gid), (1, 2));
+            assert_ne!(owned.st_ino, source.st_ino);
+            assert_ne!(second.st_ino, first.st_ino);
+            // One of several names of a file is copied with the others.
+            assert_eq!(first.st_ino == source.st_ino, below != "s0/f0", "{name}");
+            if below != "s0/f0" {
+                assert_eq!(digests.get(&super::super::digest::version(&first)), Some([7; 32]));
+            }
+            assert_eq!(first.st_mtime, source.st_mtime);
+        }
+        let (one, other) = (look("to/first/s0/f0"), look("to/first/twice"));
+        assert_eq!((one.st_ino, one.st_nlink), (other.st_ino, 2));
+        for directory in ["s0", "s6", "."] {
+            let (there, here) =
+                (look(&format!("to/first/{directory}")), look(&format!("from/d/{directory}")));
+            assert_eq!((there.st_mtime, there.st_mtime_nsec), (here.st_mtime, here.st_mtime_nsec));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_copied_is_named() {
+        let trees = Trees::new();
+        for n in 0..300 {
+            trees.write(&format!("from/d/f{n}"), "x");
+        }
+        trees.write("to/d/f250/inside", "x");
+        let error = trees.copy("d", "/d", |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "cannot replace to directory /d/f250 with file");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
+use silo_store::tree::{Attributes, xattrs};
 
 use super::CopyError;
 use super::copier::{MAX_DEPTH, too_deep};
@@ -98,19 +99,20 @@ impl<'a> Hasher<'a> {
         self.hash.update(stat.st_mode.to_le_bytes());
         self.hash.update(stat.st_uid.to_le_bytes());
         self.hash.update(stat.st_gid.to_le_bytes());
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         match kind {
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
                 self.field(target.as_bytes());
             }
             FileType::RegularFile => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let version = version(stat);
                 let digest = match self.digests.get(&version) {
                     Some(digest) => digest,
                     None => {
                         let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
                         let digest = content(&file, &mut self.buffer)?;
+                        let digest = with_attributes(digest, &xattrs(&file)?);
                         self.digests.put(version, digest);
                         digest
                     }
@@ -120,18 +122,30 @@ impl<'a> Hasher<'a> {
             FileType::CharacterDevice | FileType::BlockDevice => {
                 self.hash.update(stat.st_rdev.to_le_bytes());
             }
-            _ => {}
-        }
-        if matches!(kind, FileType::RegularFile | FileType::Directory) {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-            for (name, value) in silo_store::tree::xattrs(&node)? {
-                self.field(&name);
-                self.field(&value);
+            FileType::Directory => {
+                let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+                for (name, value) in xattrs(&node)? {
+                    self.field(&name);
+                    self.field(&value);
+                }
             }
+            _ => {}
         }
         Ok(())
     }
+}
+
+/// The digest of a file: that of its content, if it has no attributes that count.
+fn with_attributes(content: [u8; 32], attributes: &Attributes) -> [u8; 32] {
+    if attributes.is_empty() {
+        return content;
+    }
+    let mut hash = Sha256::new_with_prefix(content);
+    for part in attributes.iter().flat_map(|(name, value)| [name, value]) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }
 
 /// What identifies a file's content.

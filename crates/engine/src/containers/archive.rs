@@ -255,7 +255,12 @@ impl Engine {
             view.check_writable(&path, &record)?;
             let names = view.names(target.as_fd(), &path)?;
             let names = names.as_ref().map(|names| names as &dyn EntryNames);
-            let options = UnpackOptions { no_overwrite_dir_non_dir, owner, names };
+            let options = UnpackOptions {
+                no_overwrite_dir_non_dir,
+                owner,
+                names,
+                ..UnpackOptions::default()
+            };
             tree::unpack_into(view.fd(), Path::new(&rooted(&path)), input, options).map_err(
                 |error| {
                     let kind = match error.kind() {
