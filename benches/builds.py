@@ -175,7 +175,8 @@ def bench(engines, archive):
                 attempt(lambda: action(builders, alone))
     finally:
         stop_buildah()
-    print("\n## goals\n")
+    if "steps" in PARTS:
+        print("\n## goals\n")
     for part, factor in [("cold", 8), ("cached", 1)]:
         silo = [value for name, value in found.get(part, {}).items() if name.startswith("silo") and value]
         peers = [value for name, value in found.get(part, {}).items() if not name.startswith("silo") and value]
