@@ -11,6 +11,7 @@
 //! | `error` | the program | `step`, `code` (a Windows error), `message` |
 //! | `request` | process 1, the engine | `event` (`ctrl-c`, `ctrl-break`, `shutdown`) |
 //! | `size` | the engine | `terminal` |
+//! | `services` | the engine | none: services are to stop, and to be waited for |
 //!
 //! Whoever puts a `request` or `size` there writes a byte to the FIFO [`WAKE`], which process 1 makes
 //! and the program reads. (To watch the directory would do as well, but the kernel takes some
@@ -174,15 +175,18 @@ pub enum Request {
     CtrlBreak,
     /// What Windows raises in everybody when it shuts down.
     Shutdown,
+    /// That services stop, for which the program's end waits.
+    Services,
     /// The terminal's new size.
     Resize(Terminal),
 }
 
 impl Request {
-    /// The name of its file. A new size must not take the place of an event.
+    /// The name of its file. One of another kind must not take the place of an event.
     pub fn file(self) -> &'static str {
         match self {
             Self::Resize(_) => "size",
+            Self::Services => "services",
             _ => "request",
         }
     }
@@ -193,6 +197,7 @@ impl Request {
             Self::CtrlC => b"event=ctrl-c\0".to_vec(),
             Self::CtrlBreak => b"event=ctrl-break\0".to_vec(),
             Self::Shutdown => b"event=shutdown\0".to_vec(),
+            Self::Services => b"event=services\0".to_vec(),
             Self::Resize(size) => format!("terminal={}x{}\0", size.columns, size.rows).into_bytes(),
         }
     }

@@ -1,5 +1,5 @@
-/* certutil: check sums of files and base64; certificates are not for this program. */
-#include "rt.h"
+/* certutil: check sums of files, base64, and certificates of stores. */
+#include "certutil.h"
 
 #include <bcrypt.h>
 
@@ -8,11 +8,13 @@ static void usage(void)
     print_text(L"CertUtil -hashfile file [MD5|SHA1|SHA256|SHA384|SHA512]\n"
                L"CertUtil [-f] -encode in out\n"
                L"CertUtil [-f] -decode in out\n"
-               L"CertUtil [-f] -decodehex in out\n\n"
-               L"Other verbs, those for certificates among them, are not supported.\n");
+               L"CertUtil [-f] -decodehex in out\n"
+               L"CertUtil [-f] [-user] -addstore Root|CA|My file\n"
+               L"CertUtil [-user] -store Root|CA|My [sha1|subject]\n\n"
+               L"Other verbs are not supported.\n");
 }
 
-static int command_failed(const WCHAR *verb, DWORD error)
+int command_failed(const WCHAR *verb, DWORD error)
 {
     DWORD code = HRESULT_FROM_WIN32(error);
     print(L"CertUtil: -%s command FAILED: 0x%08lx (WIN32: %lu)\nCertUtil: %s\n", verb, code, error,
@@ -50,7 +52,7 @@ static int hash_file(const WCHAR *name, const WCHAR *algorithm)
     return 0;
 }
 
-static unsigned char *read_all(const WCHAR *name, DWORD *size)
+unsigned char *read_all(const WCHAR *name, DWORD *size)
 {
     HANDLE file = CreateFileW(name, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING, 0, NULL);
     if (file == INVALID_HANDLE_VALUE)
@@ -92,7 +94,7 @@ static DWORD encode(const unsigned char *in, DWORD size, unsigned char *out)
     return to + sizeof(tail) - 1 - out;
 }
 
-static DWORD decode(const unsigned char *in, DWORD size, unsigned char *out, BOOL hex)
+DWORD decode(const unsigned char *in, DWORD size, unsigned char *out, BOOL hex)
 {
     unsigned char *to = out;
     unsigned held = 0, bits = 0;
@@ -118,12 +120,16 @@ static DWORD decode(const unsigned char *in, DWORD size, unsigned char *out, BOO
 
 int program(int argc, WCHAR **argv)
 {
-    BOOL force = FALSE;
+    BOOL force = FALSE, user = FALSE;
     const WCHAR *verb = NULL, *names[3] = { NULL };
     int count = 0;
     for (int i = 1; i < argc; i++) {
         if (is_option(argv[i], L"f"))
             force = TRUE;
+        else if (is_option(argv[i], L"user"))
+            user = TRUE;
+        else if (is_option(argv[i], L"enterprise"))
+            continue;
         else if (!verb && (*argv[i] == '-' || *argv[i] == '/'))
             verb = argv[i] + 1;
         else if (count < 3)
@@ -153,6 +159,10 @@ int program(int argc, WCHAR **argv)
               size, made, verb);
         return 0;
     }
+    if (same(verb, L"addstore") && count == 2)
+        return add_certificates(names[0], names[1], user);
+    if (same(verb, L"store") && count)
+        return show_store(names[0], names[1], user);
     complain(L"CertUtil: -%s is not supported, or its arguments are missing; see CertUtil -?\n", verb);
     return (int)HRESULT_FROM_WIN32(ERROR_NOT_SUPPORTED);
 }

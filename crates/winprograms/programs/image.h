@@ -4,6 +4,25 @@
 
 #include <windows.h>
 
+/* Reads a program's headers as far as its subsystem, up to which 32-bit ones are the same. */
+static inline BOOL read_headers(const WCHAR *path, IMAGE_NT_HEADERS64 *headers)
+{
+    IMAGE_DOS_HEADER dos;
+    DWORD done;
+    const DWORD needed = offsetof(IMAGE_NT_HEADERS64, OptionalHeader.DllCharacteristics);
+    HANDLE file = CreateFileW(path, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL,
+                              OPEN_EXISTING, 0, NULL);
+    if (file == INVALID_HANDLE_VALUE)
+        return FALSE;
+    BOOL read = ReadFile(file, &dos, sizeof(dos), &done, NULL) && done == sizeof(dos)
+        && dos.e_magic == IMAGE_DOS_SIGNATURE
+        && SetFilePointer(file, dos.e_lfanew, NULL, FILE_BEGIN) != INVALID_SET_FILE_POINTER
+        && ReadFile(file, headers, needed, &done, NULL) && done == needed
+        && headers->Signature == IMAGE_NT_SIGNATURE;
+    CloseHandle(file);
+    return read;
+}
+
 /*
  * Whether a file is a program for DOS or 16-bit Windows, which 64-bit Windows does not run either.
  * For those Wine looks for a program of its own that the runtime does not have, and says that

@@ -33,6 +33,8 @@
  *     event=shutdown       the event that Windows raises when it shuts down
  *     terminal=WxH         the terminal's new size, in `size`
  *
+ * services, written to us at most once: services are told to stop, and waited for at the end
+ *
  * Our own exit code is 0 when `exit` was written, and 1 otherwise.
  *
  * Without a terminal, standard streams that are pipes outside become Windows pipes, because
@@ -244,6 +246,7 @@ void start(void)
         }
     }
     GetExitCodeProcess(process, &code);
+    wait_for_services();
     if (stop)
         SetEvent(stop);
     for (unsigned i = 0; i < 2; i++)

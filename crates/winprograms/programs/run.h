@@ -55,6 +55,15 @@ HANDLE open_wake(void);
 void wait_for_wake(void);
 BOOL WINAPI ignore_event(DWORD event);
 
+/* run_narrow.c */
+/* A function of kernelbase in a 32-bit process; NULL where it is not found. */
+void *narrow_function(HANDLE process, const char *function);
+
+/* run_services.c */
+/* Tells services that all is shut down, where that is asked; waits until those have ended. */
+void serve_services(void);
+void wait_for_services(void);
+
 /* run_registry.c */
 enum { REGISTRY_EVENTS = 2 };
 /* Puts events of changes there; how many. */

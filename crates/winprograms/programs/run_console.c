@@ -36,7 +36,7 @@ static void leave_console(void)
 
 /*
  * Raises an event in one process in the way of Windows: by a thread there that calls kernelbase's
- * CtrlRoutine. FALSE for 32-bit ones, which have that elsewhere.
+ * CtrlRoutine.
  */
 static BOOL raise_in(DWORD id, DWORD event)
 {
@@ -45,12 +45,17 @@ static BOOL raise_in(DWORD id, DWORD event)
     BYTE theirs[32];
     SIZE_T done = 0;
     HANDLE thread = NULL;
+    BOOL narrow = FALSE;
     HANDLE other = OpenProcess(PROCESS_CREATE_THREAD | PROCESS_QUERY_INFORMATION | PROCESS_VM_READ
                                    | PROCESS_VM_WRITE | PROCESS_VM_OPERATION,
                                FALSE, id);
     if (!other)
         return FALSE;
-    if (routine && ReadProcessMemory(other, ours, theirs, sizeof(theirs), &done)
+    if (IsWow64Process(other, &narrow) && narrow) {
+        routine = (LPTHREAD_START_ROUTINE)narrow_function(other, "CtrlRoutine");
+        if (routine)
+            thread = CreateRemoteThread(other, NULL, 0, routine, (void *)(ULONG_PTR)event, 0, NULL);
+    } else if (routine && ReadProcessMemory(other, ours, theirs, sizeof(theirs), &done)
         && done == sizeof(theirs)) {
         unsigned i = 0;
         while (i < sizeof(theirs) && theirs[i] == ours[i])
@@ -115,6 +120,7 @@ static void serve(const char *data)
 
 void serve_requests(void)
 {
+    serve_services();
     static const WCHAR *const names[] = { L"request", L"size" };
     for (unsigned i = 0; i < ARRAYSIZE(names); i++) {
         /* The next one may come at any moment: this one is taken away before it is read. */

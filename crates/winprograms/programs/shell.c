@@ -170,28 +170,13 @@ __declspec(dllexport) HINSTANCE WINAPI FindExecutableW(const WCHAR *file, const 
  */
 static DWORD program_kind(const WCHAR *path)
 {
-    IMAGE_DOS_HEADER dos;
     IMAGE_NT_HEADERS64 headers;
-    DWORD done, kind = 0;
-    HANDLE file = CreateFileW(path, GENERIC_READ, FILE_SHARE_READ | FILE_SHARE_DELETE, NULL,
-                              OPEN_EXISTING, 0, NULL);
-    if (file == INVALID_HANDLE_VALUE)
+    if (!read_headers(path, &headers) || headers.FileHeader.Characteristics & IMAGE_FILE_DLL)
         return 0;
-    /* Up to what is asked for, the headers of 32-bit programs are the same. */
-    DWORD needed = offsetof(IMAGE_NT_HEADERS64, OptionalHeader.DllCharacteristics);
-    if (ReadFile(file, &dos, sizeof(dos), &done, NULL) && done == sizeof(dos)
-        && dos.e_magic == IMAGE_DOS_SIGNATURE
-        && SetFilePointer(file, dos.e_lfanew, NULL, FILE_BEGIN) != INVALID_SET_FILE_POINTER
-        && ReadFile(file, &headers, needed, &done, NULL) && done == needed
-        && headers.Signature == IMAGE_NT_SIGNATURE
-        && !(headers.FileHeader.Characteristics & IMAGE_FILE_DLL)) {
-        kind = IMAGE_NT_SIGNATURE;
-        if (headers.OptionalHeader.Subsystem == IMAGE_SUBSYSTEM_WINDOWS_GUI)
-            kind |= (DWORD)headers.OptionalHeader.MajorSubsystemVersion << 24
-                | (DWORD)headers.OptionalHeader.MinorSubsystemVersion << 16;
-    }
-    CloseHandle(file);
-    return kind;
+    if (headers.OptionalHeader.Subsystem != IMAGE_SUBSYSTEM_WINDOWS_GUI)
+        return IMAGE_NT_SIGNATURE;
+    return IMAGE_NT_SIGNATURE | (DWORD)headers.OptionalHeader.MajorSubsystemVersion << 24
+        | (DWORD)headers.OptionalHeader.MinorSubsystemVersion << 16;
 }
 
 __declspec(dllexport) DWORD_PTR WINAPI SHGetFileInfoW(const WCHAR *path, DWORD attributes,

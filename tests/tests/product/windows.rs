@@ -15,6 +15,7 @@ mod pipes;
 mod programs;
 mod resources;
 mod servers;
+mod tls;
 mod volumes;
 
 use std::io::{Read, Write};

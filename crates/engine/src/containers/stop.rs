@@ -54,6 +54,9 @@ impl Engine {
         let timeout = query.timeout.unwrap_or_else(|| record.stop_timeout());
         let mut watch = container.watch();
         let exits = watch.borrow_and_update().exits;
+        if windows::is(&record) && signal != signal::KILL {
+            Self::windows_stop_services(container);
+        }
         self.signal(container, signal, true).await?;
         let gone = watch.wait_for(|state| state.exits != exits || !state.running);
         let mut gone = std::pin::pin!(gone);

@@ -127,7 +127,7 @@ pub(super) fn prepare(folder: &Folder, start: &Start) -> Result<(), Error> {
     let bytes = start.to_bytes().map_err(|error| Error::invalid(error.to_string()))?;
     let prepare = || -> io::Result<()> {
         let folder = folder.make()?;
-        for name in ["started", "exit", "error", "request", "size", "taken", "start"] {
+        for name in ["started", "exit", "error", "request", "size", "services", "taken", "start"] {
             path::remove_all_at(&folder, name)?;
         }
         write(folder.as_fd(), "start", &bytes)

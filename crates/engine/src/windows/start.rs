@@ -280,10 +280,12 @@ impl Engine {
 
     /// Tells all programs of a Windows container that it is shut down.
     pub(crate) fn windows_shutdown(container: &Container) {
-        let folder = process::folder(container, control::INIT);
-        if let Err(error) = folder.request(control::Request::Shutdown) {
-            tracing::debug!(container = %container.id, %error, "could not tell of the shutdown");
-        }
+        tell(container, control::Request::Shutdown);
+    }
+
+    /// Tells the services of a Windows container that it is stopped; its end waits for them.
+    pub(crate) fn windows_stop_services(container: &Container) {
+        tell(container, control::Request::Services);
     }
 
     /// Tells a Windows program the new size of its terminal.
@@ -305,6 +307,13 @@ impl Engine {
         if let Err(error) = folder.request(request) {
             tracing::debug!(container = %container.id, %error, "could not tell a size");
         }
+    }
+}
+
+fn tell(container: &Container, request: control::Request) {
+    let folder = process::folder(container, control::INIT);
+    if let Err(error) = folder.request(request) {
+        tracing::debug!(container = %container.id, %error, "could not tell of the shutdown");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use rustix::fs::inotify;
-use silo_tests::WindowsEngine;
+use silo_tests::{WindowsEngine, compile_windows};
 
 use super::{CORE, program, wait, wait_log};
 
@@ -31,14 +31,45 @@ fn stop_is_ctrl_c() {
         fs_err::remove_file(work.join("got")).expect("remove");
         engine.ok(&["rm", &name]);
     }
-    // One that does not listen is ended by the event of the shutdown.
-    let name = engine.name("deaf");
-    let deaf = "process.on('SIGINT', () => {}); console.log('ready'); setInterval(() => {}, 1000)";
-    let run = ["run", "-d", "--name", &name, "-v", &node, CORE, "C:\\node\\node.exe", "-e", deaf];
-    engine.ok(&run);
-    wait_log(&engine, &name, "ready");
-    engine.ok(&["stop", "-t", "1", &name]);
-    assert_eq!(engine.inspect(&name)["State"]["ExitCode"], 0);
+    // One that does not listen is ended by the event of the shutdown, a 32-bit one as well.
+    let deaf = "process.on('SIGINT', () => console.log('heard')); \
+                console.log('ready'); setInterval(() => {}, 1000)";
+    let Some(narrow) = program("node-x86", "C:\\node") else { return };
+    for node in [&node, &narrow] {
+        let name = engine.name("deaf");
+        let run =
+            ["run", "-d", "--name", &name, "-v", node, CORE, "C:\\node\\node.exe", "-e", deaf];
+        engine.ok(&run);
+        wait_log(&engine, &name, "ready");
+        engine.ok(&["stop", "-t", "20", &name]);
+        assert_eq!(engine.inspect(&name)["State"]["ExitCode"], 0, "{node}");
+        assert!(engine.ok(&["logs", &name]).contains("heard"), "{node}");
+        engine.ok(&["rm", &name]);
+    }
+}
+
+/// A service is told of a stop, and the container does not end before it has.
+#[test]
+fn services_hear_of_a_stop() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let work = engine.scratch();
+    compile_windows(include_str!("service.c"), &work.join("service.exe"));
+    let name = engine.name("serves");
+    let volume = format!("{}:C:\\work", work.display());
+    let command = "sc create work binPath= C:\\work\\service.exe& sc start work& \
+                   ping -n 1000 127.0.0.1";
+    engine.ok(&["run", "-d", "--name", &name, "-v", &volume, CORE, "cmd", "/c", command]);
+    wait("the service", || work.join("running").exists().then_some(()));
+    engine.ok(&["stop", "-t", "60", &name]);
+    assert!(work.join("told").exists(), "it was not told");
+    assert!(work.join("saved").exists(), "it could not end by itself");
+    // A kill tells nobody.
+    fs_err::remove_file(work.join("told")).expect("remove");
+    fs_err::remove_file(work.join("running")).expect("remove");
+    engine.ok(&["start", &name]);
+    wait("the service", || work.join("running").exists().then_some(()));
+    engine.ok(&["kill", &name]);
+    assert!(!work.join("told").exists());
 }
 
 #[test]
