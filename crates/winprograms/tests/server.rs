@@ -45,7 +45,7 @@ fn links_are_left_alone() {
         (output.status.code(), text.trim().to_owned())
     };
     let is = |path: &str, expected: bool| {
-        assert_eq!(run("empty", path).0, Some(i32::from(!expected)), "{path}")
+        assert_eq!(run("empty", path).0, Some(i32::from(!expected)), "{path}");
     };
     for name in ["full", "empty", "odd"] {
         fs_err::create_dir(place(name)).expect("a directory");
