@@ -29,6 +29,7 @@ fn a_layer_travels() {
     assert_eq!(layer.chain_id, chain_id(Some(&base), &digest(&above)));
 
     let mut chain = None;
+    let mut held = Vec::new();
     for wanted in [base, layer.chain_id] {
         let blob = one.layer_blob(&wanted).unwrap();
         let mut bytes = Vec::new();
@@ -38,10 +39,10 @@ fn a_layer_travels() {
         let diff_id = one.layer(&wanted).unwrap().diff_id;
         let (added, lease) = two.add_layer_tar(&bytes[..], chain.as_ref(), &diff_id).unwrap();
         chain = Some(added.chain_id);
-        std::mem::forget(lease);
+        held.push(lease);
     }
     assert_eq!(chain, Some(layer.chain_id));
-    assert_eq!(std::fs::read(two.layer_files(&layer.chain_id).join("b")).unwrap(), b"two");
+    assert_eq!(fs_err::read(two.layer_files(&layer.chain_id).join("b")).unwrap(), b"two");
     // One that is there is not read again.
     two.add_layer_tar(&b"nonsense"[..], Some(&base), &digest(&above)).unwrap();
 }
@@ -58,6 +59,6 @@ fn what_is_something_else_is_refused() {
     assert!(matches!(refused, Error::NoLayer(_)), "{refused}");
     assert!(store.add_layer_tar(&b"no tar"[..], None, &digest(b"no tar")).is_err());
     assert!(store.layers().is_empty());
-    let left = std::fs::read_dir(temporary.path().join("layers")).unwrap().count();
+    let left = fs_err::read_dir(temporary.path().join("layers")).unwrap().count();
     assert_eq!(left, 0, "nothing is left of them");
 }

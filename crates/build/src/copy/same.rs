@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn all_but_times_counts() {
-        let cases: [(&str, fn(&Path), bool); 8] = [
+        type Case = (&'static str, fn(&Path), bool);
+        let cases: [Case; 8] = [
             ("nothing", |_| {}, true),
             (
                 "a time",

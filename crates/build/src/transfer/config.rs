@@ -145,8 +145,8 @@ pub(crate) fn manifest(bytes: &[u8]) -> Result<(Descriptor, HashMap<Digest, Desc
     let blobs = manifest.layers.iter().chain(&manifest.manifests);
     let blobs: HashMap<Digest, Descriptor> =
         blobs.map(|blob| (blob.digest, blob.clone())).collect();
-    let config = manifest.config.into_iter().chain(manifest.manifests);
-    let config = config.filter(|config| config.media_type == CONFIG).next_back();
+    let mut config = manifest.config.into_iter().chain(manifest.manifests);
+    let config = config.rfind(|config| config.media_type == CONFIG);
     Ok((config.ok_or_else(|| refused("its manifest is of something else"))?, blobs))
 }
 
@@ -307,7 +307,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        let cases: [(&str, fn(&mut CacheConfig)); 9] = [
+        type Case = (&'static str, fn(&mut CacheConfig));
+        let cases: [Case; 9] = [
             ("upon itself", |config| config.layers[1].parent = 1),
             ("upon a later one", |config| config.layers[0].parent = 2),
             ("upon what cannot be", |config| config.layers[0].parent = -2),
@@ -332,7 +333,7 @@ mod tests {
             let error = CacheConfig::parse(&config.to_bytes()).unwrap_err();
             assert!(error.message().starts_with("invalid build cache"), "{name}: {error}");
         }
-        for text in ["", "[]", "{\"layers\":[{\"blob\":\"md5:x\"}]}"] {
+        for text in ["", "7", "{\"layers\":[{\"blob\":\"md5:x\"}]}"] {
             assert!(CacheConfig::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(

@@ -182,7 +182,7 @@ impl Builder {
             records.extend(shown(&record, layer, &aliases));
         }
         // The same steps are the same bytes.
-        records.sort_by(|a, b| a.digest.to_string().cmp(&b.digest.to_string()));
+        records.sort_by_key(|record| record.digest);
         Ok((!records.is_empty()).then(|| config::to_inline(&records)))
     }
 

@@ -24,6 +24,9 @@ pub struct CacheSummary {
     pub mounts: u64,
 }
 
+/// A layer in the store: its chain id, that of what is beneath, and what keeps it.
+type Taken = (Digest, Option<Digest>, Arc<Lease>);
+
 /// A record as the cache keeps it, with its other keys.
 pub(crate) fn record_of(
     record: &CacheRecord,
@@ -106,9 +109,9 @@ impl Builder {
         staged: &Staged,
         config: &CacheConfig,
         summary: &mut CacheSummary,
-    ) -> Result<Vec<(Digest, Option<Digest>, Arc<Lease>)>, Error> {
+    ) -> Result<Vec<Taken>, Error> {
         let store = self.engine.store();
-        let mut layers: Vec<(Digest, Option<Digest>, Arc<Lease>)> = Vec::new();
+        let mut layers: Vec<Taken> = Vec::new();
         for (layer, chain) in config.layers.iter().zip(config.chains()) {
             let (Some(diff_id), Some(chain)) = (layer.annotations.diff_id, chain) else {
                 let text = format!("invalid build cache: blob {} has no diffID", layer.blob);

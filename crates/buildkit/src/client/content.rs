@@ -83,9 +83,9 @@ impl Content for Services {
         let mut offset = u64::try_from(request.offset)
             .map_err(|_| Status::invalid_argument("invalid offset"))?;
         file.seek(io::SeekFrom::Start(offset)).map_err(failed)?;
-        let length = match u64::try_from(request.size) {
-            Ok(size @ 1..) => size,
-            _ => u64::MAX,
+        let length = match request.size {
+            0 => u64::MAX,
+            size => u64::try_from(size).unwrap_or(u64::MAX),
         };
         let mut file = file.into_file().take(length);
         let (send, mut receive) = mpsc::channel(QUEUE);

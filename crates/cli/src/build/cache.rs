@@ -14,6 +14,9 @@ use crate::failure::{Failure, Outcome};
 /// A kind with its attributes.
 type Kind = (String, HashMap<String, String>);
 
+/// A directory, and the name that a cache gets there.
+type Named = (PathBuf, String);
+
 /// The kind and the attributes of a cache. A name alone is an image.
 fn kind(text: &str) -> Outcome<Kind> {
     let mut attributes: HashMap<String, String> = HashMap::new();
@@ -75,11 +78,8 @@ pub(super) fn imports(texts: &[String], share: &mut Share) -> Outcome<Vec<serde_
 
 /// What the builder takes for `--cache-to`, and the directories that get a cache with the names
 /// that it gets there.
-pub(super) fn exports(
-    texts: &[String],
-    share: &mut Share,
-) -> Outcome<(Vec<Kind>, Vec<(PathBuf, String)>)> {
-    let mut directories: Vec<(PathBuf, String)> = Vec::new();
+pub(super) fn exports(texts: &[String], share: &mut Share) -> Outcome<(Vec<Kind>, Vec<Named>)> {
+    let mut directories: Vec<Named> = Vec::new();
     let mut exports = Vec::new();
     for text in texts {
         let (kind, attributes) = kind(text)?;

@@ -197,15 +197,15 @@ impl Key {
             }
             b"ssh-rsa" => {
                 let mut number = || take(&mut rest).map(trimmed);
-                let (n, e, d) = (number()?, number()?, number()?);
-                let (inverse, p, q) = (number()?, number()?, number()?);
+                let (modulus, exponent, secret) = (number()?, number()?, number()?);
+                let (inverse, first, second) = (number()?, number()?, number()?);
                 let components = KeyPairComponents {
-                    public_key: PublicKeyComponents { n, e },
-                    d,
-                    p,
-                    q,
-                    dP: &modulo_less_one(d, p)?,
-                    dQ: &modulo_less_one(d, q)?,
+                    public_key: PublicKeyComponents { n: modulus, e: exponent },
+                    d: secret,
+                    p: first,
+                    q: second,
+                    dP: &modulo_less_one(secret, first)?,
+                    dQ: &modulo_less_one(secret, second)?,
                     qInv: inverse,
                 };
                 Self::rsa(RsaKeyPair::from_components(&components).ok()?, comment)
