@@ -120,6 +120,16 @@ impl Error {
     }
 }
 
+/// Whether another registry's refusal is its word on what was asked for. Many hide behind a wish
+/// for a password what they do not have.
+pub(crate) fn is_final(error: &silo_registry::Error) -> bool {
+    matches!(error, silo_registry::Error::NoCredentials)
+        || matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Forbidden
+        )
+}
+
 /// Why a request is refused: a status and an error of the distribution specification.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -182,15 +192,11 @@ impl Refusal {
     /// What the registry behind this one says, or that it does not.
     pub(crate) fn upstream(error: &silo_registry::Error) -> Self {
         let text = silo_types::error::chain(error);
-        match error.kind() {
-            ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Forbidden => {
-                Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", text)
-            }
-            _ => {
-                let text = format!("the registry behind this one: {text}");
-                Self::new(StatusCode::BAD_GATEWAY, "UNKNOWN", text)
-            }
+        if is_final(error) {
+            return Self::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", text);
         }
+        let text = format!("the registry behind this one: {text}");
+        Self::new(StatusCode::BAD_GATEWAY, "UNKNOWN", text)
     }
 
     pub(crate) fn busy(message: impl Into<String>) -> Self {

@@ -81,6 +81,11 @@ impl Fetch {
         &self.staged.path
     }
 
+    /// Removes the file's name: what arrived is of no use.
+    pub(crate) fn discard(&self) {
+        drop(fs_err::remove_file(&self.staged.path));
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<State> {
         self.state.subscribe()
     }

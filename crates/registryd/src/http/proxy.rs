@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use silo_oci::image::{Descriptor, Index, media};
-use silo_types::{ErrorKind, Kind as _};
 
-use crate::error::{Error, Refusal};
+use crate::error::{Error, Refusal, is_final};
 use crate::http::answer::Body;
 use crate::http::query::Query;
 use crate::http::server::{Server, blocking};
@@ -19,11 +18,6 @@ use crate::store::{Push, db::seconds};
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 256 << 10;
-
-/// Whether another registry's refusal is its word on what was asked for.
-fn is_final(error: &silo_registry::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Unauthorized | ErrorKind::Forbidden)
-}
 
 /// Sees to it that a manifest is here, and is the one that its tag means now.
 pub(crate) async fn refresh(
@@ -190,6 +184,7 @@ pub(crate) async fn fetch(
             let done = work.await;
             if let Err(error) = &done {
                 tracing::error!(%name, %digest, error = error.chain(), "fetch a blob");
+                fetch.discard();
             }
             // In this order: who comes now finds the blob, or tries again.
             upstream.forget(&digest);
