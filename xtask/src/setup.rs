@@ -27,7 +27,7 @@ const DEMO: [(&str, &str); 4] = [
 
 const LINUX: [(&str, &str); 1] = [("busybox-static", "/bin/busybox")];
 
-const TEST: [(&str, &str); 24] = [
+const TEST: [(&str, &str); 25] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
     ("gpgv", "/usr/bin/gpgv"),
     ("bzip2", "/bin/bzip2"),
