@@ -40,6 +40,11 @@ struct Here {
     lines: Arc<Mutex<Vec<StreamMessage>>>,
 }
 
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap().block_on(work)
+}
+
 impl Here {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -58,18 +63,13 @@ impl Here {
         Self { _directory: directory, store, registries, known, lines: Arc::default() }
     }
 
-    fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        builder.worker_threads(2).enable_all().build().unwrap().block_on(work)
-    }
-
     fn pull(&self, server: &Server, name: &str) -> Image {
         let name = format!("{}/{name}", server.address);
         let reference = Reference::parse_normalized(&name).unwrap();
         let none = Credentials::default();
         let repository = self.registries.repository(&reference, Action::Pull, &none).unwrap();
         let puller = Puller::new(self.store.clone(), 3, 26100);
-        self.run(async {
+        run(async {
             let pulling = puller.begin(Arc::new(repository), &reference, None).await.unwrap();
             pulling.run(&Progress::new(drop)).await.unwrap().image
         })
@@ -87,7 +87,7 @@ impl Here {
         let repository = Arc::new(repository);
         let pushed =
             silo_registry::push(&self.store, &repository, image, tag, &self.known, &progress);
-        self.run(pushed).map_err(|error| chain(&error))
+        run(pushed).map_err(|error| chain(&error))
     }
 
     /// An image whose layer has no compressed blob.
