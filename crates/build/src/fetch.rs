@@ -362,9 +362,12 @@ async fn git(
     let reference = if source.reference.is_empty() { "HEAD" } else { &source.reference };
     let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &source.remote, reference];
     if run(&fetch).await.is_err() {
-        // Servers need not give out a commit that no name leads to.
-        run(&["fetch", "--quiet", "--tags", "--", &source.remote]).await?;
-        run(&["checkout", "--quiet", "--detach", reference]).await?;
+        // Servers need not give out a commit that no name leads to, nor a part of the history.
+        let all = ["HEAD", "+refs/heads/*:refs/heads/*"];
+        let fetch = ["fetch", "--quiet", "--tags", "--update-head-ok", "--", &source.remote];
+        run(&[&fetch[..], &all].concat()).await?;
+        let found = if source.reference.is_empty() { "FETCH_HEAD" } else { reference };
+        run(&["checkout", "--quiet", "--force", "--detach", found]).await?;
     } else {
         run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
     }

@@ -12,6 +12,7 @@ mod disk;
 mod endings;
 mod limits;
 mod safety;
+mod servers;
 mod silo;
 mod tutorials;
 mod windows;
