@@ -217,7 +217,7 @@ impl StepContainer {
         let snapshot = self.container.id.to_string();
         self.container.wait_released().await;
         if windows::is(&self.container.record()) {
-            let changes = self.engine.windows_changes(&self.container).await?;
+            let changes = self.engine.windows_changes(&self.container, latest).await?;
             return blocking(move || {
                 let layer = engine.store.commit_windows_layer(&snapshot, &changes, latest);
                 layer.map(Some).map_err(Error::from_kind)

@@ -12,7 +12,7 @@
 
 use silo_hive::delta::{self, DiffOptions};
 use silo_hive::wine::{self, Arch};
-use silo_hive::{Error, Hive, Key, KeyFlags, Value, WriteOptions};
+use silo_hive::{Error, FileTime, Hive, Key, KeyFlags, Value, WriteOptions};
 pub use silo_winlayer::hives::Hive as HiveName;
 
 /// The key of a hive in Wine's `system.reg`; none for what has a file of its own.
@@ -149,20 +149,30 @@ impl Registry {
     }
 
     /// What a container changed: `self` is its registry, `began` the one that it started with,
-    /// both of Wine's files, and `base` what that was made of.
-    pub fn changes(&self, began: &Self, base: &Self) -> Result<Changes, Error> {
+    /// both of Wine's files, and `base` what that was made of. No time is later than `latest`,
+    /// seconds since 1970.
+    pub fn changes(
+        &self,
+        began: &Self,
+        base: &Self,
+        latest: Option<i64>,
+    ) -> Result<Changes, Error> {
+        let write = |mut hive: Hive| {
+            if let Some(latest) = latest {
+                bound_times(&mut hive, FileTime::from_unix(latest));
+            }
+            silo_hive::write(&hive, &WriteOptions::default())
+        };
         let mut deltas = Vec::new();
         for name in HiveName::ALL {
             let ignore = |path: &str, value: Option<&str>| per_run(name, path, value);
             let (began, base) = (began.hive(name), base.hive(name));
             if let Some((delta, _)) = difference(self.hive(name), began, base, &ignore) {
-                let bytes = silo_hive::write(&delta, &WriteOptions::default())?;
-                deltas.push((name.delta_name(), bytes));
+                deltas.push((name.delta_name(), write(delta)?));
             }
         }
         let own = difference(&self.user, &began.user, &base.user, &per_run_of_user);
-        let user =
-            own.map(|(_, whole)| silo_hive::write(&whole, &WriteOptions::default())).transpose()?;
+        let user = own.map(|(_, whole)| write(whole)).transpose()?;
         Ok(Changes { deltas, user })
     }
 
@@ -180,6 +190,16 @@ pub struct Changes {
     pub deltas: Vec<(&'static str, Vec<u8>)>,
     /// The account's whole hive, if it differs.
     pub user: Option<Vec<u8>>,
+}
+
+/// Sets times that are later than `latest` to it.
+fn bound_times(hive: &mut Hive, latest: FileTime) {
+    hive.last_written = hive.last_written.min(latest);
+    let mut open = vec![&mut hive.root];
+    while let Some(key) = open.pop() {
+        key.last_write = key.last_write.min(latest);
+        open.extend(key.subkeys_mut());
+    }
 }
 
 /// What makes `ours` of `base`, and the result, where `ours` differs from `began`. Wine's files
@@ -332,7 +352,7 @@ mod tests {
         changed.set_hive(HiveName::System, hive);
         let own = &mut changed.user.root;
         own.create("Volatile Environment", FileTime(7)).unwrap().set_value(Value::dword("n", 1));
-        let Changes { deltas, user } = changed.changes(&base, &base).unwrap();
+        let Changes { deltas, user } = changed.changes(&base, &base, None).unwrap();
         assert_eq!(user, None);
         assert_eq!(deltas.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["Software_Delta"]);
         let mut again = base.clone();
@@ -340,7 +360,7 @@ mod tests {
         let key = again.hive(HiveName::Software).get("Vendor").unwrap();
         assert!(key.value("a").is_none());
         assert_eq!(key.get("New").unwrap().value("n").unwrap().number(), Some(3));
-        assert_eq!(base.changes(&base, &base).unwrap(), Changes::default());
+        assert_eq!(base.changes(&base, &base, None).unwrap(), Changes::default());
     }
 
     #[test]
@@ -372,7 +392,7 @@ mod tests {
         key.security = Some(owner.clone().into());
         let mut changed = began.clone();
         changed.user.root.get_mut("Environment").unwrap().set_value(Value::string("A", "b"));
-        let changes = changed.changes(&began, &base).unwrap();
+        let changes = changed.changes(&began, &base, None).unwrap();
         assert!(changes.deltas.is_empty());
         let user = silo_hive::read(&changes.user.unwrap()).unwrap();
         let key = user.get("Environment").unwrap();

@@ -73,7 +73,7 @@ impl Engine {
         };
 
         let changes = if crate::windows::is(&record) {
-            Some(self.windows_changes(&container).await?)
+            Some(self.windows_changes(&container, None).await?)
         } else {
             None
         };

@@ -31,10 +31,12 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 const LIMIT: u64 = 256 << 20;
 
 impl Engine {
-    /// What a container changed besides the files of its drive.
+    /// What a container changed besides the files of its drive. No time is later than `latest`,
+    /// seconds since 1970.
     pub(crate) async fn windows_changes(
         self: &Arc<Self>,
         container: &Arc<Container>,
+        latest: Option<i64>,
     ) -> Result<WindowsChanges, Error> {
         let prefix = Self::windows_prefix(container);
         if !prefix.join(files::SYSTEM).exists() {
@@ -62,7 +64,7 @@ impl Engine {
                 None => read(&prefix, [files::SYSTEM, files::USER, files::DEFAULT_USER])?,
             };
             let chain = chain.ok_or_else(|| Error::internal("a drive C: without layers"))?;
-            engine.registry_changes(chain, &own)
+            engine.registry_changes(chain, &own, latest)
         };
         crate::containers::archive::blocking(work).await
     }
@@ -71,6 +73,7 @@ impl Engine {
         &self,
         chain: silo_types::Digest,
         own: &WineFiles,
+        latest: Option<i64>,
     ) -> Result<WindowsChanges, Error> {
         let ready = self.windows_registry(chain)?;
         let began = read(&ready.directory, [files::SYSTEM, files::USER, files::DEFAULT_USER])?;
@@ -80,7 +83,7 @@ impl Engine {
         };
         let (own, began) = (parse("the container's", own)?, parse("the image's", &began)?);
         let changes = own
-            .changes(&began, &self.effective_registry(chain)?)
+            .changes(&began, &self.effective_registry(chain)?, latest)
             .map_err(|error| Error::internal(format!("write the container's registry: {error}")))?;
         let hives = changes.deltas.into_iter().map(|(name, bytes)| (name.to_owned(), bytes));
         let user = changes.user.map(|bytes| (registry::ACCOUNT_HIVE.to_owned(), bytes));
