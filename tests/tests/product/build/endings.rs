@@ -15,7 +15,7 @@ use super::{build, built, context, shell};
 use crate::crash::{Random, entries, processes};
 
 /// How long what was cancelled may take to go.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// What there is of builds and containers.
 fn left(engine: &Engine) -> Vec<String> {

@@ -78,15 +78,14 @@ fn repositories_reach_nothing_outside() {
         fs::remove_file(&marker).expect("remove");
     }
     git(&work, &["clone", "--quiet", "--bare", ".", "../served.git"]);
-    let served = engine.scratch().join("served.git");
-    fs::create_dir_all(served.join("hooks")).expect("a directory");
+    let bare = engine.scratch().join("served.git");
+    fs::create_dir_all(bare.join("hooks")).expect("a directory");
     for hook in ["post-checkout", "post-merge", "reference-transaction"] {
-        fs::write(served.join("hooks").join(hook), format!("#!/bin/sh\n{touch}\n"))
-            .expect("a hook");
+        fs::write(bare.join("hooks").join(hook), format!("#!/bin/sh\n{touch}\n")).expect("a hook");
     }
-    git(&served, &["update-server-info"]);
+    git(&bare, &["update-server-info"]);
     let mut all = BTreeMap::new();
-    pages(&served, "/r.git", &mut all);
+    pages(&bare, "/r.git", &mut all);
     // The client asks for the newer protocol first.
     let refs = all["/r.git/info/refs"].clone();
     all.insert("/r.git/info/refs?service=git-upload-pack".into(), refs);

@@ -1,6 +1,7 @@
 //! What Silo's builder does that the classic builder of dockerd does not.
 
 use silo_tests::Engine;
+use std::fmt::Write as _;
 
 use super::{build, built, context, shell};
 
@@ -154,7 +155,7 @@ fn a_long_chain_of_stages_is_no_burden() {
     let Some(engine) = silo() else { return };
     let mut dockerfile = String::from("FROM busybox AS s0\n");
     for stage in 1..1000 {
-        dockerfile.push_str(&format!("FROM s{} AS s{stage}\n", stage - 1));
+        writeln!(dockerfile, "FROM s{} AS s{stage}", stage - 1).expect("text");
     }
     dockerfile.push_str("RUN echo whole > /a\n");
     let context = context(&engine, &[("Dockerfile", &dockerfile)]);

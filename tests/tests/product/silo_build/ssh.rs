@@ -112,20 +112,20 @@ fn keys_of_files_and_agents_sign_in_a_step() {
         [&["ed25519"], &["rsa", "-b", "2048"], &["ecdsa", "-b", "256"], &["ecdsa", "-b", "384"]];
     let files: Vec<String> =
         kinds.iter().map(|kind| key(&keys, kind).display().to_string()).collect();
-    let build =
+    let with =
         |ssh: &str| engine.silo(&["build", "--no-cache", "--progress=plain", "--ssh", ssh, path]);
-    let built = build(&format!("default={}", files.join(",")));
+    let built = with(&format!("default={}", files.join(",")));
     assert_eq!(built.code, 0, "{}", built.stderr);
     has_signed(&built.stderr, &["ed25519", "rsa--b-2048", "ecdsa--b-256", "ecdsa--b-384"]);
 
     let agent = agent(&keys, Path::new(&files[0]));
-    let built = build(&format!("default={}", agent.1.display()));
+    let built = with(&format!("default={}", agent.1.display()));
     assert_eq!(built.code, 0, "{}", built.stderr);
     has_signed(&built.stderr, &["ed25519"]);
 
     let none = engine.silo(&["build", "--no-cache", path]);
     assert!(none.stderr.contains("unset ssh forward key default"), "{}", none.stderr);
-    let other = build(&format!("other={}", files[0]));
+    let other = with(&format!("other={}", files[0]));
     assert!(other.stderr.contains("unset ssh forward key default"), "{}", other.stderr);
     let secret = keys.join("locked");
     let made = Command::new("ssh-keygen")
@@ -133,9 +133,9 @@ fn keys_of_files_and_agents_sign_in_a_step() {
         .arg(&secret)
         .status();
     assert!(made.expect("ssh-keygen").success());
-    let locked = build(&format!("default={}", secret.display()));
+    let locked = with(&format!("default={}", secret.display()));
     assert!(locked.stderr.contains("protected by a passphrase"), "{}", locked.stderr);
-    let wrong = build(&format!("default={path}/Dockerfile"));
+    let wrong = with(&format!("default={path}/Dockerfile"));
     assert!(wrong.stderr.contains("it is no private key in PEM form"), "{}", wrong.stderr);
 }
 
