@@ -123,6 +123,46 @@ fn sources_of_mounts_stay_inside() {
     assert!(outcome.stderr.contains("security.insecure is not allowed"), "{}", outcome.stderr);
 }
 
+/// Two steps share a cache; one changes what lies there while the other mounts below it
+/// (CVE-2024-11218).
+#[test]
+fn mounts_below_a_cache_that_changes_stay_inside() {
+    const TRIES: usize = 12;
+    let engine = Engine::start();
+    if !engine.is_silo_or_skip("the classic builder of dockerd has no mounts") {
+        return;
+    }
+    let outside = engine.scratch().join("outside");
+    fs::create_dir(&outside).expect("a directory");
+    let cache = "--mount=type=cache,id=race,target=/c";
+    let swapping = format!(
+        "FROM busybox\nRUN {cache} touch /c/began; until [ -e /c/stop ]; do rm -rf /c/d; \
+         ln -s {} /c/d; rm /c/d; mkdir /c/d; done\n",
+        outside.display()
+    );
+    let swapping = context(&engine, &[("Dockerfile", &swapping)]);
+    let begun = format!("FROM busybox\nRUN {cache} until [ -e /c/began ]; do sleep 0.01; done\n");
+    let begun = context(&engine, &[("Dockerfile", &begun)]);
+    let mounting = format!(
+        "FROM busybox\nRUN {cache} --mount=type=tmpfs,target=/c/d/x test ! -e /c/d/x/proc\n"
+    );
+    let mounting = context(&engine, &[("Dockerfile", &mounting)]);
+    let stop = format!("FROM busybox\nRUN {cache} touch /c/stop\n");
+    let stop = context(&engine, &[("Dockerfile", &stop)]);
+    std::thread::scope(|scope| {
+        let swapped = scope.spawn(|| build(&engine, &swapping, &[]));
+        built(&engine, &begun, &[]);
+        for _ in 0..TRIES {
+            // It may fail, when what it needs has just gone; never reach what lies outside.
+            let outcome = build(&engine, &mounting, &["--no-cache"]);
+            let made: Vec<_> = fs::read_dir(&outside).expect("it is there").collect();
+            assert!(made.is_empty(), "{made:?} {}", outcome.stderr);
+        }
+        built(&engine, &stop, &[]);
+        assert_eq!(swapped.join().expect("no panic").code, 0);
+    });
+}
+
 #[test]
 fn git_sources_give_no_options() {
     let engine = Engine::start();
