@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use silo_dockerfile::Span;
+use silo_oci::reference::Reference;
 use silo_types::{Digest, ErrorKind};
 use tokio::sync::OnceCell;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -194,8 +195,14 @@ impl Job {
             let work = self.work(&title, None);
             let found = match self.builder.engine.image(name) {
                 Ok(entry) => self.imports.add_image(&entry.image).map_err(BuildError::from),
+                // The classic builder looks at images that are here, and no further.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    Err(crate::stage::missing(name, &error))
+                    match Reference::parse_normalized(name) {
+                        Ok(reference) if !self.request.cache_from_only => {
+                            self.import_from_registry(&reference).await
+                        }
+                        _ => Err(crate::stage::missing(name, &error)),
+                    }
                 }
                 Err(error) => Err(error.into()),
             };
@@ -213,6 +220,13 @@ impl Job {
                 tracing::debug!(name, %error, "a cache of a build");
             }
         }
+    }
+
+    async fn import_from_registry(self: &Arc<Self>, name: &Reference) -> Result<(), BuildError> {
+        let keys = &*self.request.registry_keys;
+        let import = self.builder.cache_in_registry(name, keys).await?;
+        let job = Arc::clone(self);
+        blocking(move || Ok(job.imports.add(&import)?)).await
     }
 
     /// Notes that an argument was asked for.

@@ -2,7 +2,8 @@
 //!
 //! # Form
 //!
-//! An OCI image layout, as a directory, a tar, or the content store of a client. Its manifest has
+//! An OCI image layout, as a directory, a tar, or the content store of a client; or the same
+//! blobs in a repository of a registry, with a tag. Its manifest has
 //! the steps' layers (and the tars of cache mounts) as layers, and as configuration the document
 //! `application/vnd.buildkit.cacheconfig.v0` in BuildKit's form: `layers` names a blob each, with
 //! its digest uncompressed and the index of the layer beneath, and `records` names steps by their
@@ -26,6 +27,7 @@ mod export;
 mod import;
 mod imported;
 pub(crate) mod mounts;
+mod registry;
 
 use std::fmt;
 use std::io::{Read, Write};

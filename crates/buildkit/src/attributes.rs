@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use silo_build::Limits;
 use silo_docker::host_config::Ulimit;
 use silo_oci::platform::Platform;
+use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind, csv};
 
 /// Attributes of a frontend.
@@ -26,15 +27,24 @@ pub(crate) struct CacheFrom {
 pub(crate) struct CacheTo {
     /// Into the image.
     pub(crate) inline: bool,
-    /// Into directories of the client.
-    pub(crate) directories: Vec<CacheDirectory>,
+    /// Elsewhere.
+    pub(crate) exports: Vec<CacheExport>,
 }
 
-/// A directory of the client that takes a cache.
+/// Where a cache may go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CacheDirectory {
-    /// Where it is there.
-    pub(crate) path: String,
+pub(crate) enum CachePlace {
+    /// A directory of the client.
+    Directory(String),
+    /// A tag on a registry.
+    Registry(Reference),
+}
+
+/// What takes a cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CacheExport {
+    /// Where it is.
+    pub(crate) place: CachePlace,
     /// All steps, not only those of the image's layers.
     pub(crate) max: bool,
     /// A failure does not fail the build.
@@ -43,11 +53,8 @@ pub(crate) struct CacheDirectory {
 
 /// A kind of cache that is not here.
 fn unknown_cache(what: &str, kind: &str) -> Error {
-    if kind == "registry" {
-        return not_yet("cache export type=registry (there are type=inline and type=local)");
-    }
     // BuildKit's wording.
-    Error::invalid(format!("unknown cache {what}: {kind:?}: there are inline and local"))
+    Error::invalid(format!("unknown cache {what}: {kind:?}: there are inline, local and registry"))
 }
 
 /// An error for what this version does not do.
@@ -63,37 +70,49 @@ impl CacheTo {
         kind: &str,
         attributes: &HashMap<String, String>,
     ) -> Result<(), Error> {
-        match kind {
+        let where_to = match kind {
             "inline" => {
                 self.inline = true;
                 return Ok(());
             }
-            "local" => {}
+            "local" => "dest",
+            "registry" => "ref",
             other => return Err(unknown_cache("exporter", other)),
-        }
-        let mut directory = CacheDirectory { path: String::new(), max: false, ignore_error: false };
+        };
+        let (mut place, mut max, mut ignore_error) = ("", false, false);
         for (name, value) in attributes {
             match (name.as_str(), value.as_str()) {
-                ("dest", path) => path.clone_into(&mut directory.path),
-                ("mode", "min") => directory.max = false,
-                ("mode", "max") => directory.max = true,
+                (name, value) if name == where_to => place = value,
+                ("mode", "min") => max = false,
+                ("mode", "max") => max = true,
                 ("mode", other) => {
                     return Err(Error::invalid(format!("unknown cache mode {other:?}")));
                 }
-                ("ignore-error", text) => directory.ignore_error = boolean(name, text)?,
+                ("ignore-error", text) => ignore_error = boolean(name, text)?,
                 // The client's own.
-                ("tag" | "reset", _) => {}
+                ("tag" | "reset", _) if kind == "local" => {}
                 ("oci-mediatypes" | "image-manifest", text) if boolean(name, text)? => {}
                 ("compression", "uncompressed") => {}
                 (name, value) => {
-                    return Err(not_yet(&format!("{name}={value} of a local cache")));
+                    return Err(not_yet(&format!("{name}={value} of a {kind} cache")));
                 }
             }
         }
-        if directory.path.is_empty() {
-            return Err(Error::invalid("local cache exporter requires dest")); // BuildKit's wording.
+        if place.is_empty() {
+            // BuildKit's wording.
+            return Err(Error::invalid(format!("{kind} cache exporter requires {where_to}")));
         }
-        self.directories.push(directory);
+        let place = match kind {
+            "registry" => {
+                let parsed = Reference::parse_normalized(place).ok();
+                let name = parsed.filter(|name| name.digest().is_none()).ok_or_else(|| {
+                    Error::invalid(format!("invalid reference {place:?} of a registry cache"))
+                })?;
+                CachePlace::Registry(name)
+            }
+            _ => CachePlace::Directory(place.to_owned()),
+        };
+        self.exports.push(CacheExport { place, max, ignore_error });
         Ok(())
     }
 }
@@ -461,10 +480,16 @@ mod tests {
         };
         assert!(add("inline", &[]).unwrap().inline);
         let local = add("local", &[("dest", "/c"), ("mode", "max"), ("tag", "x")]).unwrap();
-        let directory = CacheDirectory { path: "/c".into(), max: true, ignore_error: false };
-        assert_eq!(local.directories, [directory]);
+        let place = CachePlace::Directory("/c".into());
+        assert_eq!(local.exports, [CacheExport { place, max: true, ignore_error: false }]);
+        let registry = add("registry", &[("ref", "r:5000/x:c"), ("ignore-error", "1")]).unwrap();
+        let place = CachePlace::Registry(Reference::parse_normalized("r:5000/x:c").unwrap());
+        assert_eq!(registry.exports, [CacheExport { place, max: false, ignore_error: true }]);
         for (kind, pairs, message) in [
-            ("registry", &[("ref", "x")][..], "there are type=inline and type=local"),
+            ("registry", &[][..], "registry cache exporter requires ref"),
+            ("registry", &[("ref", "Ab")], "invalid reference"),
+            ("registry", &[("ref", "x"), ("compression", "gzip")], "compression=gzip"),
+            ("registry", &[("ref", "x"), ("tag", "y")], "tag=y of a registry cache"),
             ("gha", &[], "unknown cache exporter: \"gha\""),
             ("local", &[], "requires dest"),
             ("local", &[("dest", "/c"), ("mode", "most")], "unknown cache mode"),

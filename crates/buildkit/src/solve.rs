@@ -16,7 +16,7 @@ use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind};
 
-use crate::attributes::{Attributes, CacheDirectory, CacheTo, Place, boolean, not_yet};
+use crate::attributes::{Attributes, CacheExport, CachePlace, CacheTo, Place, boolean, not_yet};
 use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
 use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree};
@@ -225,14 +225,14 @@ impl Solver {
                 response.insert("containerimage.digest".to_owned(), list.to_string());
             }
         }
-        for (number, cache) in caches.directories.iter().enumerate() {
+        for (number, cache) in caches.exports.iter().enumerate() {
             let written = self.export_cache(session, job, &outcomes, number, cache).await;
             match written {
-                Ok(Some(manifest)) => {
+                Ok(Some(manifest)) if matches!(cache.place, CachePlace::Directory(_)) => {
                     let text = serde_json::to_string(&manifest).unwrap_or_default();
                     response.insert("cache.manifest".to_owned(), text);
                 }
-                Ok(None) => {}
+                Ok(_) => {}
                 // Its step shows it.
                 Err(_) if cache.ignore_error => {}
                 Err(error) => return Err(error.into()),
@@ -277,29 +277,37 @@ impl Solver {
         builds.into_iter().map(begin).collect()
     }
 
-    /// Writes the cache of builds into a directory of the client.
+    /// Writes the cache of builds where the client wants it.
     async fn export_cache(
         &self,
         session: &Arc<Session>,
         job: &Arc<Job>,
         outcomes: &[Outcome],
         number: usize,
-        cache: &CacheDirectory,
+        cache: &CacheExport,
     ) -> Result<Option<Descriptor>, Error> {
-        let title = "exporting cache to client directory";
+        let title = match &cache.place {
+            CachePlace::Directory(_) => "exporting cache to client directory",
+            CachePlace::Registry(_) => "exporting cache to registry",
+        };
         let step = Step::begin(job, 1000 + number, title, "writing cache");
-        let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
-        let (session, max) = (Arc::clone(session), cache.max);
-        let name = format!("local:{}", cache.path);
-        let content = ClientContent::new(session, &name);
-        let written = match content {
-            Ok(mut content) => tokio::task::spawn_blocking(move || {
-                builder.export_cache(&outcomes, max, &mut content)
-            })
-            .await
-            .map_err(|error| Error::internal(error.to_string()))
-            .flatten(),
-            Err(error) => Err(error),
+        let (builder, outcomes, max) = (Arc::clone(&self.builder), outcomes.to_vec(), cache.max);
+        let written = match &cache.place {
+            CachePlace::Registry(name) => {
+                let keys = ClientCredentials::new(Arc::clone(session));
+                builder.export_cache_to_registry(outcomes, max, name, &keys).await
+            }
+            CachePlace::Directory(path) => {
+                match ClientContent::new(Arc::clone(session), &format!("local:{path}")) {
+                    Ok(mut content) => tokio::task::spawn_blocking(move || {
+                        builder.export_cache(&outcomes, max, &mut content)
+                    })
+                    .await
+                    .map_err(|error| Error::internal(error.to_string()))
+                    .flatten(),
+                    Err(error) => Err(error),
+                }
+            }
         };
         step.end(written.as_ref().err().map(ToString::to_string));
         written

@@ -298,7 +298,7 @@ impl Context {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             Ok(Box::new(io::Cursor::new(bytes.slice(start..))))
         };
-        self.repository.upload(&blob, &open, &Moved::default()).await
+        self.repository.put_blob(&blob, &open).await
     }
 }
 

@@ -148,7 +148,18 @@ impl Repository {
         Ask { method, url, headers, scopes: self.scopes(), is_checked: false }
     }
 
-    /// Uploads a blob whose digest is known. Whether it is there already is the caller's to ask.
+    /// Uploads a blob whose digest is known. `open` gives its bytes from a position on, which an
+    /// upload that broke may ask for again. Whether the blob is there already is the caller's to
+    /// ask ([`Self::has_blob`]).
+    pub async fn put_blob(
+        &self,
+        blob: &Descriptor,
+        open: &(dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync),
+    ) -> Result<(), Error> {
+        self.upload(blob, open, &Moved::default()).await
+    }
+
+    /// The same, with a count of what has gone out.
     pub(crate) async fn upload(
         &self,
         blob: &Descriptor,

@@ -312,7 +312,7 @@ mod tests {
             "--max-blob-size 1x",
             "--max-blob-size 99999999999999t",
             "--gc-grace soon",
-            "--gc-interval -1s",
+            "--gc-interval=-1s",
         ] {
             let Verb::Serve(serve) = parse(&format!("serve {bad}")).unwrap().verb else {
                 panic!("not serve")

@@ -27,7 +27,7 @@ flags! {
         build_arg: Vec<String>, "build-arg", "Set build-time variables";
         build_context: Vec<String>, "build-context", "Additional build contexts (e.g., name=path)";
         cache_from: Vec<String>, "cache-from", "Caches whose steps may be used (e.g., \"image:tag\", \"type=local,src=path/to/dir\")";
-        cache_to: Vec<String>, "cache-to", "Cache export destinations (e.g., \"type=inline\", \"type=local,dest=path/to/dir\")";
+        cache_to: Vec<String>, "cache-to", "Cache export destinations (e.g., \"type=inline\", \"type=local,dest=path/to/dir\", \"type=registry,ref=name:tag\")";
         call: String, "call", "Set method for evaluating build (\"check\", \"outline\", \"targets\")";
         cgroup_parent: String, "cgroup-parent", "Set the parent cgroup for the \"RUN\" instructions during build";
         check: bool, "check", "Shorthand for \"--call=check\"";

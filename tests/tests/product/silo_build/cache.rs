@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use silo_tests::{Engine, Outcome};
+use silo_tests::{Engine, Outcome, Registry};
 
 use super::{context, engine};
 
@@ -248,8 +248,8 @@ fn caches_that_are_not_there_are_said() {
     let at = sample(&engine);
     let path = at.to_str().expect("text");
     for (arguments, said) in [
-        (["--cache-to", "type=registry,ref=x/y"], "there are type=inline and type=local"),
-        (["--cache-to", "x/y"], "there are type=inline and type=local"),
+        (["--cache-to", "type=registry,mode=max"], "registry cache exporter requires ref"),
+        (["--cache-to", "127.0.0.1:1/x/y"], "connection refused"),
         (["--cache-to", "type=gha"], "unknown cache exporter: \"gha\""),
         (["--cache-to", "type=local"], "local cache exporter requires dest"),
         (["--cache-to", "mode=max"], "type is required"),
@@ -261,10 +261,44 @@ fn caches_that_are_not_there_are_said() {
         assert!(refused.stderr.contains(said), "{arguments:?}\n{}", refused.stderr);
     }
     // What is to be read and is not there is no reason to stop.
-    let (_, _, output) = build(&engine, &at, &["--cache-from", "nobody/has-this"]);
-    assert!(output.contains("importing cache manifest from nobody/has-this"), "{output}");
-    assert!(output.contains("ERROR: docker.io/nobody/has-this:latest: not found"), "{output}");
+    let (_, _, output) = build(&engine, &at, &["--cache-from", "127.0.0.1:1/has/this"]);
+    assert!(output.contains("importing cache manifest from 127.0.0.1:1/has/this"), "{output}");
+    assert!(output.contains("connection refused"), "{output}");
     let missing = format!("type=local,src={}", at.join("none").display());
     let (_, _, output) = build(&engine, &at, &["--cache-from", &missing]);
     assert!(output.contains("skipped: no digest found for tag latest"), "{output}");
+}
+
+#[test]
+fn steps_travel_by_a_registry() {
+    let Some(one) = engine() else { return };
+    let Some(registry) = Registry::start_with_password_or_skip() else { return };
+    let to = format!("type=registry,ref={},mode=max", registry.name("team/cache:main"));
+    let from = format!("type=registry,ref={}", registry.name("team/cache:main"));
+    let refused = one.silo(&["build", "--cache-to", &to, sample(&one).to_str().expect("text")]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.stderr.contains("no basic auth credentials"), "{}", refused.stderr);
+    silo(&one, &["login", "-u", "me", "-p", "secret", registry.address()]);
+    // There is none yet, which is said and ends nothing.
+    let (layers, _, output) =
+        build(&one, &sample(&one), &["--cache-from", &from, "--cache-to", &to]);
+    assert!(output.contains("importing cache manifest from"), "{output}");
+    assert!(output.contains("exporting cache to registry"), "{output}");
+
+    let two = Engine::start();
+    let cache = ["--cache-from", from.as_str()];
+    let (_, cached, output) = build(&two, &sample(&two), &cache);
+    assert!(!cached && output.contains("no basic auth credentials"), "{output}");
+    silo(&two, &["builder", "prune", "-af"]);
+    silo(&two, &["login", "-u", "me", "-p", "secret", registry.address()]);
+    let (same, cached, output) = build(&two, &sample(&two), &cache);
+    assert!(cached, "{output}");
+    assert_eq!(same, layers);
+    // An image is something else, whose cache counts once it is here.
+    let image = registry.name("team/image:1");
+    two.ok(&["tag", "busybox", &image]);
+    silo(&two, &["push", &image]);
+    two.ok(&["rmi", &image]);
+    let (_, _, output) = build(&two, &sample(&two), &["--cache-from", &image]);
+    assert!(output.contains("is no cache, but an image: pull it first"), "{output}");
 }
