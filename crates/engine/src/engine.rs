@@ -31,6 +31,8 @@ pub struct Engine {
     pub(crate) cgroups: silo_cgroup::Cgroups,
     /// See the function of this name.
     owns_cgroup_parent: bool,
+    /// What still goes on of containers that were removed.
+    pub(crate) removals: tokio_util::task::TaskTracker,
     pub(crate) filters: Filters,
     pub(crate) accounts: crate::accounts::Cache,
     pub(crate) windows: crate::windows::RegistryCache,
@@ -109,6 +111,7 @@ impl Engine {
             host: Host::detect(),
             cgroups,
             owns_cgroup_parent,
+            removals: tokio_util::task::TaskTracker::new(),
             filters: Filters::detect(),
             accounts: crate::accounts::Cache::default(),
             windows: crate::windows::RegistryCache::default(),
@@ -128,6 +131,9 @@ impl Engine {
     /// parent of their cgroups goes if it is empty, unless somebody else made it.
     pub async fn close(self: &Arc<Self>) {
         self.end_steps().await;
+        // A step that ended by itself may not be quite gone.
+        self.removals.close();
+        self.removals.wait().await;
         if self.owns_cgroup_parent
             && let Ok(parent) = CgroupPath::from_oci(&self.config.cgroup_parent, "")
             && let Err(error) = self.cgroups.remove_empty(&parent)

@@ -118,7 +118,7 @@ impl Engine {
         }
         let directories = [container.dir.clone(), self.shim_dir(id)];
         let last_run = Arc::clone(container);
-        tokio::spawn(async move {
+        self.removals.spawn(async move {
             last_run.wait_released().await;
             if let Err(error) = silo_shim::gone(&last_run.dir).await {
                 tracing::warn!(container = %last_run.id, %error, "cannot get rid of a shim");
