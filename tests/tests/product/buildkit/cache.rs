@@ -32,7 +32,7 @@ fn a_cache_goes_to_a_directory_and_comes_from_it() {
     assert_eq!(two.ok(&["run", "--rm", "here", "cat", "/g"]), "file");
 
     let context = context(&two, "c", &files);
-    let refused = build(&two, &context, &["--cache-to", "type=gha"]);
+    let refused = build(&two, &context, &["--cache-to", "type=azblob"]);
     assert_ne!(refused.code, 0);
     assert!(refused.stderr.contains("there are inline, local and registry"), "{}", refused.stderr);
     let to = format!("type=local,dest={},compression=zstd", directory.display());
