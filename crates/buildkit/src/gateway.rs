@@ -259,7 +259,7 @@ impl LlbBridge for Service {
             .bridge()
             .request(&request.get_ref().r#ref)
             .map_err(|error| status::error(&error))?;
-        let session = self.session(job.session()).await?;
+        let session = self.session_of(&job).await?;
         let built = self.solver.run(&session, &job, build, &[], &CacheTo::default()).await;
         built.map_err(|error| status::with_details(&status::build_error(&error)))?;
         Ok(Response::new(EvaluateResponse {}))

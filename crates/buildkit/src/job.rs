@@ -133,6 +133,19 @@ impl Job {
         self.changed.send_replace(());
     }
 
+    /// Returns when the build has ended.
+    pub(crate) async fn ended(&self) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if self.log.lock().unwrap_or_else(PoisonError::into_inner).ended {
+                return;
+            }
+            // The sender lives as long as the job.
+            drop(changed.changed().await);
+        }
+    }
+
     /// All events from the first, until the build ends.
     pub(crate) fn follow(self: Arc<Self>) -> impl Stream<Item = StatusResponse> + Send {
         let changed = self.changed.subscribe();

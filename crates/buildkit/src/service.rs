@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::{Message as _, Name as _};
+use silo_types::Error;
 use tonic::{Code, Status};
 
 use crate::attributes::Attributes;
@@ -37,6 +38,19 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) async fn session(&self, id: &str) -> Result<Arc<Session>, Status> {
         self.sessions.get(id).await.map_err(|error| status::error(&error))
+    }
+
+    /// The session of a build that runs. A build that was refused at once has lost its client's
+    /// session, which would be waited for in vain.
+    pub(crate) async fn session_of(&self, job: &Job) -> Result<Arc<Session>, Status> {
+        tokio::select! {
+            session = self.session(job.session()) => session,
+            () = job.ended() => {
+                // BuildKit's wording.
+                let error = Error::not_found(format!("no such job {}", job.reference()));
+                Err(status::error(&error))
+            }
+        }
     }
 
     pub(crate) fn version() -> BuildkitVersion {
@@ -104,7 +118,7 @@ impl Service {
                 details: vec![detail],
             }));
         }
-        let session = self.session(job.session()).await?;
+        let session = self.session_of(job).await?;
         let request = self
             .solver
             .request(&session, attributes, inputs)
