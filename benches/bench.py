@@ -21,6 +21,7 @@ import threading
 from pathlib import Path
 
 import builds
+import registries
 import windows
 from common import RUNS, SILO, WORK, attempt, median_ms, pss_kb, report, sh
 
@@ -406,6 +407,10 @@ def bench_build(engines):
     builds.bench([engine for engine in engines if engine.name in ("silo", "docker")], ARCHIVE)
 
 
+def bench_registries(_):
+    registries.bench()
+
+
 BENCHES = {name[6:]: value for name, value in list(globals().items()) if name.startswith("bench_")}
 
 
@@ -421,6 +426,9 @@ def main():
     if chosen == ["build"]:
         # The other peer is buildah.
         ENGINES[:] = [name for name in ENGINES if name in ("silo", "docker")]
+    if chosen == ["registries"]:
+        # It starts engines of its own.
+        ENGINES[:] = []
     make_root()
     bridges = [name for name in ["docker0", "cni-podman0"] if not Path("/sys/class/net", name).exists()]
     engines = []
