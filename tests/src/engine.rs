@@ -30,7 +30,8 @@ pub struct Engine {
     daemon: Option<Child>,
     prefix: String,
     log_level: &'static str,
-    options: Vec<&'static str>,
+    options: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// What a command left: exit code, standard output, standard error.
@@ -96,6 +97,7 @@ impl Engine {
                 prefix,
                 log_level: "info",
                 options: Vec::new(),
+                variables: Vec::new(),
             };
         }
         let socket = directory.path().join("silo.sock");
@@ -109,6 +111,7 @@ impl Engine {
             prefix,
             log_level: "info",
             options: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
@@ -133,6 +136,7 @@ impl Engine {
             .arg(format!("unix://{}", self.socket.display()))
             .args(["--log-level", self.log_level])
             .args(&self.options)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .args(["--bridge", &bridge, "--table", &bridge, "--cgroup-parent"])
             .arg(format!("/{}", self.cgroup_parent()))
             // The daemon writes a byte to its standard output once its sockets listen.
@@ -198,8 +202,13 @@ impl Engine {
     }
 
     /// Gives the next daemon another option.
-    pub fn add_option(&mut self, option: &'static str) {
-        self.options.push(option);
+    pub fn add_option(&mut self, option: impl Into<String>) {
+        self.options.push(option.into());
+    }
+
+    /// Sets a variable in the environment of the next daemon.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Chooses how much the next daemon writes to its log.

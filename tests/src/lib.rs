@@ -3,6 +3,7 @@
 //! A test that names no difference passes on Docker too: with `SILO_TEST_ENGINE=docker` and
 //! `SILO_TEST_DOCKER_HOST=unix:///...` the same tests drive that engine.
 
+mod content;
 mod debian;
 mod engine;
 mod files;
@@ -10,16 +11,19 @@ mod hives;
 mod http;
 mod packages;
 mod registry;
+mod scripted;
 mod skip;
 mod winapps;
 mod windows;
 
+pub use content::{Content, OCI_INDEX, OCI_MANIFEST, gzip, sha256, tar_of};
 pub use debian::debian_mirror;
 pub use engine::{Engine, Kind, Outcome, busybox_tree, feed, process, silo_binary, write_files};
 pub use files::{FileServer, Page};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use registry::Registry;
+pub use scripted::{Asked, End, Reply, Scripted};
 pub use skip::skip;
 pub use winapps::{windows_program, windows_programs};
 pub use windows::{WindowsEngine, compile_windows, windows_data};

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -87,6 +88,15 @@ struct Options {
         default_values = ["/etc/silo/certs.d", "/etc/docker/certs.d"]
     )]
     registry_certs: Vec<PathBuf>,
+    /// How often at most a registry is asked that fails
+    #[arg(long, value_name = "NUMBER", default_value_t = 6)]
+    max_download_attempts: u32,
+    /// Milliseconds before a registry that fails is asked again; they double each time
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 500)]
+    registry_retry_wait: u64,
+    /// Milliseconds for which a registry may be silent
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 120_000)]
+    registry_timeout: u64,
     /// Build of Windows as which an image is chosen where there are several
     #[arg(long, value_name = "NUMBER", default_value_t = silo_engine::DEFAULT_WINDOWS_BUILD)]
     windows_build: u32,
@@ -158,6 +168,9 @@ fn run(options: &Options) -> Result<()> {
     config.registries.mirrors.clone_from(&options.registry_mirror);
     config.registries.insecure.clone_from(&options.insecure_registry);
     config.registries.certificates.clone_from(&options.registry_certs);
+    config.registries.retry.attempts = options.max_download_attempts;
+    config.registries.retry.first = Duration::from_millis(options.registry_retry_wait);
+    config.registries.stall = Duration::from_millis(options.registry_timeout);
     config.windows_build = options.windows_build;
     config.windows_substitutes = !options.no_windows_substitutes;
     for option in &options.log_opt {
