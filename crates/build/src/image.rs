@@ -27,14 +27,7 @@ impl Job {
     /// The id that an image of this state would have.
     pub(crate) fn image_id(&self, state: &State) -> Digest {
         let mut config = self.image_of(state);
-        let store = self.builder.engine.store();
-        let mut diff_ids = Vec::new();
-        let mut next = state.chain;
-        while let Some(layer) = next.and_then(|chain| store.layer(&chain).ok()) {
-            diff_ids.push(layer.diff_id);
-            next = layer.parent;
-        }
-        diff_ids.reverse();
+        let diff_ids = self.builder.engine.store().diff_ids(state.chain).unwrap_or_default();
         config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         silo_oci::image::digest(&config.to_bytes())
     }
@@ -90,15 +83,8 @@ impl Job {
     fn unstored(&self, state: &State, mut config: ImageConfig) -> Result<Outcome, BuildError> {
         let store = self.builder.engine.store();
         let lease = store.lease();
-        let mut diff_ids = Vec::new();
-        let mut next = state.chain;
-        while let Some(chain) = next {
-            lease.hold(chain);
-            let layer = store.layer(&chain).map_err(silo_types::Error::from_kind)?;
-            diff_ids.push(layer.diff_id);
-            next = layer.parent;
-        }
-        diff_ids.reverse();
+        state.chain.inspect(|top| lease.hold(*top));
+        let diff_ids = store.diff_ids(state.chain).map_err(silo_types::Error::from_kind)?;
         config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         Ok(Outcome {
             image: silo_oci::image::digest(&config.to_bytes()),

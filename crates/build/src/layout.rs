@@ -85,6 +85,7 @@ impl Builder {
             config: Arc::new(config),
             chain,
             layer_sizes: sizes,
+            stand_in: None,
         };
         Ok(State::of_image(&image, lease))
     }

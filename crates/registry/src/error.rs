@@ -166,6 +166,23 @@ pub enum Error {
     /// A part of the operation ended by itself.
     #[error("{0}")]
     Broken(&'static str),
+    /// No layers can stand in for those of an image.
+    #[error(transparent)]
+    Base(silo_types::Error),
+    /// A layer that never was here is nowhere to be had.
+    #[error(
+        "the base layer {digest} is not on {target}, and cannot be copied from where the image \
+         came from; pull the image with --base=exact, and push it again"
+    )]
+    NoSource {
+        /// The blob.
+        digest: Digest,
+        /// The registry that lacks it.
+        target: String,
+        /// Why the last place did not give it.
+        #[source]
+        source: Option<Box<Error>>,
+    },
     /// The client went away.
     #[error("context canceled")] // docker wording
     Cancelled,
@@ -247,6 +264,8 @@ impl Kind for Error {
             | Self::Document { .. } => ErrorKind::InvalidParameter,
             Self::NoPlatform { .. } | Self::OtherPlatform { .. } => ErrorKind::NotFound,
             Self::Store(error) => error.kind(),
+            Self::Base(error) => error.kind(),
+            Self::NoSource { .. } => ErrorKind::NotFound,
             Self::Cancelled => ErrorKind::Cancelled,
             Self::Mirror { .. }
             | Self::Certificates { .. }

@@ -9,6 +9,9 @@
 //! * Nothing here reads the environment, and nothing is written but to the store. Dropping a
 //!   future ends its work; what came in part stays in the store for the next try.
 //!
+//! * Layers for which others stand in ([`Bases`]) are not fetched. A push names them as their
+//!   own manifest did; where the target has not got them, they come from where the image did.
+//!
 //! # On the wire
 //!
 //! The OCI distribution specification 1.1 and what Docker's registry had before it, over
@@ -52,6 +55,7 @@
 
 mod answer;
 mod auth;
+mod bases;
 mod blob;
 mod challenge;
 mod config;
@@ -72,6 +76,7 @@ mod session;
 mod token;
 mod upload;
 
+pub use bases::{Base, Bases, Candidate};
 pub use blob::BlobStream;
 pub use config::{Config, Registries, Retry};
 pub use credentials::Credentials;

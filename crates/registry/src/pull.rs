@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::progress::{Progress, short};
-use crate::{Error, Repository, Resolved, platform};
+use crate::{Base, Bases, Candidate, Error, Repository, Resolved, platform};
 
 /// How deep indexes may lie in each other.
 const MAX_DEPTH: usize = 4;
@@ -47,6 +47,7 @@ pub struct Pulling {
     manifest: Manifest,
     resolved: Resolved,
     wanted: Option<Platform>,
+    bases: Option<Arc<dyn Bases>>,
 }
 
 /// A pulled image.
@@ -68,6 +69,9 @@ struct Layer {
     chain: Digest,
     parent: Option<Digest>,
 }
+
+/// The layers that are to come, and the chain id of what stands in for those beneath.
+type Layers = (Vec<Layer>, Option<Digest>);
 
 impl Puller {
     /// Pulls into `store`, `at_once` layers at a time. Windows images are chosen as a Windows of
@@ -94,6 +98,7 @@ impl Puller {
             manifest,
             resolved,
             wanted: wanted.cloned(),
+            bases: None,
         })
     }
 
@@ -161,13 +166,18 @@ impl Pulling {
         &self.top
     }
 
+    /// Does not fetch the layers for which others stand in.
+    pub fn with_bases(self, bases: Arc<dyn Bases>) -> Self {
+        Self { bases: Some(bases), ..self }
+    }
+
     /// Fetches what the store has not yet, and records the image.
     pub async fn run(self, progress: &Progress) -> Result<Pulled, Error> {
         let (puller, repository) = (&self.puller, &self.repository);
         let lease = puller.store.lease();
         lease.hold(self.manifest.config.digest);
         let config_bytes = self.config().await?;
-        let layers = self.layers(&config_bytes)?;
+        let (layers, stand_in) = self.layers(&config_bytes, &lease, progress).await?;
         for layer in &layers {
             lease.hold(layer.chain);
             lease.hold(layer.descriptor.digest);
@@ -217,7 +227,8 @@ impl Pulling {
         let (bytes, media_type) =
             (self.resolved.bytes.to_vec(), self.resolved.descriptor.media_type.clone());
         let (image, lease) = blocking(move || {
-            let image = store.record_received(config_bytes, bytes, &media_type, &lease)?;
+            let image =
+                store.record_received(config_bytes, bytes, &media_type, stand_in, &lease)?;
             Ok((image, lease))
         })
         .await?;
@@ -236,7 +247,12 @@ impl Pulling {
         bytes.map_err(|error| error.of_pull(&self.reference))
     }
 
-    fn layers(&self, config_bytes: &[u8]) -> Result<Vec<Layer>, Error> {
+    async fn layers(
+        &self,
+        config_bytes: &[u8],
+        lease: &Lease,
+        progress: &Progress,
+    ) -> Result<Layers, Error> {
         let document = |source| Error::Document {
             what: format!("configuration {}", self.manifest.config.digest),
             source,
@@ -266,16 +282,45 @@ impl Pulling {
                 },
             });
         }
-        let mut parent = None;
-        let pairs = self.manifest.layers.iter().zip(diff_ids).zip(config.chain_ids());
-        Ok(pairs
-            .map(|((descriptor, diff_id), chain)| Layer {
-                descriptor: descriptor.clone(),
-                diff_id: *diff_id,
-                chain,
-                parent: parent.replace(chain),
+        let (mut parent, mut skipped) = (None, 0);
+        if let Some(base) = self.base(&config)? {
+            skipped = base.stand_in.replaced.len();
+            let replaced = &base.stand_in.replaced;
+            for layer in replaced {
+                progress.state(&short(&layer.blob.digest), "Not fetched: Silo's base stands in");
+            }
+            let (store, stand_in, tar) = (self.puller.store.clone(), base.stand_in, base.tar);
+            let own = self.puller.store.lease();
+            let placed = blocking(move || {
+                let placed = store.place_stand_in(stand_in, &tar[..], &own)?;
+                Ok((placed, own))
+            });
+            let (placed, _own) = placed.await?;
+            lease.hold(placed.chain_id);
+            parent = Some(placed.chain_id);
+            progress.line(base.notice);
+        }
+        let stand_in = parent;
+        let layers = self.manifest.layers.iter().zip(diff_ids).skip(skipped);
+        let layers = layers
+            .map(|(descriptor, diff_id)| {
+                let chain = silo_oci::image::chain_id(parent.as_ref(), diff_id);
+                Layer {
+                    descriptor: descriptor.clone(),
+                    diff_id: *diff_id,
+                    chain,
+                    parent: parent.replace(chain),
+                }
             })
-            .collect())
+            .collect();
+        Ok((layers, stand_in))
+    }
+
+    /// What stands in for the image's lowest layers.
+    fn base(&self, config: &ImageConfig) -> Result<Option<Base>, Error> {
+        let Some(bases) = &self.bases else { return Ok(None) };
+        let (reference, manifest) = (&self.reference, &self.manifest);
+        bases.find(&Candidate { reference, manifest, config }).map_err(Error::Base)
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
+use silo_oci::reference::Reference;
 use silo_store::{Image, Store};
 use silo_types::Digest;
 use tokio::sync::{Semaphore, mpsc};
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::progress::{Meter, Progress, short};
 use crate::upload::{self, Moved};
-use crate::{Error, Repository};
+use crate::{Action, Credentials, Error, Repository};
 
 /// Bytes that go out at once of what is made.
 const PIECE: usize = 256 << 10;
@@ -63,6 +64,8 @@ enum Source {
     Tar(Digest, u64),
     /// It is elsewhere, and stays there.
     Foreign(Descriptor),
+    /// It never was here: the registry has it, or gets it from where the image came from.
+    Elsewhere(Descriptor),
 }
 
 /// One layer to go out.
@@ -131,9 +134,19 @@ pub async fn push(
 /// Where the bytes of an image's layers come from, lowest first.
 fn sources(store: &Store, image: &Image, manifest: &Manifest) -> Result<Vec<Layer>, Error> {
     let mut layers = Vec::new();
-    for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
+    for (at, (descriptor, chain)) in manifest.layers.iter().zip(&image.chain).enumerate() {
         let layer = store.layer(chain)?;
         let is_foreign = !descriptor.urls.is_empty();
+        let replaced = image.stand_in.as_ref().and_then(|stand_in| stand_in.replaced.get(at));
+        if let Some(replaced) = replaced {
+            let descriptor = descriptor.clone();
+            let source = match is_foreign {
+                true => Source::Foreign(descriptor),
+                false => Source::Elsewhere(descriptor),
+            };
+            layers.push(Layer { diff_id: replaced.diff_id, source });
+            continue;
+        }
         let source = if is_foreign {
             Source::Foreign(descriptor.clone())
         } else if descriptor.digest != layer.diff_id && store.has_blob(&descriptor.digest) {
@@ -198,7 +211,7 @@ impl Context {
                 self.progress.state(id, "Skipped foreign layer");
                 return Ok(descriptor.clone());
             }
-            Source::Blob(blob) => Some(blob),
+            Source::Blob(blob) | Source::Elsewhere(blob) => Some(blob),
             Source::Tar(..) => None,
         };
         let places = self.known.places(&layer.diff_id);
@@ -235,6 +248,10 @@ impl Context {
         }
         let blob = match &layer.source {
             Source::Tar(chain, size) => self.pack(*chain, *size, id).await?,
+            Source::Elsewhere(blob) => {
+                self.copy(blob, &places, id).await?;
+                blob.clone()
+            }
             Source::Blob(blob) | Source::Foreign(blob) => {
                 self.send(blob, id).await?;
                 blob.clone()
@@ -264,6 +281,41 @@ impl Context {
             Ok(Box::new(Metered { inner: file, at: offset, meter: Arc::clone(&meter) }))
         };
         self.repository.upload(blob, &open, &moved).await
+    }
+
+    /// Copies a blob that is not here from another registry, which gets no credentials: those of
+    /// a push are for its target.
+    async fn copy(&self, blob: &Descriptor, places: &[Place], id: &str) -> Result<(), Error> {
+        let mut last = None;
+        for place in places.iter().filter(|place| place.blob.digest == blob.digest).take(MOUNTS) {
+            match self.copy_from(blob, place, id).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::debug!(%error, from = place.domain, "copy a base layer");
+                    last = Some(Box::new(error));
+                }
+            }
+        }
+        let target = format!("{}/{}", self.repository.domain(), self.repository.path());
+        Err(Error::NoSource { digest: blob.digest, target, source: last })
+    }
+
+    async fn copy_from(&self, blob: &Descriptor, place: &Place, id: &str) -> Result<(), Error> {
+        let name = format!("{}/{}", place.domain, place.path);
+        let name = Reference::parse(&name).map_err(|_| Error::NoHost)?;
+        let registries = self.repository.registries();
+        let from = registries.repository(&name, Action::Pull, &Credentials::default())?;
+        if !from.has_blob(&blob.digest).await? {
+            return Err(Error::Broken("it is not there any more"));
+        }
+        self.progress.line(format!("{id}: copied from {}", name.name()));
+        let from = Arc::new(from);
+        let meter = Arc::new(Mutex::new(self.progress.meter(id, "Pushing", blob.size)));
+        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
+            let inner = Remote::new(Arc::clone(&from), blob.clone(), offset);
+            Ok(Box::new(Metered { inner, at: offset, meter: Arc::clone(&meter) }))
+        };
+        self.repository.upload(blob, &open, &Moved::default()).await
     }
 
     /// Packs, compresses and sends a layer.
@@ -299,6 +351,42 @@ impl Context {
             Ok(Box::new(io::Cursor::new(bytes.slice(start..))))
         };
         self.repository.put_blob(&blob, &open).await
+    }
+}
+
+/// A blob of another registry, for a thread that may block.
+struct Remote {
+    pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    piece: Bytes,
+}
+
+impl Remote {
+    fn new(from: Arc<Repository>, blob: Descriptor, offset: u64) -> Self {
+        let (sender, pieces) = mpsc::channel(MOUNTS);
+        tokio::spawn(async move {
+            let mut stream = from.blob(&blob, offset);
+            while let Some(piece) = stream.next().await.transpose() {
+                let failed = piece.is_err();
+                if sender.send(piece).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { pieces, piece: Bytes::new() }
+    }
+}
+
+impl Read for Remote {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
     }
 }
 

@@ -102,6 +102,17 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// An image is to be given out whole of which layers are not here.
+    #[error(
+        "the base layers of image {id} are not here, for {name} stands in for them; \
+         pull it with --base=exact to have them"
+    )]
+    NotHere {
+        /// The image.
+        id: Digest,
+        /// What stands in.
+        name: String,
+    },
     /// The host refused to make an entry of a tar.
     #[error("cannot extract {path:?}: {operation}")]
     Extract {
@@ -161,7 +172,7 @@ impl Kind for Error {
             Self::NoImage(_) | Self::NoBlob(_) | Self::NoLayer(_) | Self::NoSnapshot(_) => {
                 ErrorKind::NotFound
             }
-            Self::SnapshotExists(_) => ErrorKind::Conflict,
+            Self::SnapshotExists(_) | Self::NotHere { .. } => ErrorKind::Conflict,
             Self::Busy(_) => ErrorKind::Unavailable,
             Self::InvalidName(_)
             | Self::DigestMismatch { .. }

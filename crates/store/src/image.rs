@@ -11,10 +11,12 @@ use silo_types::Digest;
 use crate::durable::{INDEX, SYNCED};
 use crate::lease::lock;
 use crate::store::{State, names};
-use crate::{Error, Image, Layer, Lease, Store};
+use crate::{Error, Image, Layer, Lease, Store, stand_in};
 
 /// Annotation of a manifest in the index: the image's id.
 const ID: &str = "io.silo.image.id";
+/// Annotation of a manifest in the index: the chain id of what stands in for its lowest layers.
+const STAND_IN: &str = "io.silo.image.stand-in";
 
 /// An image whose layers are in place, to be recorded.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct NewImage {
     pub(crate) config: ImageConfig,
     /// The manifest that arrived, if what it names can be given out again.
     pub(crate) manifest: Option<(Vec<u8>, String)>,
+    /// The chain id of what stands in for its lowest layers.
+    pub(crate) stand_in: Option<Digest>,
 }
 
 impl Store {
@@ -175,7 +179,7 @@ impl Store {
             let id = digest(&new.config_bytes);
             lease.hold(id);
             self.put_blob(&new.config_bytes)?;
-            let chain = new.config.chain_ids();
+            let (chain, _) = self.chain_of(&new.config, new.stand_in.as_ref())?;
             let layers = chain.iter().map(|chain| self.layer(chain));
             let layers = layers.collect::<Result<Vec<_>, _>>()?;
             let (bytes, media_type) = new.manifest.unwrap_or_else(|| {
@@ -187,6 +191,10 @@ impl Store {
             let mut descriptor = Descriptor::new(&media_type, manifest, bytes.len() as u64);
             descriptor.platform = Some(new.config.platform());
             descriptor.annotations.insert(ID.to_owned(), id.to_string());
+            if let Some(stand_in) = new.stand_in {
+                lease.hold(stand_in);
+                descriptor.annotations.insert(STAND_IN.to_owned(), stand_in.to_string());
+            }
             descriptors.push((id, descriptor, new.config));
         }
         let mut state = lock(&self.inner.state);
@@ -194,12 +202,17 @@ impl Store {
         let mut changed = false;
         for (id, descriptor, config) in descriptors {
             let image = image(id, descriptor, config, &state)?;
-            // The first manifest of an image stays: others may have been told its digest.
-            let image = state.images.entry(id).or_insert_with(|| {
-                changed = true;
-                image
+            // The first manifest of an image stays: others may have been told its digest. Where
+            // other layers stand in now, what it stands on is the newer.
+            let known = state.images.get(&id).filter(|known| known.stand_in == image.stand_in);
+            recorded.push(match known {
+                Some(known) => known.clone(),
+                None => {
+                    changed = true;
+                    state.images.insert(id, image.clone());
+                    image
+                }
             });
-            recorded.push(image.clone());
         }
         if changed {
             self.write_index(&mut state)?;
@@ -215,11 +228,19 @@ fn image(
     config: ImageConfig,
     state: &State,
 ) -> Result<Image, Error> {
-    let chain = config.chain_ids();
+    let stand_in = manifest.annotations.get(STAND_IN).map(|chain| chain.parse());
+    let stand_in = stand_in.transpose().map_err(|_| Error::NoImage(id))?;
+    let (chain, replaced) = stand_in::chain_of(&config, stand_in.as_ref(), state)?;
     let size =
         |chain| state.layers.get(chain).map(|layer| layer.size).ok_or(Error::NoLayer(*chain));
-    let layer_sizes = chain.iter().map(size).collect::<Result<_, _>>()?;
-    Ok(Image { id, manifest, config: Arc::new(config), chain, layer_sizes })
+    let mut layer_sizes = chain.iter().map(size).collect::<Result<Vec<_>, _>>()?;
+    let mut stands = None;
+    if let Some(layer) = stand_in.and_then(|chain| state.layers.get(&chain)) {
+        layer_sizes[..replaced].fill(0);
+        layer_sizes[0] = stand_in::size(layer, state);
+        stands = layer.stand_in.clone().map(Arc::new);
+    }
+    Ok(Image { id, manifest, config: Arc::new(config), chain, layer_sizes, stand_in: stands })
 }
 
 /// The manifest of an image that came without one: its layers as they can be made again.
@@ -231,9 +252,14 @@ fn synthesize(id: Digest, size: u64, layers: &[Arc<Layer>]) -> Manifest {
         config: Descriptor::new(media::OCI_CONFIG, id, size),
         layers: layers
             .iter()
-            .map(|layer| match &layer.blob {
-                Some(blob) => blob.clone(),
-                None => Descriptor::new(media::OCI_LAYER, layer.diff_id, layer.tar_size),
+            .enumerate()
+            .map(|(at, layer)| match (&layer.stand_in, &layer.blob) {
+                // There are as many of this layer as it replaces.
+                (Some(stand_in), _) if at < stand_in.replaced.len() => {
+                    stand_in.replaced[at].blob.clone()
+                }
+                (_, Some(blob)) => blob.clone(),
+                (_, None) => Descriptor::new(media::OCI_LAYER, layer.diff_id, layer.tar_size),
             })
             .collect(),
         subject: None,

@@ -14,8 +14,8 @@ use crate::Error;
 use crate::extract::{self, Journal as _, Rules};
 use crate::lane::Lane;
 use crate::recipe::{self, RECIPE, Recorder};
-use crate::tree;
-use crate::types::{Kept, Layer};
+use crate::types::{Kept, Layer, StandIn};
+use crate::{stand_in, tree};
 
 /// File name of a layer's record.
 pub(crate) const RECORD: &str = "layer.json";
@@ -35,6 +35,7 @@ pub(crate) struct NewLayer {
     kept: Vec<Kept>,
     /// The compressed blob that is kept, if any.
     pub(crate) blob: Option<Descriptor>,
+    pub(crate) stand_in: Option<StandIn>,
     placed: bool,
 }
 
@@ -166,6 +167,7 @@ impl NewLayer {
             has_root: false,
             kept: Vec::new(),
             blob: None,
+            stand_in: None,
             placed: false,
         }
     }
@@ -175,10 +177,18 @@ impl NewLayer {
         self.entries == 0
     }
 
+    /// The chain id that this layer has on top of `parent`.
+    pub(crate) fn chain_id(&self, parent: Option<&Digest>) -> Digest {
+        match &self.stand_in {
+            Some(stand_in) => stand_in::chain_id(stand_in, &self.diff_id),
+            None => silo_oci::image::chain_id(parent, &self.diff_id),
+        }
+    }
+
     /// The record that this layer has on top of `parent`.
     pub(crate) fn record(&self, parent: Option<&Digest>, marker: Option<String>) -> Layer {
         Layer {
-            chain_id: silo_oci::image::chain_id(parent, &self.diff_id),
+            chain_id: self.chain_id(parent),
             parent: parent.copied(),
             diff_id: self.diff_id,
             tar_size: self.tar_size,
@@ -186,6 +196,7 @@ impl NewLayer {
             entries: self.entries,
             blob: self.blob.clone(),
             kept: self.kept.clone(),
+            stand_in: self.stand_in.clone(),
             unsynced: marker,
         }
     }

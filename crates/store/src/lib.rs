@@ -30,6 +30,15 @@
 //! A blob that a registry on the same data root has as well ([`REGISTRY_BLOBS`]) is one file with
 //! two names, whichever came first ([`share()`]). Either side removes its own name only.
 //!
+//! # Stand-ins
+//!
+//! The lowest layers of an image may be elsewhere, and layers of another image in their place
+//! ([`StandIn`]): Windows images stand on Silo's base so. An empty layer of the store's own, on
+//! top of that base, records the layers that are not here; the image's other layers lie above
+//! it, and the annotation `io.silo.image.stand-in` of the image in `index.json` is its chain id.
+//! The image's configuration and manifest stay as they came, with the true layers, and images
+//! that are made on top of it get those too ([`Store::diff_ids`]).
+//!
 //! # Safety
 //!
 //! Layers come from strangers. Extraction works on descriptors and resolves every path inside
@@ -73,6 +82,7 @@ mod resolve;
 mod save;
 mod share;
 mod snapshot;
+mod stand_in;
 mod store;
 mod transfer;
 pub mod tree;
@@ -86,6 +96,7 @@ pub use receive::{Received, Receiving};
 pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use store::Store;
 pub use types::{
-    Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, SaveImage, Snapshot,
+    Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, Replaced,
+    SaveImage, Snapshot, StandIn,
 };
 pub use windows::{WindowsChanges, WindowsLayer};

@@ -117,19 +117,14 @@ impl Store {
         let lease = self.lease();
         let chain = silo_oci::image::chain_id(parent.as_ref(), &new.diff_id);
         lease.hold(chain);
-        let mut diff_ids = vec![new.diff_id];
-        let mut next = parent;
-        while let Some(below) = next {
-            lease.hold(below);
-            let layer = self.layer(&below)?;
-            diff_ids.push(layer.diff_id);
-            next = layer.parent;
-        }
-        diff_ids.reverse();
+        parent.inspect(|below| lease.hold(*below));
+        let mut diff_ids = self.diff_ids(parent)?;
+        diff_ids.push(new.diff_id);
         config.rootfs = RootFs { diff_ids, ..RootFs::default() };
         self.place_layer(new, parent.as_ref())?;
+        let stand_in = self.stand_in_of(parent)?;
         let config_bytes = config.to_bytes();
-        let new = NewImage { config_bytes, config, manifest: None };
+        let new = NewImage { config_bytes, config, manifest: None, stand_in };
         let mut images = self.record_images(vec![new], &lease)?;
         images.pop().map(|image| (image, lease)).ok_or(Error::NoLayer(chain))
     }
@@ -142,19 +137,12 @@ impl Store {
         mut config: ImageConfig,
     ) -> Result<(Image, Lease), Error> {
         let lease = self.lease();
-        let mut diff_ids = Vec::new();
-        let mut next = chain;
-        while let Some(below) = next {
-            lease.hold(below);
-            let layer = self.layer(&below)?;
-            diff_ids.push(layer.diff_id);
-            next = layer.parent;
-        }
-        diff_ids.reverse();
-        config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+        chain.inspect(|top| lease.hold(*top));
+        config.rootfs = RootFs { diff_ids: self.diff_ids(chain)?, ..RootFs::default() };
+        let stand_in = self.stand_in_of(chain)?;
         let config_bytes = config.to_bytes();
         let id = silo_oci::image::digest(&config_bytes);
-        let new = NewImage { config_bytes, config, manifest: None };
+        let new = NewImage { config_bytes, config, manifest: None, stand_in };
         let mut images = self.record_images(vec![new], &lease)?;
         images.pop().map(|image| (image, lease)).ok_or(Error::NoImage(id))
     }

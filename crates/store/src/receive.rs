@@ -106,30 +106,33 @@ impl Store {
         self.place_layer(received.layer, parent).map(drop)
     }
 
-    /// Records an image all of whose layers have their places. The manifest is kept as it came if
-    /// all that it names can be given out again.
+    /// Records an image all of whose layers have their places, the lowest perhaps by what stands
+    /// in for them ([`Store::place_stand_in`]). The manifest is kept as it came if all that it
+    /// names can be given out again, or was never here.
     pub fn record_received(
         &self,
         config_bytes: Vec<u8>,
         manifest_bytes: Vec<u8>,
         media_type: &str,
+        stand_in: Option<Digest>,
         lease: &Lease,
     ) -> Result<Image, Error> {
         let config = ImageConfig::parse(&config_bytes).map_err(|source| Error::Document {
             what: format!("configuration {}", digest(&config_bytes)),
             source,
         })?;
+        let (chain, replaced) = self.chain_of(&config, stand_in.as_ref())?;
         let usable = Manifest::parse(&manifest_bytes).is_ok_and(|manifest| {
             let diff_ids = &config.rootfs.diff_ids;
             manifest.layers.len() == diff_ids.len()
-                && manifest.layers.iter().zip(diff_ids).zip(config.chain_ids()).all(
+                && manifest.layers.iter().zip(diff_ids).zip(&chain).skip(replaced).all(
                     |((descriptor, diff_id), chain)| {
-                        descriptor.digest == *diff_id || self.holds(&descriptor.digest, &chain)
+                        descriptor.digest == *diff_id || self.holds(&descriptor.digest, chain)
                     },
                 )
         });
         let manifest = usable.then(|| (manifest_bytes, media_type.to_owned()));
-        let image = NewImage { config_bytes, config, manifest };
+        let image = NewImage { config_bytes, config, manifest, stand_in };
         let mut images = self.record_images(vec![image], lease)?;
         images.pop().ok_or(Error::NoImage(Digest::from_sha256([0; 32])))
     }

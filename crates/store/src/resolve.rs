@@ -343,7 +343,7 @@ fn place(
             image.manifest.filter(|(bytes, _)| usable(store, bytes, &image.config, &compressed));
         names.push(image.names);
         let (config_bytes, config) = (image.config_bytes, image.config);
-        images.push(NewImage { config_bytes, config, manifest: usable });
+        images.push(NewImage { config_bytes, config, manifest: usable, stand_in: None });
     }
     let images = store.record_images(images, &lease)?;
     let images = images.into_iter().zip(names);

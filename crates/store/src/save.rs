@@ -173,6 +173,9 @@ impl Store {
         let config = self.read_blob(&image.id, MAX_DOCUMENT as u64)?;
         blobs.insert(image.id, (config.len() as u64, Source::Blob));
         let mut layers = Vec::new();
+        if let Some(stand_in) = &image.stand_in {
+            return Err(Error::NotHere { id: image.id, name: stand_in.name.clone() });
+        }
         for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
             let layer = self.layer(chain)?;
             lease.hold(descriptor.digest);

@@ -333,7 +333,7 @@ impl Store {
         parent: Option<&Digest>,
     ) -> Result<Arc<Layer>, Error> {
         let mut state = lock(&self.inner.state);
-        let chain = silo_oci::image::chain_id(parent, &new.diff_id);
+        let chain = new.chain_id(parent);
         if let Some(layer) = state.layers.get(&chain) {
             return Ok(Arc::clone(layer));
         }

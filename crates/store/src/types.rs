@@ -22,6 +22,9 @@ pub struct Image {
     pub chain: Vec<Digest>,
     /// Sizes of the layers' files in bytes, lowest first.
     pub layer_sizes: Vec<u64>,
+    /// What stands in for its lowest layers. Each of those then has the stand-in's chain id in
+    /// [`chain`](Self::chain), and the size of all that is beneath is the lowest one's.
+    pub stand_in: Option<Arc<StandIn>>,
 }
 
 impl Image {
@@ -34,6 +37,26 @@ impl Image {
     pub fn top(&self) -> Option<Digest> {
         self.chain.last().copied()
     }
+}
+
+/// Layers of another image, in the place of an image's lowest ones, which are not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// Name of the image whose layers are beneath instead.
+    pub name: String,
+    /// Chain id of that image's top layer.
+    pub base: Digest,
+    /// The layers that are not here, lowest first.
+    pub replaced: Vec<Replaced>,
+}
+
+/// A layer that is not here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Digest of its uncompressed tar.
+    pub diff_id: Digest,
+    /// The blob, as the image's manifest describes it.
+    pub blob: Descriptor,
 }
 
 /// What is recorded about an unpacked layer.
@@ -58,6 +81,10 @@ pub struct Layer {
     /// Subtrees of `fs` that later entries replaced: where they are now.
     #[serde(default)]
     pub kept: Vec<Kept>,
+    /// For a layer that only says in whose place those beneath it stand: see [`StandIn`]. Its
+    /// chain id is a digest of all of it, so no other image can have it by accident or design.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<StandIn>,
     /// The boot of the host in which it was unpacked, until the disk has all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsynced: Option<String>,

@@ -54,6 +54,9 @@ impl Bundle {
             }
             self.lease.hold(chain);
             let layer = store.layer(&chain).map_err(Error::from_kind)?;
+            if layer.stand_in.is_some() {
+                return Err(Error::invalid("what stands in for a base cannot be given away"));
+            }
             next = layer.parent;
             missing.push(layer);
         }
@@ -164,7 +167,7 @@ impl Builder {
         chain: Option<Digest>,
         steps: &[String],
     ) -> Result<Option<String>, Error> {
-        let stack = self.stack(chain)?;
+        let stack = self.engine.store().image_chain(chain).map_err(Error::from_kind)?;
         let keys: HashSet<&String> = steps.iter().collect();
         let mut records = Vec::new();
         for record in self.cache.records()? {
@@ -188,14 +191,7 @@ impl Builder {
 
     /// Chain ids from the lowest to `chain`.
     fn stack(&self, chain: Option<Digest>) -> Result<Vec<Digest>, Error> {
-        let mut stack = Vec::new();
-        let mut next = chain;
-        while let Some(chain) = next {
-            stack.push(chain);
-            next = self.engine.store().layer(&chain).map_err(Error::from_kind)?.parent;
-        }
-        stack.reverse();
-        Ok(stack)
+        self.engine.store().stack(chain).map_err(Error::from_kind)
     }
 
     /// All steps that the cache has, and all cache mounts, which no build may use now, and none

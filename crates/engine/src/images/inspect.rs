@@ -16,7 +16,10 @@ impl Engine {
     pub(crate) fn image_graph_driver(&self, chain: &[Digest]) -> GraphDriver {
         let mut data = BTreeMap::new();
         let path = |layer: &Digest| self.store.layer_files(layer).to_string_lossy().into_owned();
-        if let Some((top, below)) = chain.split_last() {
+        let top = chain.last().copied();
+        // With what stands in, where something does.
+        let stack = self.store.stack(top).unwrap_or_else(|_| chain.to_vec());
+        if let Some((top, below)) = stack.split_last() {
             data.insert("UpperDir".to_owned(), path(top));
             if !below.is_empty() {
                 let lower: Vec<String> = below.iter().rev().map(path).collect();

@@ -1,6 +1,6 @@
 //! `GET /images/json`, and the numbers of `docker system df`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -55,7 +55,9 @@ impl Engine {
     pub(crate) fn layer_counts(&self) -> HashMap<Digest, usize> {
         let mut counts = HashMap::new();
         for entry in self.images.read().images.values() {
-            for chain in &entry.image.chain {
+            // What stands in for several layers is one.
+            let layers: HashSet<&Digest> = entry.image.chain.iter().collect();
+            for chain in layers {
                 *counts.entry(*chain).or_default() += 1;
             }
         }

@@ -99,7 +99,8 @@ impl Engine {
         })?;
         let lease = self.store.lease();
         lease.hold(top);
-        let base = self.silo_bases().find(|base| entry.image.chain.starts_with(&base.chain));
+        let stack = self.store.stack(Some(top)).map_err(Error::from_kind)?;
+        let base = self.silo_bases().find(|base| stack.starts_with(&base.chain));
         let mut drive = Drive::new(self.image_drive(&top)?);
         let mut left_out = Vec::new();
         let programs = self.own_programs(entry, base.as_ref(), &mut drive, &mut left_out)?;
@@ -338,11 +339,11 @@ impl Engine {
         };
         match base {
             Some(base) => {
-                let above = entry.image.chain.len() - base.chain.len();
                 let layers = match entry.image.chain.last() {
                     Some(top) => self.windows_layers(top)?,
                     None => Vec::new(),
                 };
+                let above = layers.len().saturating_sub(base.chain.len());
                 for layer in layers.iter().take(above) {
                     let root = silo_sys::path::open_root(&layer.files).map_err(failed)?;
                     look(&Drive::new(root), false)?;
