@@ -61,7 +61,7 @@ async fn get(segments: &[&str], request: Request) -> Answer {
         ["exec", id, "json"] => exec::inspect(request, id),
 
         ["images", "json"] => images::list(request),
-        ["images", "search"] => images::search(&request),
+        ["images", "search"] => registry::search(request).await,
         ["images", "get"] => images::save_many(request),
         ["images", name @ .., "get"] if !name.is_empty() => images::save(request, name.join("/")),
         ["images", name @ .., "history"] if !name.is_empty() => {

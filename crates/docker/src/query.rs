@@ -130,6 +130,17 @@ pub struct ImageListQuery {
     pub filters: Filters,
 }
 
+/// `GET /images/search`.
+#[derive(Debug, Clone, Default)]
+pub struct SearchQuery {
+    /// What is looked for.
+    pub term: String,
+    /// The most results; zero for the default.
+    pub limit: i64,
+    /// Filters.
+    pub filters: Filters,
+}
+
 /// `DELETE /images/{name}`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ImageRemoveQuery {

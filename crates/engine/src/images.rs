@@ -27,6 +27,7 @@ mod pull;
 mod push;
 mod remote;
 mod remove;
+mod search;
 mod transfer;
 
 pub use pull::{DistributionInspect, ImagePull};

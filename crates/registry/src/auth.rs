@@ -107,6 +107,11 @@ impl Auth {
         Ok(false)
     }
 
+    /// The server wants a password, and will not ask for it.
+    pub(crate) async fn assume_basic(&self) {
+        self.state.lock().await.scheme = Some(Scheme::Basic);
+    }
+
     /// The refresh token that came with a token, for the next login.
     pub(crate) async fn refresh_token(&self) -> String {
         let state = self.state.lock().await;

@@ -32,7 +32,7 @@ pub struct BlobStream<'a> {
 }
 
 /// Whether a layer may be elsewhere than on the registry.
-fn is_foreign(descriptor: &Descriptor) -> bool {
+pub(crate) fn is_foreign(descriptor: &Descriptor) -> bool {
     let kind = &descriptor.media_type;
     kind.contains(".foreign.") || kind.contains(".nondistributable.")
 }

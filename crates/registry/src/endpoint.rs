@@ -10,7 +10,7 @@ use crate::{Config, Error, hosts};
 /// The server of Docker Hub's images.
 pub(crate) const DOCKER_HUB: &str = "registry-1.docker.io";
 /// The name by which clients have credentials for it.
-const DOCKER_INDEX: &str = "index.docker.io";
+pub(crate) const DOCKER_INDEX: &str = "index.docker.io";
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -157,6 +157,21 @@ pub enum Error {
         /// What it is for.
         found: String,
     },
+    /// No index answers.
+    #[error("{text}")]
+    NoIndex {
+        /// Which, and why.
+        text: String,
+    },
+    /// An index has no results.
+    #[error("unexpected status code {status}")] // docker wording
+    Status {
+        /// The answer's status.
+        status: u16,
+    },
+    /// The results of a search cannot be read.
+    #[error("error decoding registry search results")] // docker wording
+    SearchResults(#[source] serde_json::Error),
     /// The store refused.
     #[error(transparent)]
     Store(#[from] silo_store::Error),
@@ -258,6 +273,7 @@ impl Kind for Error {
             // As with dockerd: of a 401, docker's command line would ask for a password.
             Self::NoCredentials => ErrorKind::Internal,
             Self::NoHost
+            | Self::NoIndex { .. }
             | Self::NotAnImage { .. }
             | Self::MediaType(_)
             | Self::Schema1 { .. }
@@ -273,6 +289,8 @@ impl Kind for Error {
             | Self::MissingKey { .. }
             | Self::MissingCertificate { .. }
             | Self::Protocol { .. }
+            | Self::Status { .. }
+            | Self::SearchResults(_)
             | Self::TooLarge { .. }
             | Self::Digest { .. }
             | Self::Read(_)

@@ -6,7 +6,9 @@
 //!   [`Config`] names for it (mirrors first), with the [`Credentials`] of one request.
 //! * [`pull`] moves an image from a repository into the store, [`push`] the other way. Both tell
 //!   how they go as Docker does, by [`StreamMessage`](silo_docker::stream::StreamMessage)s.
-//! * Nothing here reads the environment, and nothing is written but to the store. Dropping a
+//! * [`copy()`] moves images between registries, layouts and archives, without the store.
+//! * Nothing here reads the environment, and nothing is written but to the store, or where
+//!   [`copy()`] is told to. Dropping a
 //!   future ends its work; what came in part stays in the store for the next try.
 //!
 //! * Layers for which others stand in ([`Bases`]) are not fetched. A push names them as their
@@ -25,6 +27,7 @@
 //! PATCH, PUT   <location>                               a blob whose digest is not known yet,
 //!                                                       and the rest of one that broke off
 //! GET          /v2/<name>/tags/list, /v2/<name>/referrers/<digest>
+//! GET          /v1/search
 //! ```
 //!
 //! Access is by `WWW-Authenticate`: nothing, `Basic`, or `Bearer` tokens of a token server
@@ -59,6 +62,7 @@ mod bases;
 mod blob;
 mod challenge;
 mod config;
+mod copy;
 mod credentials;
 mod endpoint;
 mod error;
@@ -72,6 +76,7 @@ mod pull;
 mod push;
 mod repository;
 mod retry;
+mod search;
 mod session;
 mod token;
 mod upload;
@@ -79,6 +84,7 @@ mod upload;
 pub use bases::{Base, Bases, Candidate};
 pub use blob::BlobStream;
 pub use config::{Config, Registries, Retry};
+pub use copy::{Copied, CopyError, CopyOptions, Location, Source, Target, copy};
 pub use credentials::Credentials;
 pub use error::Error;
 pub use manifest::{MAX_LIST, MAX_MANIFEST, Resolved};

@@ -122,6 +122,13 @@ impl Session {
         self.registries.client(&authority, trust_anyone)
     }
 
+    /// Shows the password, if there is one, without being asked for it.
+    pub(crate) async fn assume_basic(&self) {
+        if self.credentials.identity_token.is_empty() && self.credentials.basic().is_some() {
+            self.auth.assume_basic().await;
+        }
+    }
+
     fn stall(&self) -> Duration {
         self.registries.config().stall
     }

@@ -56,8 +56,3 @@ pub(crate) fn checkpoints() -> Error {
          experimental mode in order to enable it.",
     )
 }
-
-/// Docker Hub's search is no part of a registry.
-pub(crate) fn search() -> Error {
-    Error::new(ErrorKind::NotImplemented, "search Docker Hub: it is not supported by Silo")
-}

@@ -8,7 +8,6 @@ use silo_docker::stream::StreamMessage;
 use silo_types::Error;
 use tokio::sync::mpsc;
 
-use super::absent;
 use super::stream::{BodyReader, ChannelWriter};
 use crate::body::Body;
 use crate::compat;
@@ -44,13 +43,6 @@ pub(crate) fn history(request: Request, name: &str) -> Answer {
 pub(crate) fn attestations(request: Request, name: &str) -> Answer {
     request.engine.image_inspect(name)?;
     respond::json(&serde_json::json!([]))
-}
-
-pub(crate) fn search(request: &Request) -> Answer {
-    if request.query.number("limit")?.is_some_and(|limit| limit < 0) {
-        return Err(Error::invalid("invalid limit specified"));
-    }
-    Err(absent::search())
 }
 
 pub(crate) fn tag(request: Request, name: &str) -> Answer {

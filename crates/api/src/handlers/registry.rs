@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use serde_json::json;
+use silo_docker::query::SearchQuery;
 use silo_docker::stream::StreamMessage;
 use silo_engine::Credentials;
 use silo_oci::platform::{Platform, PlatformError};
@@ -88,6 +89,20 @@ pub(crate) fn push(request: Request, name: &str) -> Answer {
 pub(crate) async fn distribution(request: Request, name: &str) -> Answer {
     let credentials = credentials(&request);
     respond::json(&request.engine.distribution_inspect(name, &credentials).await?)
+}
+
+pub(crate) async fn search(request: Request) -> Answer {
+    let limit = match request.query.number("limit")? {
+        Some(limit) if limit < 0 => return Err(Error::invalid("invalid limit specified")),
+        limit => limit.unwrap_or(0),
+    };
+    let query = SearchQuery {
+        term: request.query.get("term").to_owned(),
+        limit,
+        filters: request.query.filters()?,
+    };
+    let credentials = credentials(&request);
+    respond::json(&request.engine.image_search(&query, &credentials).await?)
 }
 
 pub(crate) async fn auth(mut request: Request) -> Answer {

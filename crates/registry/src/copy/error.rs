@@ -1,0 +1,89 @@
+//! Why an image was not copied.
+
+use std::path::{Path, PathBuf};
+
+use silo_types::Digest;
+
+use crate::Error;
+
+/// Why an image was not copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A registry, or a document.
+    #[error(transparent)]
+    Registry(#[from] Error),
+    /// A name that leads nowhere.
+    #[error("invalid image name {text:?}: {reason}")]
+    Location {
+        /// As it was given.
+        text: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file of a layout or an archive.
+    #[error("{operation} {}", path.display())]
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory or an archive that is no layout.
+    #[error("{}: {reason}", path.display())]
+    Layout {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tar archive.
+    #[error("{}", path.display())]
+    Tar {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: silo_archive::Error,
+    },
+    /// Content that a layout or an archive does not have.
+    #[error("{}: it has no blob {digest}", path.display())]
+    Missing {
+        /// The layout or archive.
+        path: PathBuf,
+        /// What is missing.
+        digest: Digest,
+    },
+    /// Content that is not what it should be.
+    #[error("the source has something else as {expected}: {reason}")]
+    Content {
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        reason: String,
+    },
+    /// The target's name has another digest than the image.
+    #[error("the target is named {wanted}, but the image is {actual}")]
+    OtherDigest {
+        /// In the name.
+        wanted: Digest,
+        /// Of the image.
+        actual: Digest,
+    },
+    /// An image whose documents are too many, too large, or too deep in each other.
+    #[error("the image has too many manifests")]
+    TooMany,
+}
+
+impl CopyError {
+    pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        // The path is in the message already.
+        move |error| {
+            let source = error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error);
+            Self::Io { operation, path, source }
+        }
+    }
+}
