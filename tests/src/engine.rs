@@ -482,7 +482,7 @@ pub fn silo_binary() -> PathBuf {
 /// Kills what is in a cgroup and removes it; supervisors notice and leave. The kernel holds on to
 /// a group for a moment after its last process has been reaped, and version 1 has nothing that
 /// tells when that is over.
-fn end_group(group: &Path) {
+pub(crate) fn end_group(group: &Path) {
     let end = Instant::now() + Duration::from_secs(5);
     loop {
         let pids = fs_err::read_to_string(group.join("cgroup.procs")).unwrap_or_default();

@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 pub enum Page {
     /// A file.
     File(Vec<u8>),
+    /// A file of a media type.
+    Typed(&'static str, Vec<u8>),
     /// Another address.
     Moved(String),
 }
@@ -85,6 +87,7 @@ fn answer(
     asked.lock().expect("the paths").push(path);
     let (head, body) = match page {
         Some(Page::File(bytes)) => ("200 OK\r\n".to_owned(), bytes),
+        Some(Page::Typed(kind, bytes)) => (format!("200 OK\r\nContent-Type: {kind}\r\n"), bytes),
         Some(Page::Moved(to)) => (format!("302 Found\r\nLocation: {to}\r\n"), Vec::new()),
         None => ("404 Not Found\r\n".to_owned(), b"there is no such file\n".to_vec()),
     };

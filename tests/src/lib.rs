@@ -5,11 +5,13 @@
 
 mod content;
 mod debian;
+mod dockerd;
 mod engine;
 mod files;
 mod hives;
 mod http;
 mod packages;
+mod podman;
 mod registry;
 mod scripted;
 mod skip;
@@ -18,10 +20,12 @@ mod windows;
 
 pub use content::{Content, OCI_INDEX, OCI_MANIFEST, gzip, sha256, tar_of};
 pub use debian::debian_mirror;
+pub use dockerd::Dockerd;
 pub use engine::{Engine, Kind, Outcome, busybox_tree, feed, process, silo_binary, write_files};
 pub use files::{FileServer, Page};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;
+pub use podman::Podman;
 pub use registry::Registry;
 pub use scripted::{Asked, End, Reply, Scripted};
 pub use skip::skip;

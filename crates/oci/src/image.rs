@@ -65,10 +65,11 @@ pub mod media {
         media_type == OCI_CONFIG || media_type == DOCKER_CONFIG
     }
 
-    /// Whether blobs of this type are file system layers.
+    /// Whether blobs of this type are file system layers that can be read as they are.
     pub fn is_layer(media_type: &str) -> bool {
-        media_type.starts_with("application/vnd.oci.image.layer.")
-            || media_type.starts_with("application/vnd.docker.image.rootfs.")
+        let is_layer = media_type.starts_with("application/vnd.oci.image.layer.")
+            || media_type.starts_with("application/vnd.docker.image.rootfs.");
+        is_layer && !media_type.ends_with("+encrypted")
     }
 }
 

@@ -115,7 +115,11 @@ pub enum Error {
         source: silo_oci::image::ImageError,
     },
     /// It is no image.
-    #[error("Encountered remote {media_type:?}({class}) when fetching")] // docker wording
+    // docker wording first
+    #[error(
+        "Encountered remote {media_type:?}({class}) when fetching: {}",
+        not_an_image(media_type)
+    )]
     NotAnImage {
         /// Type of what stands for the configuration.
         media_type: String,
@@ -212,6 +216,20 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+}
+
+/// Why a thing of this type is none to pull, and who takes it.
+fn not_an_image(media_type: &str) -> String {
+    if media_type.ends_with("+encrypted") {
+        return "the layer is encrypted, and has to be decrypted where it is copied from"
+            .to_owned();
+    }
+    let who = if media_type.starts_with("application/vnd.cncf.helm.") {
+        "helm pull takes it"
+    } else {
+        "the program that made it takes it, or a client for artifacts such as oras"
+    };
+    format!("this is not a container image; {who}")
 }
 
 impl Error {

@@ -196,12 +196,25 @@ fn essence(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
 }
 
+/// Whether a document that came without its type is a schema 1 manifest.
+fn is_schema1(bytes: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Form {
+        schema_version: u32,
+        #[serde(rename = "fsLayers")]
+        _fs_layers: serde::de::IgnoredAny,
+    }
+    serde_json::from_slice(bytes).is_ok_and(|form: Form| form.schema_version == 1)
+}
+
 /// Reads what came as `kind`; `None` for a schema 1 manifest.
 fn read(kind: &str, bytes: Bytes, actual: Digest) -> Result<Option<Resolved>, Error> {
-    if SCHEMA1.contains(&kind) {
+    let is_typed = media::is_index(kind) || media::is_manifest(kind);
+    if SCHEMA1.contains(&kind) || (!is_typed && is_schema1(&bytes)) {
         return Ok(None);
     }
-    let said = if media::is_index(kind) || media::is_manifest(kind) { kind } else { "" };
+    let said = if is_typed { kind } else { "" };
     let what = || format!("manifest {actual}");
     let document =
         Document::parse(&bytes, said).map_err(|source| Error::Document { what: what(), source })?;
@@ -255,6 +268,8 @@ mod tests {
             ("text/plain", &docker, Some(media::DOCKER_MANIFEST)),
             (media::DOCKER_MANIFEST, &docker, Some(media::DOCKER_MANIFEST)),
             (SCHEMA1[1], "{}", Some("schema 1")),
+            ("application/json", r#"{"schemaVersion":1,"fsLayers":[]}"#, Some("schema 1")),
+            (media::OCI_MANIFEST, r#"{"schemaVersion":1,"fsLayers":[]}"#, None),
             // What could be taken for something else.
             (media::OCI_MANIFEST, &docker, None),
             (media::OCI_INDEX, &manifest, None),

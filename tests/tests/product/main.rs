@@ -13,6 +13,7 @@ mod exec;
 mod hive;
 mod images;
 mod inspect;
+mod interop;
 mod lifecycle;
 mod limits;
 mod logs;

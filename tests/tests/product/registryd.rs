@@ -15,20 +15,20 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 /// A registry of a test's own.
-struct Registry {
-    directory: tempfile::TempDir,
+pub(super) struct Registry {
+    pub(super) directory: tempfile::TempDir,
     root: PathBuf,
     options: Vec<String>,
     server: Option<Child>,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Registry {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    fn start_with(options: &[&str]) -> Self {
+    pub(super) fn start_with(options: &[&str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("silo-registry-")
             .tempdir()
@@ -38,7 +38,7 @@ impl Registry {
     }
 
     /// On the data root of somebody else.
-    fn start_at(directory: tempfile::TempDir, root: PathBuf, options: &[&str]) -> Self {
+    pub(super) fn start_at(directory: tempfile::TempDir, root: PathBuf, options: &[&str]) -> Self {
         let options = options.iter().map(ToString::to_string).collect();
         let mut registry = Self { directory, root, options, server: None, address: String::new() };
         registry.restart();
@@ -78,7 +78,7 @@ impl Registry {
         }
     }
 
-    fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         fs_err::read_to_string(self.directory.path().join("registry.log")).unwrap_or_default()
     }
 
@@ -86,7 +86,13 @@ impl Registry {
         TcpStream::connect(&self.address).expect("connect to the registry")
     }
 
-    fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(super) fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         let mut stream = self.connect();
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: r\r\nConnection: close\r\n");
         for (name, value) in headers {
@@ -99,7 +105,7 @@ impl Registry {
         Answer::read(stream)
     }
 
-    fn get(&self, target: &str) -> Answer {
+    pub(super) fn get(&self, target: &str) -> Answer {
         self.send("GET", target, &[], b"")
     }
 
@@ -170,14 +176,14 @@ const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// An answer of the registry.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     head: String,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
+    pub(super) fn read(mut stream: TcpStream) -> Self {
         let mut bytes = Vec::new();
         // What came before a reset is the answer.
         stream.read_to_end(&mut bytes).ok();
@@ -188,18 +194,18 @@ impl Answer {
         Self { status, head, body: bytes[end + 4..].to_vec() }
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (found, value) = line.split_once(':')?;
             found.eq_ignore_ascii_case(name).then(|| value.trim())
         })
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         format!("{}\n{}", self.head, String::from_utf8_lossy(&self.body))
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
@@ -211,7 +217,7 @@ impl Answer {
 }
 
 /// A digest by coreutils.
-fn sum(program: &str, bytes: &[u8]) -> String {
+pub(super) fn sum(program: &str, bytes: &[u8]) -> String {
     let mut child = Command::new(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -224,12 +230,12 @@ fn sum(program: &str, bytes: &[u8]) -> String {
     format!("{}:{hex}", program.trim_end_matches("sum"))
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     sum("sha256sum", bytes)
 }
 
 /// Bytes that do not repeat soon.
-fn noise(seed: u8, count: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u8, count: usize) -> Vec<u8> {
     let mut state = u32::from(seed) + 1;
     let mut next = || {
         state ^= state << 13;
@@ -241,7 +247,7 @@ fn noise(seed: u8, count: usize) -> Vec<u8> {
 }
 
 /// Whether programs are installed; otherwise the test counts as skipped.
-fn has_or_skip(test: &str, programs: &[&str]) -> bool {
+pub(super) fn has_or_skip(test: &str, programs: &[&str]) -> bool {
     let missing = programs.iter().find(|program| {
         let found = std::env::var_os("PATH").is_some_and(|path| {
             std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
@@ -255,7 +261,7 @@ fn has_or_skip(test: &str, programs: &[&str]) -> bool {
 }
 
 /// Runs a program that has to succeed; gives its output.
-fn run(program: &str, arguments: &[&str]) -> String {
+pub(super) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect("run a program");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
