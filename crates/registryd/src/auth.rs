@@ -46,7 +46,8 @@ struct State {
     decoy: Option<String>,
 }
 
-type Stamp = Option<(SystemTime, u64)>;
+/// By which a file that has changed is known.
+pub(crate) type Stamp = Option<(SystemTime, u64)>;
 
 impl Users {
     /// Reads a file of users.
@@ -65,6 +66,11 @@ impl Users {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request's head says who it is from, true or not.
+    pub(crate) fn is_named(headers: &HeaderMap) -> bool {
+        headers.contains_key(AUTHORIZATION)
     }
 
     /// The user whose right password is in a request's head.
@@ -132,7 +138,7 @@ impl Users {
     }
 }
 
-fn stamp(path: &Path) -> Stamp {
+pub(crate) fn stamp(path: &Path) -> Stamp {
     let metadata = fs_err::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }

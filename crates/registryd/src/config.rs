@@ -16,6 +16,9 @@ pub struct Config {
     /// File of users and their bcrypt hashes, as htpasswd writes it; without it, everybody may
     /// do everything.
     pub users: Option<PathBuf>,
+    /// File of rules for who may do what with which repositories; without it, everybody who is
+    /// let in may do everything.
+    pub access: Option<PathBuf>,
     /// Nothing can be pushed or deleted.
     pub read_only: bool,
     /// Nothing can be deleted.
@@ -38,6 +41,7 @@ impl Config {
             root,
             tls: None,
             users: None,
+            access: None,
             read_only: false,
             no_delete: false,
             sparse: false,

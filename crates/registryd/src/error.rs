@@ -62,7 +62,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// The file of users cannot be used.
+    /// The file of users, or that of their rights, cannot be used.
     #[error("{}, line {line}: {reason}", path.display())]
     Users {
         /// The file.
@@ -197,6 +197,17 @@ impl Refusal {
         }
         let text = format!("the registry behind this one: {text}");
         Self::new(StatusCode::BAD_GATEWAY, "UNKNOWN", text)
+    }
+
+    /// Nobody without a name and the right password may do that.
+    pub(crate) fn nameless() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "authentication required")
+    }
+
+    pub(crate) fn denied() -> Self {
+        // docker wording
+        let message = "requested access to the resource is denied";
+        Self::new(StatusCode::FORBIDDEN, "DENIED", message)
     }
 
     pub(crate) fn busy(message: impl Into<String>) -> Self {

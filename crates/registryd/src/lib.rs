@@ -13,6 +13,8 @@
 //! * What clients send is bounded: in size, number, time and rate ([`Limits`]). Nothing of a
 //!   request becomes part of a path but the digits of a digest and the id of an upload, both
 //!   checked.
+//! * With [`Config::access`], a client learns and changes nothing of a repository that it has no
+//!   right to: neither by the catalog, nor by taking content from there into one of its own.
 //! * With [`Config::proxy`], what is not here is asked for at another registry, and kept for the
 //!   next who asks ([`Collect::unused`]). One download serves all who wait for it. A tag is what
 //!   it is there now, or, if that registry does not answer, what it was here. Nobody can push then.
@@ -42,6 +44,7 @@
 //! in one transaction. A file that the database does not name is garbage.
 #![warn(missing_docs)]
 
+mod access;
 mod auth;
 mod config;
 mod error;

@@ -47,6 +47,10 @@ struct Serve {
     /// Users and their bcrypt hashes, as `htpasswd -B` writes them; read again when it changes
     #[arg(long, value_name = "FILE")]
     htpasswd: Option<PathBuf>,
+    /// Who may do what with which repositories: lines of USER pull|push|delete REPOSITORY...;
+    /// read again when it changes
+    #[arg(long, value_name = "FILE")]
+    access: Option<PathBuf>,
     /// Nothing can be pushed or deleted
     #[arg(long)]
     read_only: bool,
@@ -172,6 +176,7 @@ fn config(options: &Serve) -> Result<Config> {
     let mut config = Config::new(listen, data_root(&options.root));
     config.tls = options.tls_cert.clone().zip(options.tls_key.clone());
     config.users.clone_from(&options.htpasswd);
+    config.access.clone_from(&options.access);
     config.read_only = options.read_only;
     config.no_delete = options.no_delete;
     config.sparse = options.allow_sparse;

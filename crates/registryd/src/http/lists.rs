@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use silo_oci::image::media;
 use silo_types::query::escape;
 
+use crate::access::{Caller, Right};
 use crate::http::answer::{self, Answer, Body, set};
 use crate::http::proxy;
 use crate::http::query::Query;
@@ -68,9 +69,24 @@ pub(crate) async fn tags(server: &Arc<Server>, name: Name, query: &Query) -> Ans
     Ok(response)
 }
 
-/// GET of repositories.
-pub(crate) async fn catalog(server: &Arc<Server>, query: &Query) -> Answer {
-    let list = |registry: &crate::Registry, last: &str, n| registry.repositories(last, n);
+/// GET of repositories: those that the client may pull from.
+pub(crate) async fn catalog(server: &Arc<Server>, query: &Query, caller: Caller) -> Answer {
+    let list = move |registry: &crate::Registry, last: &str, count: u32| {
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let (mut found, mut last) = (Vec::new(), last.to_owned());
+        loop {
+            let names = registry.repositories(&last, count)?;
+            let Some(end) = names.last().cloned() else { return Ok(found) };
+            let may =
+                |name: &String| name.parse().is_ok_and(|name: Name| caller.may(Right::Pull, &name));
+            found.extend(names.into_iter().filter(may));
+            if caller.is_free() || found.len() >= wanted {
+                found.truncate(wanted);
+                return Ok(found);
+            }
+            last = end;
+        }
+    };
     let (repositories, more) = page(server, query, PAGE, list).await?;
     let body = json!({ "repositories": repositories }).to_string();
     let mut response = answer::json("application/json", body.into_bytes());

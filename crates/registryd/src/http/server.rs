@@ -10,13 +10,14 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::{Access, Caller, Right};
 use crate::auth::Users;
 use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body};
@@ -46,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) config: Config,
     users: Option<Users>,
+    access: Option<Access>,
     /// The registry behind this one.
     pub(crate) upstream: Option<Arc<Upstream>>,
     transfers: Semaphore,
@@ -79,6 +81,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let tls = config.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
     let users = config.users.as_deref().map(Users::open).transpose()?;
+    let access = config.access.as_deref().map(Access::open).transpose()?;
     let upstream = config.proxy.as_ref().map(Upstream::new).transpose()?.map(Arc::new);
     let registry = Registry::open(&config.root)?;
     let _lock = lock(&registry)?;
@@ -93,7 +96,7 @@ pub async fn serve(
     let uploads = Arc::new(Uploads::new(registry.files.clone(), config.limits.clone()));
     let transfers = Semaphore::new(config.limits.transfers);
     let slots = Arc::new(Semaphore::new(config.limits.connections));
-    let server = Arc::new(Server { registry, uploads, config, users, upstream, transfers });
+    let server = Arc::new(Server { registry, uploads, config, users, access, upstream, transfers });
     let goodbye = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     for listener in listeners {
@@ -260,6 +263,51 @@ async fn answer(
     response
 }
 
+/// Who a request is from.
+async fn caller(server: &Server, headers: &HeaderMap) -> Result<Caller, Error> {
+    let access = server.access.as_ref();
+    let Some(users) = &server.users else { return Ok(Caller::new(None, access)) };
+    let user = users.user(headers).await?;
+    // Who gives a wrong name does not go on as one without, and without rules nobody may.
+    if user.is_none() && (access.is_none() || Users::is_named(headers)) {
+        return Err(Refusal::nameless().into());
+    }
+    Ok(Caller::new(user, access))
+}
+
+/// Refuses what the rules do not allow.
+fn permit(
+    server: &Server,
+    caller: &Caller,
+    method: &Method,
+    target: &Target,
+) -> Result<(), Refusal> {
+    let reads = method == Method::GET || method == Method::HEAD;
+    let (right, name) = match target {
+        // Clients ask here whether they need a password; all who could have one do.
+        Target::Root | Target::Base if server.users.is_some() && !caller.is_known() => {
+            return Err(Refusal::nameless());
+        }
+        Target::Root | Target::Base | Target::Catalog => return Ok(()),
+        Target::Uploads(name) | Target::Upload(name, _) => (Right::Push, name),
+        Target::Blob(name, _)
+        | Target::Manifest(name, _)
+        | Target::Tags(name)
+        | Target::Referrers(name, _) => match method {
+            _ if reads => (Right::Pull, name),
+            &Method::DELETE => (Right::Delete, name),
+            _ => (Right::Push, name),
+        },
+    };
+    if caller.may(right, name) {
+        Ok(())
+    } else if server.users.is_some() && !caller.is_known() {
+        Err(Refusal::nameless())
+    } else {
+        Err(Refusal::denied())
+    }
+}
+
 async fn dispatch(server: &Arc<Server>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
     let (parts, body) = request.into_parts();
     let (method, headers) = (&parts.method, &parts.headers);
@@ -267,13 +315,9 @@ async fn dispatch(server: &Arc<Server>, peer: SocketAddr, request: Request<Incom
         // For those who only look whether anything answers.
         return Ok(answer::status(StatusCode::OK));
     }
-    if let Some(users) = &server.users
-        && users.user(headers).await?.is_none()
-    {
-        let text = "authentication required";
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", text).into());
-    }
+    let caller = caller(server, headers).await?;
     let target = Target::parse(parts.uri.path())?;
+    permit(server, &caller, method, &target)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default())?;
     let reads = method == Method::GET || method == Method::HEAD;
     if !reads && server.upstream.is_some() {
@@ -289,7 +333,7 @@ async fn dispatch(server: &Arc<Server>, peer: SocketAddr, request: Request<Incom
     }
     match (method.as_str(), target) {
         ("GET" | "HEAD", Target::Base) => Ok(answer::json("application/json", b"{}".to_vec())),
-        ("GET", Target::Catalog) => lists::catalog(server, &query).await,
+        ("GET", Target::Catalog) => lists::catalog(server, &query, caller).await,
         ("GET", Target::Tags(name)) => lists::tags(server, name, &query).await,
         ("GET", Target::Referrers(name, digest)) => {
             lists::referrers(server, name, digest, &query).await
@@ -308,7 +352,7 @@ async fn dispatch(server: &Arc<Server>, peer: SocketAddr, request: Request<Incom
             manifests::delete(server, name, reference).await
         }
         ("POST", Target::Uploads(name)) => {
-            uploads::post(server, name, &query, headers, peer, body).await
+            uploads::post(server, name, &query, headers, (peer, &caller), body).await
         }
         ("GET" | "HEAD", Target::Upload(name, id)) => uploads::status(server, name, id).await,
         ("PATCH", Target::Upload(name, id)) => {

@@ -8,6 +8,7 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::Error;
+use crate::access::{Caller, Right};
 use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body, set};
 use crate::http::query::Query;
@@ -51,13 +52,16 @@ pub(crate) async fn post(
     name: Name,
     query: &Query,
     headers: &HeaderMap,
-    peer: SocketAddr,
+    (peer, caller): (SocketAddr, &Caller),
     body: Incoming,
 ) -> Answer {
     // A digest that nobody could mount is no reason to refuse an upload.
-    if let Some(digest) = query.get("mount").and_then(|digest| digest.parse::<Digest>().ok()) {
-        let from = query.get("from").filter(|from| !from.is_empty());
-        let source = from.map(str::parse::<Name>).transpose()?;
+    let from = query.get("from").filter(|from| !from.is_empty());
+    let wanted = query.get("mount").and_then(|digest| digest.parse::<Digest>().ok());
+    let source = from.filter(|_| wanted.is_some()).map(str::parse::<Name>).transpose()?;
+    // Who knows a digest gets nothing by it that is in repositories of others: it is sent.
+    let may = source.as_ref().map_or(caller.is_free(), |from| caller.may(Right::Pull, from));
+    if let Some(digest) = wanted.filter(|_| may) {
         // The engine's own content is for who is on its host.
         let local = peer.ip().to_canonical().is_loopback() && source.is_none();
         let (of, wanted) = (name.clone(), digest.clone());
