@@ -134,6 +134,19 @@ impl Repository {
         }
     }
 
+    /// Begins an upload of a blob that the server may find by itself: in another repository, or,
+    /// if it is Silo's, in the store of an engine on the same host.
+    async fn begin_known(&self, digest: &Digest) -> Result<Begun, Error> {
+        let path = format!("blobs/uploads/?mount={}", escape(&digest.to_string()));
+        match self.begin(&path, None).await {
+            // It does not know that there may be no `from`.
+            Err(Error::Refused { status: 400 | 404 | 405 | 422, .. }) => {
+                self.begin("blobs/uploads/", None).await
+            }
+            result => result,
+        }
+    }
+
     /// Tells the server that an upload will not go on. It finds out by itself if that fails.
     async fn cancel(&self, upload: Uri) {
         if let Ok(session) = self.session() {
@@ -224,7 +237,7 @@ impl Repository {
     ) -> Result<(), Error> {
         let at = match upload.clone() {
             Some(at) => at,
-            None => match self.begin("blobs/uploads/", None).await? {
+            None => match self.begin_known(&blob.digest).await? {
                 Begun::Mounted => return Ok(()),
                 Begun::At(at) => upload.insert(at).clone(),
             },

@@ -3,9 +3,11 @@
 //!
 //! A compressed layer is written to `content/partial/<hex>` as it comes. When the stream breaks
 //! off for good, or the process is killed, the file stays; the next [`Receiving`] of the same
-//! digest reads it first, so that only the rest is asked for again. What is in it is trusted no
-//! more than what comes over the network: the digest is that of all bytes. Content that turned
-//! out to be wrong is removed at once, what nobody took up again by [`Store::collect`].
+//! digest reads it first, so that only the rest is asked for again. It is there until the layer
+//! has its place, so that a layer that came whole, but had to wait for those beneath it, does not
+//! come again. What is in it is trusted no more than what comes over the network: the digest is
+//! that of all bytes. Content that turned out to be wrong is removed at once, what nobody took up
+//! again by [`Store::collect`].
 //!
 //! An uncompressed layer leaves nothing behind: its tar is not kept.
 
@@ -57,10 +59,13 @@ pub struct Receiving {
     thread: Option<Unpacking>,
 }
 
-/// A layer that has come in, is checked and unpacked, and has no place yet.
+/// A layer that has come in, is checked and unpacked, and has no place yet. Dropped without
+/// having got one, its compressed blob stays for the next try.
 #[derive(Debug)]
 pub struct Received {
     layer: NewLayer,
+    /// Where the compressed blob is that goes with the layer.
+    blob: Option<PathBuf>,
 }
 
 impl Received {
@@ -98,12 +103,39 @@ impl Store {
         parent: Option<&Digest>,
         diff_id: &Digest,
     ) -> Result<(), Error> {
-        let actual = received.layer.diff_id;
+        let Received { layer, blob } = received;
+        let actual = layer.diff_id;
         if actual != *diff_id {
+            if let Some(path) = blob {
+                // It is as the manifest says, but of no use. What remains is removed later.
+                drop(fs_err::remove_file(path));
+            }
             let what = "the uncompressed tar of a layer".to_owned();
             return Err(Error::DigestMismatch { what, expected: *diff_id, actual });
         }
-        self.place_layer(received.layer, parent).map(drop)
+        if let (Some(path), Some(blob)) = (&blob, &layer.blob) {
+            // It keeps its name as long as no layer needs the blob: one that no layer needs is
+            // removed when the store is opened next.
+            let staged = self.fresh("content/ingest", "");
+            let linked = fs_err::hard_link(path, &staged);
+            if linked.is_ok() {
+                self.place_blob(StagedBlob::at(staged, blob.digest, blob.size))?;
+            } else if !self.has_blob(&blob.digest) {
+                // Not another pull of the same layer that has placed it.
+                return linked.map_err(Error::io("link", path));
+            }
+        }
+        self.place_layer(layer, parent)?;
+        if let Some(path) = blob {
+            // What remains is removed when the store is opened next.
+            drop(fs_err::remove_file(path));
+        }
+        Ok(())
+    }
+
+    /// Removes what came in part of blobs that are here.
+    pub(crate) fn remove_finished(&self) -> Result<(), Error> {
+        self.remove_partial(|digest| !self.has_blob(digest)).map(drop)
     }
 
     /// Records an image all of whose layers have their places, the lowest perhaps by what stands
@@ -258,8 +290,7 @@ impl Receiving {
         }
     }
 
-    /// Checks length and digest, waits until all is unpacked, and gives the compressed blob its
-    /// place.
+    /// Checks length and digest, and waits until all is unpacked.
     pub fn finish(mut self) -> Result<Received, Error> {
         if self.position != self.wanted.size {
             let (position, size) = (self.position, self.wanted.size);
@@ -291,15 +322,15 @@ impl Receiving {
                 return Err(error);
             }
         };
-        if let Some((_, path)) = self.partial.take() {
+        let blob = self.partial.take().map(|(_, path)| path);
+        if blob.is_some() {
             let media_type = match self.compression {
                 Compression::Zstd => media::OCI_LAYER_ZSTD,
                 _ => media::OCI_LAYER_GZIP,
             };
             let (digest, size) = (self.wanted.digest, self.wanted.size);
-            self.store.place_blob(StagedBlob::at(path, digest, size))?;
             layer.blob = Some(Descriptor::new(media_type, digest, size));
         }
-        Ok(Received { layer })
+        Ok(Received { layer, blob })
     }
 }

@@ -137,6 +137,7 @@ impl Store {
         lock(&store.inner.state).layers = layers;
         store.recover_images()?;
         store.remove_orphans()?;
+        store.remove_finished()?;
         snapshot::prepare(&store)?;
         // What an earlier process of this boot could not wait for.
         store.inner.flusher.request()?;
