@@ -4,7 +4,7 @@
 //! names that point to it, the image it was committed from, and when it was last named. Names are
 //! full references, `docker.io/library/busybox:latest` or `...@sha256:...`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use jiff::Timestamp;
@@ -90,9 +90,13 @@ impl Inner {
 pub struct Images {
     db: Arc<Db>,
     store: Arc<Store>,
-    inner: RwLock<Inner>,
+    inner: Arc<RwLock<Inner>>,
     /// Held by the operations that remove something, one at a time.
     removing: tokio::sync::Mutex<()>,
+}
+
+fn read(inner: &RwLock<Inner>) -> RwLockReadGuard<'_, Inner> {
+    inner.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error for a name that leads to no image.
@@ -140,13 +144,13 @@ impl Images {
         Ok(Self {
             db: Arc::clone(db),
             store: Arc::clone(store),
-            inner: RwLock::new(inner),
+            inner: Arc::new(RwLock::new(inner)),
             removing: tokio::sync::Mutex::default(),
         })
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.inner)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
@@ -228,19 +232,35 @@ impl Images {
         Ok(())
     }
 
-    /// Points a name at an image.
-    fn tag(&self, entry: &Entry, name: &Reference) -> Result<(), Error> {
-        self.put(entry.image.clone(), Some(entry.record.clone()), std::slice::from_ref(name))
+    /// Points a name at an image. False if the image is gone: its content may be as well.
+    fn tag(&self, id: &Digest, name: &Reference) -> Result<bool, Error> {
+        self.point(id, name, |record| {
+            record.tagged = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+        })
     }
 
-    /// Gives an image one more name, without that it counts as named anew.
-    fn name_too(&self, entry: &Entry, name: &Reference) -> Result<(), Error> {
+    /// Gives an image one more name, without that it counts as named anew. False if it is gone.
+    fn name_too(&self, id: &Digest, name: &Reference) -> Result<bool, Error> {
+        self.point(id, name, |_| ())
+    }
+
+    fn point(
+        &self,
+        id: &Digest,
+        name: &Reference,
+        change: impl FnOnce(&mut ImageRecord),
+    ) -> Result<bool, Error> {
         let mut inner = self.write();
-        let json = serde_json::to_string(&entry.record)
+        let Some(entry) = inner.images.get(id) else { return Ok(false) };
+        let mut record = entry.record.clone();
+        change(&mut record);
+        let json = serde_json::to_string(&record)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "write image", error))?;
-        self.db.image_put(&entry.id().to_string(), &json, &[name.to_string()])?;
-        inner.names.insert(name.clone(), entry.id());
-        Ok(())
+        self.db.image_put(&id.to_string(), &json, &[name.to_string()])?;
+        let entry = Arc::new(Entry { image: entry.image.clone(), record });
+        inner.images.insert(*id, entry);
+        inner.names.insert(name.clone(), *id);
+        Ok(true)
     }
 
     /// The tag that a reference names, or all tags of its repository, with their images.
@@ -274,9 +294,10 @@ impl Images {
 
     /// Removes content that nothing needs, and returns what it was.
     pub(crate) async fn collect(&self) -> Result<silo_store::Collected, Error> {
-        let keep: HashSet<Digest> = self.read().images.keys().copied().collect();
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.collect(&keep))
+        let (store, images) = (Arc::clone(&self.store), Arc::clone(&self.inner));
+        // What is recorded while this waits for the store is kept.
+        let keep = move || read(&images).images.keys().copied().collect();
+        tokio::task::spawn_blocking(move || store.collect(keep))
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, "collect garbage", error))?
             .map_err(Error::from_kind)
@@ -347,8 +368,44 @@ impl Engine {
             ));
         }
         let entry = self.images.find(name)?;
-        self.images.tag(&entry, &reference)?;
+        if !self.images.tag(&entry.id(), &reference)? {
+            return Err(no_such_image(name));
+        }
         self.image_event("tag", &entry.id(), &reference.familiar());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use silo_oci::image::ImageConfig;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn names_come_too_late_for_an_image_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&directory.path().join("silo.db")).unwrap());
+        let store = Arc::new(Store::open(directory.path()).unwrap());
+        let images = Images::open(&db, &store).unwrap();
+        let name = |text: &str| Reference::parse_normalized(text).unwrap();
+        let (image, lease) = store.derive(None, ImageConfig::default()).unwrap();
+        let id = image.id;
+        images.put(image, None, &[name("a")]).unwrap();
+        drop(lease);
+        images.collect().await.unwrap();
+        assert!(store.image(&id).is_ok(), "a recorded image is kept");
+        assert!(images.tag(&id, &name("b")).unwrap());
+        assert!(images.name_too(&id, &name("c")).unwrap());
+        assert_eq!(images.names(&id).len(), 3);
+        images.forget(&id).unwrap();
+        images.collect().await.unwrap();
+        assert!(!images.tag(&id, &name("b")).unwrap());
+        assert!(!images.name_too(&id, &name("c")).unwrap());
+        assert_eq!(images.len(), 0);
+        // Nor does it come back with the next start.
+        let images = Images::open(&db, &store).unwrap();
+        assert!(images.is_empty() && images.by_name(&name("b")).is_none());
+        assert!(db.images().unwrap().is_empty() && db.tags().unwrap().is_empty());
     }
 }

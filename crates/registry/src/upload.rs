@@ -24,6 +24,8 @@ use crate::{Error, Repository};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
+/// Bytes after which a connection counts as one that worked.
+const WORKED: u64 = 256 << 10;
 /// Pieces that wait for the network.
 const PIECES: usize = 4;
 
@@ -183,6 +185,8 @@ impl Repository {
         let mut refused = false;
         let mut upload: Option<Uri> = None;
         let mut offset = 0;
+        // How far the server was when it last said that it knew nothing of it.
+        let mut lost = None;
         loop {
             let result = self.upload_from(blob, open, moved, &mut upload, offset).await;
             let error = match result {
@@ -192,10 +196,14 @@ impl Repository {
             match error {
                 // The token was too old.
                 Error::Refused { status: 401, .. } if !refused => refused = true,
-                // The server knows nothing of the upload any more.
-                Error::Refused { status: 404 | 416, .. } if offset > 0 => {}
+                // The server knows nothing of the upload any more, or has another part of it. One
+                // that goes on to say so of the same part does not get around it.
+                Error::Refused { status: 404 | 416, .. } if offset > 0 && lost != Some(offset) => {
+                    lost = Some(offset);
+                }
                 error => attempts.again(error).await?,
             }
+            let before = offset;
             offset = match &upload {
                 Some(url) => match self.progress_of(url).await {
                     Some((next, at)) if at < blob.size => {
@@ -206,6 +214,9 @@ impl Repository {
                 },
                 None => 0,
             };
+            if offset >= before.saturating_add(WORKED) {
+                attempts.progressed();
+            }
             if offset == 0 {
                 upload = None;
                 if self.has_blob(&blob.digest).await? {

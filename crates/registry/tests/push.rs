@@ -261,6 +261,28 @@ fn broken_uploads_go_on_where_they_were() {
 }
 
 #[test]
+fn a_server_that_goes_on_to_contradict_itself_is_left() {
+    let source = {
+        let mut content = Content::default();
+        image(&mut content, "linux/amd64", &[tar("big", 600_000)]);
+        Server::start(move |asked| content.answer(asked))
+    };
+    let here = Here::new();
+    let image = here.pull(&source, "app:latest");
+    // It has a part of the upload, it says, and then again knows nothing of it.
+    let server = Server::start(|asked| match asked.method.as_str() {
+        "HEAD" => unknown("BLOB_UNKNOWN"),
+        "POST" => Reply::new(202, "").header("Location", "/v2/app/blobs/uploads/u"),
+        "GET" => Reply::new(204, "").header("Range", "0-999"),
+        "PUT" => Reply::new(500, ""),
+        _ => unknown("BLOB_UPLOAD_UNKNOWN"),
+    });
+    let error = here.push(&server, "app:1", &image).unwrap_err();
+    assert!(error.contains("blob upload unknown"), "{error}");
+    assert_eq!(server.asked().iter().filter(|asked| asked.method == "PATCH").count(), 2);
+}
+
+#[test]
 fn made_layers_begin_anew_when_they_break_off() {
     let broken = Arc::new(Mutex::new(false));
     let count = Arc::clone(&broken);

@@ -88,6 +88,8 @@ pub struct Limits {
     pub silence: Duration,
     /// Bytes per second that a body has on average, from the first [`Self::silence`] on.
     pub rate: u64,
+    /// How long requests have to end when the server stops; then they are cut off.
+    pub goodbye: Duration,
 }
 
 impl Default for Limits {
@@ -101,6 +103,7 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             silence: Duration::from_mins(1),
             rate: 512,
+            goodbye: Duration::from_secs(10),
         }
     }
 }

@@ -90,14 +90,24 @@ impl Error {
         move |source| Self::Io { operation, path, source }
     }
 
+    /// Whether there is no room left.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Database(error) => {
+                error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            _ => false,
+        }
+    }
+
     /// What the client is told.
     pub(crate) fn refusal(&self) -> Refusal {
-        let full = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
         match self {
             Self::Refused(refusal) => refusal.clone(),
-            Self::Io { source, .. } if full(source) => Refusal::new(
+            error if error.is_full() => Refusal::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "UNKNOWN",
                 "the registry's disk is full",

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -85,8 +85,18 @@ impl Upload {
 }
 
 impl Uploads {
-    pub(crate) fn new(files: Files, limits: Limits) -> Self {
-        Self { files, limits, known: Mutex::default() }
+    /// With those of an earlier server, which count as well. Blocks; nobody else serves these
+    /// files.
+    pub(crate) fn open(files: Files, limits: Limits) -> Result<Self, Error> {
+        let uploads = Self { files, limits, known: Mutex::default() };
+        for id in files::names(&uploads.files.uploads())? {
+            match uploads.recover(&id)? {
+                Some(upload) => drop(uploads.known().insert(id, Arc::new(upload))),
+                // It was never told to a client.
+                None => remove(&uploads.files.uploads().join(id)),
+            }
+        }
+        Ok(uploads)
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<Upload>>> {
@@ -135,57 +145,45 @@ impl Uploads {
         }
     }
 
-    /// Finds an upload, also one of an earlier server. Blocks.
+    /// Finds an upload. Blocks.
     pub(crate) fn find(&self, repository: &Name, id: &str) -> Result<Arc<Upload>, Error> {
-        if !files::is_random_name(id) {
-            return Err(Refusal::no_upload().into());
-        }
         let found = self.known().get(id).cloned();
-        let upload = match found {
-            Some(upload) => upload,
-            None => self.recover(id)?,
-        };
-        if upload.repository != *repository || !upload.data().exists() {
-            return Err(Refusal::no_upload().into());
-        }
-        Ok(upload)
+        let upload = found.filter(|upload| upload.repository == *repository);
+        upload.filter(|upload| upload.data().exists()).ok_or_else(|| Refusal::no_upload().into())
     }
 
-    fn recover(&self, id: &str) -> Result<Arc<Upload>, Error> {
+    /// An upload of an earlier server; `None` if it is not complete.
+    fn recover(&self, id: &str) -> Result<Option<Upload>, Error> {
+        if !files::is_random_name(id) {
+            return Ok(None);
+        }
         let directory = self.files.uploads().join(id);
-        let read = |name: &str| match fs_err::read_to_string(directory.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(Error::from(Refusal::no_upload()))
-            }
-            result => result.map_err(Error::io("read", directory.join(name))),
+        let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        let name = directory.join("repository");
+        // It is written last.
+        let repository = match fs_err::read_to_string(&name) {
+            Err(error) if absent(&error) => return Ok(None),
+            result => result.map_err(Error::io("read", name))?.parse::<Name>(),
         };
-        // It is written last; one that is not there was never told to a client.
-        let repository: Name = read("repository")?.parse().map_err(|_| Refusal::no_upload())?;
         let data = directory.join("data");
         let size = match fs_err::metadata(&data) {
-            Ok(metadata) => metadata.len(),
-            Err(_) => return Err(Refusal::no_upload().into()),
+            Err(error) if absent(&error) => return Ok(None),
+            result => result.map_err(Error::io("look at", data))?.len(),
         };
-        let upload = Upload {
+        Ok(repository.ok().map(|repository| Upload {
             id: id.to_owned(),
             repository,
             directory,
             size: AtomicU64::new(size),
             turn: watch::Sender::new(0),
             hash: Arc::default(),
-        };
-        let mut known = self.known();
-        Ok(Arc::clone(known.entry(id.to_owned()).or_insert_with(|| Arc::new(upload))))
+        }))
     }
 
     /// Removes an upload. Blocks.
     pub(crate) fn remove(&self, upload: &Upload) {
         self.known().remove(&upload.id);
-        if let Err(error) = fs_err::remove_dir_all(&upload.directory)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(%error, "remove an upload");
-        }
+        remove(&upload.directory);
     }
 
     /// Adds a body to an upload. Runs to its end also when nobody waits for it any more, unless
@@ -240,6 +238,12 @@ impl Uploads {
         };
         let (kept, result) = self.pump(sink, room, body, taken).await;
         *hash = kept;
+        if result.as_ref().is_err_and(Error::is_full) {
+            // What came of it would keep the disk full, for whoever tries next as well.
+            let directory = upload.directory.clone();
+            self.known().remove(&upload.id);
+            tokio::task::spawn_blocking(move || remove(&directory)).await.map_err(Error::Task)?;
+        }
         result
     }
 
@@ -321,7 +325,11 @@ impl Uploads {
                 let (path, algorithm) = (path.clone(), digest.algorithm);
                 let read = move || {
                     let read = || files::digest_of(File::open(&path)?, algorithm);
-                    read().map_err(Error::io("read", &path))
+                    read().map_err(|error| match error.kind() {
+                        // Another request has finished it.
+                        io::ErrorKind::NotFound => Refusal::no_upload().into(),
+                        _ => Error::io("read", &path)(error),
+                    })
                 };
                 tokio::task::spawn_blocking(read).await.map_err(Error::Task)??.finish()
             }
@@ -331,6 +339,15 @@ impl Uploads {
             return Err(Refusal::digest(text).into());
         }
         Ok(Finished { path, _held: hash })
+    }
+}
+
+/// Removes an upload's directory.
+fn remove(directory: &Path) {
+    if let Err(error) = fs_err::remove_dir_all(directory)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "remove an upload");
     }
 }
 

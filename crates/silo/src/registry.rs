@@ -14,6 +14,9 @@ use clap::{Args, Parser, Subcommand};
 use silo_registryd::{Collect, Config, Limits, Proxy, Registry};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// How long work that nobody waits for may hold up the end of the server.
+const AFTERWORK: Duration = Duration::from_secs(2);
+
 /// Serves images to clients, and keeps them.
 #[derive(Debug, Parser)]
 #[command(name = "silo registry", disable_version_flag = true, arg_required_else_help = true)]
@@ -90,6 +93,9 @@ struct Serve {
     /// How long a client may neither send nor take anything
     #[arg(long, value_name = "TIME", default_value = "1m")]
     silence_timeout: String,
+    /// How long requests have to end when the server stops
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    stop_timeout: String,
     /// How often garbage is collected; 0: only by `silo registry gc`
     #[arg(long, value_name = "TIME", default_value = "1h")]
     gc_interval: String,
@@ -198,6 +204,7 @@ fn config(options: &Serve) -> Result<Config> {
         manifest: usize::try_from(manifest).unwrap_or(usize::MAX),
         head: duration("--head-timeout", &options.head_timeout)?,
         silence: duration("--silence-timeout", &options.silence_timeout)?,
+        goodbye: duration("--stop-timeout", &options.stop_timeout)?,
         ..Limits::default()
     };
     let every = duration("--gc-interval", &options.gc_interval)?;
@@ -234,7 +241,10 @@ fn run(options: &Serve) -> Result<()> {
         .thread_name("registry")
         .build()
         .context("start the runtime")?;
-    runtime.block_on(serve(config, options.ready_on_stdout))
+    let served = runtime.block_on(serve(config, options.ready_on_stdout));
+    // A collection may be at work, and hashing: either is done again.
+    runtime.shutdown_timeout(AFTERWORK);
+    served
 }
 
 async fn serve(config: Config, tell: bool) -> Result<()> {
@@ -267,7 +277,11 @@ async fn serve(config: Config, tell: bool) -> Result<()> {
 fn collect(options: &Gc) -> Result<()> {
     let what = options.collect.collect(None)?;
     let failed = |error: silo_registryd::Error| anyhow!(error.chain());
-    let registry = Registry::open(&data_root(&options.root)).map_err(failed)?;
+    let root = data_root(&options.root);
+    if !root.join("registry").is_dir() {
+        return Err(anyhow!("there is no registry in {}", root.display()));
+    }
+    let registry = Registry::open(&root).map_err(failed)?;
     let done = registry.collect(&what).map_err(failed)?;
     writeln!(
         std::io::stdout(),

@@ -10,12 +10,15 @@ use crate::store::{State, names};
 use crate::{Collected, Error, Store};
 
 impl Store {
-    /// Forgets all images but `keep`, and removes the layers and blobs that then are needed
-    /// neither by an image, nor a snapshot, nor a lease.
-    pub fn collect(&self, keep: &HashSet<Digest>) -> Result<Collected, Error> {
+    /// Forgets all images but those that `keep` gives, and removes the layers and blobs that then
+    /// are needed neither by an image, nor a snapshot, nor a lease. `keep` is called while no
+    /// lease can end: whoever records an image before he gives its lease up does not lose it. It
+    /// must not use the store.
+    pub fn collect(&self, keep: impl FnOnce() -> HashSet<Digest>) -> Result<Collected, Error> {
         let mut state = lock(&self.inner.state);
         // Held to the end: what is pinned later was not yet there, or is still there.
         let pins = lock(&self.inner.pins);
+        let keep = keep();
         let unwanted = state.images.keys().filter(|id| !keep.contains(id)).copied();
         let images = unwanted.filter(|id| !pins.contains_key(id)).collect();
         let mut collected = Collected { images, ..Collected::default() };
@@ -84,4 +87,22 @@ fn mark(chains: Vec<Digest>, state: &State, live: &mut HashSet<Digest>) -> HashS
         }
     }
     alive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_asked_for_while_no_lease_can_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let mut asked = false;
+        let keep = || {
+            asked = store.inner.pins.try_lock().is_err();
+            HashSet::new()
+        };
+        store.collect(keep).unwrap();
+        assert!(asked, "a lease could have been given up meanwhile");
+    }
 }

@@ -36,7 +36,7 @@ fn the_same_layer_as_by_copying() {
     store.remove_image(&image.id).unwrap();
     drop((image.clone(), lease));
     store.snapshot_remove("copied").unwrap();
-    store.collect(&HashSet::new()).unwrap();
+    store.collect(HashSet::new).unwrap();
 
     fill(&store.snapshot_create("moved", None).unwrap().upper);
     let (layer, lease) = store.commit_layer("moved", None).unwrap().unwrap();
@@ -46,10 +46,10 @@ fn the_same_layer_as_by_copying() {
     assert_eq!(Digest::from_sha256(Sha256::digest(&tar).into()), layer.diff_id);
     assert_eq!((layer.size, layer.tar_size), (5001, tar.len() as u64));
     store.snapshot_remove("moved").unwrap();
-    store.collect(&HashSet::new()).unwrap();
+    store.collect(HashSet::new).unwrap();
     assert!(store.hold_layer(&layer.chain_id).is_some(), "the lease keeps it");
     drop(lease);
-    store.collect(&HashSet::new()).unwrap();
+    store.collect(HashSet::new).unwrap();
     assert!(store.hold_layer(&layer.chain_id).is_none());
 }
 

@@ -240,16 +240,16 @@ fn layers_are_shared_and_collected() {
     let (one, two_id) = (one.images[0].id, two.images[0].id);
     assert_eq!(store.layers().len(), 3);
     // A lease keeps what is not tagged yet.
-    store.collect(&HashSet::from([one])).unwrap();
+    store.collect(|| HashSet::from([one])).unwrap();
     assert_eq!(store.layers().len(), 3);
     let top = two.images[0].image.top();
     drop(two);
     store.snapshot_create("c", top).unwrap();
-    let collected = store.collect(&HashSet::from([one])).unwrap();
+    let collected = store.collect(|| HashSet::from([one])).unwrap();
     assert_eq!(collected.images, [two_id]);
     assert!(collected.layers.is_empty());
     store.snapshot_remove("c").unwrap();
-    let collected = store.collect(&HashSet::from([one])).unwrap();
+    let collected = store.collect(|| HashSet::from([one])).unwrap();
     assert_eq!(collected.layers.len(), 2);
     assert!(store.image(&one).is_ok() && store.image(&two_id).is_err());
     drop(store);
@@ -257,7 +257,7 @@ fn layers_are_shared_and_collected() {
     assert_eq!(store.images().unwrap().len(), 1);
     assert_eq!(store.layers().len(), 1);
     assert!(matches!(Store::open(directory.path()), Err(Error::Busy(_))));
-    store.collect(&HashSet::new()).unwrap();
+    store.collect(HashSet::new).unwrap();
     assert!(
         fs_err::read_dir(directory.path().join("content/blobs/sha256")).unwrap().next().is_none()
     );
@@ -653,7 +653,7 @@ fn layers_of_another_boot_that_were_not_flushed_are_dropped_with_their_images() 
     drop(load(&store, &oci_archive(&[&base, &other], "b").0).unwrap());
     assert!(store.snapshot("c").is_ok());
     store.snapshot_remove("c").unwrap();
-    store.collect(&HashSet::from([a.id])).unwrap();
+    store.collect(|| HashSet::from([a.id])).unwrap();
     assert_eq!(store.layers().len(), 2);
 }
 
@@ -714,11 +714,11 @@ fn loads_and_collections_at_once() {
         }
         scope.spawn(|| {
             for _ in 0..50 {
-                store.collect(&HashSet::new()).unwrap();
+                store.collect(HashSet::new).unwrap();
             }
         });
     });
-    store.collect(&HashSet::new()).unwrap();
+    store.collect(HashSet::new).unwrap();
     assert!(store.layers().is_empty() && store.images().unwrap().is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod crash;
+mod ending;
 mod hostile;
 mod protocol;
 mod proxy;

@@ -96,7 +96,8 @@ impl Engine {
             let pushed = pushed.await.map_err(failed)?;
             let by_digest = tagged.with_digest(pushed.manifest.digest);
             if self.images.by_name(&by_digest) != Some(id) {
-                self.images.name_too(&entry, &by_digest)?;
+                // An image that was removed meanwhile is pushed, and stays removed.
+                self.images.name_too(&id, &by_digest)?;
             }
             self.remote_event("push", &tagged, &id);
         }

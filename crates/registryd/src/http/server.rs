@@ -31,8 +31,6 @@ use crate::{Config, Error, Registry};
 
 /// How long a process that was killed may hold the lock.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long requests that are being answered have to end when the server stops.
-const GOODBYE: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -85,6 +83,7 @@ pub async fn serve(
     let upstream = config.proxy.as_ref().map(Upstream::new).transpose()?.map(Arc::new);
     let registry = Registry::open(&config.root)?;
     let _lock = lock(&registry)?;
+    registry.files.clear_staging()?;
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
     for address in &config.listen {
@@ -93,7 +92,7 @@ pub async fn serve(
         addresses.push(listener.local_addr().map_err(failed)?);
         listeners.push(listener);
     }
-    let uploads = Arc::new(Uploads::new(registry.files.clone(), config.limits.clone()));
+    let uploads = Arc::new(Uploads::open(registry.files.clone(), config.limits.clone())?);
     let transfers = Semaphore::new(config.limits.transfers);
     let slots = Arc::new(Semaphore::new(config.limits.connections));
     let server = Arc::new(Server { registry, uploads, config, users, access, upstream, transfers });
@@ -121,7 +120,7 @@ pub async fn serve(
         collector.abort();
     }
     let ended = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(GOODBYE, ended).await.is_err() {
+    if tokio::time::timeout(server.config.limits.goodbye, ended).await.is_err() {
         tracing::warn!("requests were cut off");
     }
     tasks.shutdown().await;

@@ -29,6 +29,13 @@ fn content_range(headers: &HeaderMap) -> Result<Option<Range>, Refusal> {
     range::chunk(value.to_str().unwrap_or_default()).map(Some)
 }
 
+/// Whether a request came through a proxy on its way: who is behind one may be anywhere.
+fn is_forwarded(headers: &HeaderMap) -> bool {
+    ["forwarded", "via", "x-forwarded-for", "x-real-ip"]
+        .iter()
+        .any(|name| headers.contains_key(*name))
+}
+
 /// Where an upload goes on.
 fn under_way(code: StatusCode, upload: &Upload) -> Response<Body> {
     let location = format!("/v2/{}/blobs/uploads/{}", upload.repository, upload.id);
@@ -63,7 +70,8 @@ pub(crate) async fn post(
     let may = source.as_ref().map_or(caller.is_free(), |from| caller.may(Right::Pull, from));
     if let Some(digest) = wanted.filter(|_| may) {
         // The engine's own content is for who is on its host.
-        let local = peer.ip().to_canonical().is_loopback() && source.is_none();
+        let local =
+            peer.ip().to_canonical().is_loopback() && !is_forwarded(headers) && source.is_none();
         let (of, wanted) = (name.clone(), digest.clone());
         let mounted = blocking(server, move |registry| {
             Ok(registry.mount(&of, &wanted, source.as_ref())?

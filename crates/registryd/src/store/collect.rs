@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Transaction, params};
 
 use super::db::{self, now, seconds};
-use super::files::is_random_name;
+use super::files::{is_random_name, names};
 use crate::name::{Algorithm, Digest};
 use crate::{Collect, Error, Registry};
 
@@ -156,14 +156,4 @@ fn modified(path: &Path) -> Option<SystemTime> {
 fn is_older(time: Option<SystemTime>, age: Duration) -> bool {
     // A time in the future is one that the clock was set back from.
     time.is_some_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed >= age))
-}
-
-/// The names in a directory, as far as they are text (all of the registry's own are).
-fn names(directory: &Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for entry in fs_err::read_dir(directory).map_err(Error::io("list", directory))? {
-        let entry = entry.map_err(Error::io("list", directory))?;
-        names.extend(entry.file_name().into_string());
-    }
-    Ok(names)
 }

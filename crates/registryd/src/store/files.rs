@@ -61,6 +61,15 @@ impl Files {
         Ok(Staged { path: self.staging().join(random_name()?) })
     }
 
+    /// Removes what an earlier server was writing. Nobody else serves these files.
+    pub(crate) fn clear_staging(&self) -> Result<(), Error> {
+        for name in names(&self.staging())? {
+            let path = self.staging().join(name);
+            fs_err::remove_file(&path).map_err(Error::io("remove", path))?;
+        }
+        Ok(())
+    }
+
     /// Where the engine has the same content, if it has it.
     pub(crate) fn of_engine(&self, digest: &Digest) -> Option<PathBuf> {
         (digest.algorithm == Algorithm::Sha256).then(|| self.engine.join(digest.hex()))
@@ -93,6 +102,16 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(Error::io("create", path)(error.into())),
     }
+}
+
+/// The names in a directory, as far as they are text (all of the registry's own are).
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(directory).map_err(Error::io("list", directory))? {
+        let entry = entry.map_err(Error::io("list", directory))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
 }
 
 /// A file that is removed when this is dropped, if it is still there.

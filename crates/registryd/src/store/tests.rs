@@ -218,7 +218,7 @@ fn one_file_with_the_engine() {
     assert_eq!(registry.blob(&name("a"), &second).unwrap(), 6);
     assert_eq!(fs_err::read_dir(registry.files.staging()).unwrap().count(), 0);
     // Either side removes its own name only.
-    store.collect(&std::collections::HashSet::new()).unwrap();
+    store.collect(std::collections::HashSet::new).unwrap();
     assert!(!engine(&first).exists() && registry.files.blob(&first).exists());
     let collected = registry.collect(&NOW).unwrap();
     assert_eq!((collected.files, collected.bytes), (2, 11));
