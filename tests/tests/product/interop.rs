@@ -1,5 +1,6 @@
 //! Images, registries and clients of other makers, each with Silo's.
 
+mod clients;
 mod engines;
 mod shapes;
 

@@ -1,6 +1,6 @@
 //! `silo registry serve`, by its protocol and by other people's clients.
 
-mod clients;
+pub(super) mod clients;
 mod crash;
 mod ending;
 mod hostile;

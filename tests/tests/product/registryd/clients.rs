@@ -132,4 +132,4 @@ fn tls_and_passwords() {
     assert!(run("skopeo", &inspect).contains("\"Digest\""));
 }
 
-pub(super) const HASH: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
+pub(crate) const HASH: &str = "$2y$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW";
