@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use rustix::event::{PollFd, PollFlags};
 use tempfile::TempDir;
 
 use crate::engine::{Outcome, end_group};
@@ -107,10 +108,21 @@ impl Drop for Dockerd {
         if !ids.is_empty() {
             self.docker(&[&["rm", "-fv"], &ids[..]].concat());
         }
-        let pid = rustix::process::Pid::from_child(&self.child);
-        // It may be gone already.
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        // A goodbye takes it seconds, and there is nothing left to be kept. Its containerd dies
+        // with it, and is waited for.
+        let pid =
+            fs_err::read_to_string(self.directory.path().join("exec/containerd/containerd.pid"));
+        let pid = pid.ok().and_then(|pid| pid.trim().parse().ok());
+        let containerd = pid.and_then(rustix::process::Pid::from_raw).and_then(|pid| {
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+        });
+        self.child.kill().ok();
         self.child.wait().ok();
+        if let Some(containerd) = containerd {
+            let mut ends = [PollFd::new(&containerd, PollFlags::IN)];
+            let limit = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
+            rustix::event::poll(&mut ends, Some(&limit)).ok();
+        }
         unmount_below(self.directory.path());
         remove_cgroup(&self.cgroup);
     }

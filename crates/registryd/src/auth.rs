@@ -70,7 +70,9 @@ impl Users {
 
     /// Whether a request's head says who it is from, true or not.
     pub(crate) fn is_named(headers: &HeaderMap) -> bool {
-        headers.contains_key(AUTHORIZATION)
+        // Some clients without a name send an empty one.
+        let is_empty = |(name, password): &(String, String)| name.is_empty() && password.is_empty();
+        headers.contains_key(AUTHORIZATION) && !credentials(headers).as_ref().is_some_and(is_empty)
     }
 
     /// The user whose right password is in a request's head.

@@ -19,6 +19,9 @@ pub struct Config {
     /// File of rules for who may do what with which repositories; without it, everybody who is
     /// let in may do everything.
     pub access: Option<PathBuf>,
+    /// The repository below which the engine's own images are, to be pulled; without it, they
+    /// are not.
+    pub engine_images: Option<String>,
     /// Nothing can be pushed or deleted.
     pub read_only: bool,
     /// Nothing can be deleted.
@@ -42,6 +45,7 @@ impl Config {
             tls: None,
             users: None,
             access: None,
+            engine_images: None,
             read_only: false,
             no_delete: false,
             sparse: false,

@@ -21,6 +21,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The engine's store.
+    #[error("read the engine's content")]
+    Engine(#[from] silo_store::Error),
     /// An operation of the database.
     #[error("use the registry's database")]
     Database(#[from] rusqlite::Error),

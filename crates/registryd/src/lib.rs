@@ -18,6 +18,7 @@
 //! * With [`Config::proxy`], what is not here is asked for at another registry, and kept for the
 //!   next who asks ([`Collect::unused`]). One download serves all who wait for it. A tag is what
 //!   it is there now, or, if that registry does not answer, what it was here. Nobody can push then.
+//! * With [`Config::engine_images`], the engine's images are repositories that can only be read.
 //! * [`Registry::collect`] removes what nothing needs, at any moment, in any process.
 //!
 //! # On disk
@@ -47,6 +48,7 @@
 mod access;
 mod auth;
 mod config;
+mod engine;
 mod error;
 mod http;
 mod manifest;

@@ -54,6 +54,9 @@ struct Serve {
     /// read again when it changes
     #[arg(long, value_name = "FILE")]
     access: Option<PathBuf>,
+    /// Serve the engine's images too, to be pulled, as repositories below this name
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "engine")]
+    engine_images: Option<String>,
     /// Nothing can be pushed or deleted
     #[arg(long)]
     read_only: bool,
@@ -183,6 +186,7 @@ fn config(options: &Serve) -> Result<Config> {
     config.tls = options.tls_cert.clone().zip(options.tls_key.clone());
     config.users.clone_from(&options.htpasswd);
     config.access.clone_from(&options.access);
+    config.engine_images.clone_from(&options.engine_images);
     config.read_only = options.read_only;
     config.no_delete = options.no_delete;
     config.sparse = options.allow_sparse;

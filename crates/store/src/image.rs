@@ -14,7 +14,7 @@ use crate::store::{State, names};
 use crate::{Error, Image, Layer, Lease, Store, stand_in};
 
 /// Annotation of a manifest in the index: the image's id.
-const ID: &str = "io.silo.image.id";
+pub(crate) const ID: &str = "io.silo.image.id";
 /// Annotation of a manifest in the index: the chain id of what stands in for its lowest layers.
 const STAND_IN: &str = "io.silo.image.stand-in";
 

@@ -87,6 +87,7 @@ mod store;
 mod transfer;
 pub mod tree;
 mod types;
+mod view;
 mod windows;
 mod writers;
 
@@ -99,4 +100,5 @@ pub use types::{
     Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, Replaced,
     SaveImage, Snapshot, StandIn,
 };
+pub use view::View;
 pub use windows::{WindowsChanges, WindowsLayer};

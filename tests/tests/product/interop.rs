@@ -1,6 +1,7 @@
 //! Images, registries and clients of other makers, each with Silo's.
 
 mod clients;
+mod engine_images;
 mod engines;
 mod shapes;
 

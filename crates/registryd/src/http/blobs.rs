@@ -12,8 +12,12 @@ use hyper::header::{
     IF_RANGE, RANGE,
 };
 use hyper::{HeaderMap, Method, Response, StatusCode};
+use silo_store::{Layer, View};
+use tokio::sync::mpsc;
 
 use crate::Error;
+use crate::engine::Content;
+use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body, set};
 use crate::http::server::{Server, blocking};
 use crate::http::{proxy, range};
@@ -23,6 +27,8 @@ use crate::store::db::seconds;
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 256 << 10;
+/// Pieces of a layer that is made which wait for the client.
+const PIECES: usize = 4;
 
 /// GET and HEAD.
 pub(crate) async fn get(
@@ -43,7 +49,8 @@ pub(crate) async fn get(
         set(&mut response, CONTENT_LENGTH, &size.to_string());
         response
     };
-    if method == Method::HEAD {
+    let engines = server.engine(&name).is_some();
+    if method == Method::HEAD && !engines {
         let writable = !server.config.read_only && server.upstream.is_none();
         let stale = seconds(server.config.collect.grace) / 4;
         let (of, wanted) = (name.clone(), digest.clone());
@@ -68,16 +75,23 @@ pub(crate) async fn get(
         let (of, wanted) = (name.clone(), digest.clone());
         blocking(server, move |registry| registry.open_blob(&of, &wanted))
     };
-    let source = match (open().await, &server.upstream) {
-        (Err(Error::Refused(_)), Some(upstream)) => {
-            match proxy::fetch(server, upstream, &name, &digest).await? {
-                Some(fetch) => Source::Fetch(fetch),
-                None => open().await.map(|(file, size)| Source::File(file, size))?,
+    let source = if engines {
+        of_engine(server, &name, &digest).await?
+    } else {
+        match (open().await, &server.upstream) {
+            (Err(Error::Refused(_)), Some(upstream)) => {
+                match proxy::fetch(server, upstream, &name, &digest).await? {
+                    Some(fetch) => Source::Fetch(fetch),
+                    None => open().await.map(|(file, size)| Source::File(file, size))?,
+                }
             }
+            (opened, _) => opened.map(|(file, size)| Source::File(file, size))?,
         }
-        (opened, _) => opened.map(|(file, size)| Source::File(file, size))?,
     };
     let size = source.size();
+    if method == Method::HEAD {
+        return Ok(head(StatusCode::OK, size));
+    }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let same = |value: &str| value.split(',').any(|part| part.trim() == tag);
     if text(IF_NONE_MATCH).is_some_and(same) {
@@ -103,6 +117,8 @@ enum Source {
     File(File, u64),
     /// From the registry behind this one, right now.
     Fetch(Arc<Fetch>),
+    /// Made anew by what the engine has.
+    Made(View, Box<Layer>),
 }
 
 impl Source {
@@ -110,6 +126,7 @@ impl Source {
         match self {
             Self::File(_, size) => *size,
             Self::Fetch(fetch) => fetch.size,
+            Self::Made(_, layer) => layer.tar_size,
         }
     }
 
@@ -117,6 +134,7 @@ impl Source {
         match self {
             Self::File(file, _) => read(file, first, count),
             Self::Fetch(fetch) => proxy::body(&fetch, first, count),
+            Self::Made(view, layer) => make(view, *layer, first, count),
         }
     }
 }
@@ -143,6 +161,83 @@ fn read(file: File, first: u64, count: u64) -> Body {
             Some((bytes, (offset + count, left - count)))
         }
     }))
+}
+
+/// A blob of an image of the engine's.
+async fn of_engine(server: &Arc<Server>, name: &Name, digest: &Digest) -> Result<Source, Error> {
+    let (at, of, wanted) = (Arc::clone(server), name.clone(), digest.clone());
+    let find = move |_: &crate::Registry| {
+        let engine = at.engine(&of).ok_or_else(Refusal::no_blob)?;
+        Ok(match engine.blob(&of, &wanted)? {
+            Content::File(file, size) => Source::File(file, size),
+            Content::Layer(layer) => Source::Made(engine.view.clone(), layer),
+        })
+    };
+    blocking(server, find).await
+}
+
+/// Makes a layer's tar as the client takes it. Its last piece goes out when all of it was right.
+fn make(view: View, layer: Layer, first: u64, count: u64) -> Body {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    tokio::task::spawn_blocking(move || {
+        let piece = Vec::new();
+        let mut out = Part { sender: sender.clone(), skip: first, left: count, piece };
+        match view.write_layer_tar(&layer, &mut out) {
+            Ok(()) => drop(out.send()),
+            // The client has what it wanted, or is gone.
+            Err(_) if out.sender.is_closed() => {}
+            Err(_) if out.left == 0 && out.piece.is_empty() => {}
+            Err(error) => {
+                tracing::error!(%error, layer = %layer.chain_id, "make a layer");
+                drop(sender.blocking_send(Err(io::Error::other("the layer cannot be read"))));
+            }
+        }
+    });
+    Body::stream(stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    }))
+}
+
+/// Sends a part of what is written.
+struct Part {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    /// Bytes before it.
+    skip: u64,
+    /// Bytes of it that have not come.
+    left: u64,
+    piece: Vec<u8>,
+}
+
+impl Part {
+    fn send(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl io::Write for Part {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len() as u64;
+        let skipped = self.skip.min(length);
+        self.skip -= skipped;
+        let taken = self.left.min(length - skipped);
+        self.left -= taken;
+        let start = usize::try_from(skipped).unwrap_or(bytes.len());
+        let end = usize::try_from(skipped + taken).unwrap_or(bytes.len());
+        self.piece.extend_from_slice(&bytes[start..end]);
+        // What is kept back goes out when the digest was right.
+        if self.piece.len() as u64 >= CHUNK && self.left > 0 {
+            self.send()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// DELETE.

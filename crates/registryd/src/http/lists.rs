@@ -1,5 +1,6 @@
 //! Lists: tags, repositories, referrers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hyper::Response;
@@ -50,6 +51,13 @@ async fn page(
 pub(crate) async fn tags(server: &Arc<Server>, name: Name, query: &Query) -> Answer {
     let of = name.clone();
     let there = match &server.upstream {
+        _ if server.engine(&name).is_some() => {
+            let (at, of) = (Arc::clone(server), name.clone());
+            let tags = move |_: &crate::Registry| {
+                at.engine(&of).map(|engine| engine.tags(&of)).transpose()
+            };
+            blocking(server, tags).await?
+        }
         Some(upstream) => proxy::tags(upstream, &name).await?,
         None => None,
     };
@@ -71,11 +79,20 @@ pub(crate) async fn tags(server: &Arc<Server>, name: Name, query: &Query) -> Ans
 
 /// GET of repositories: those that the client may pull from.
 pub(crate) async fn catalog(server: &Arc<Server>, query: &Query, caller: Caller) -> Answer {
+    let at = Arc::clone(server);
     let list = move |registry: &crate::Registry, last: &str, count: u32| {
+        let engines = match at.engine_images() {
+            Some(engine) => engine.repositories()?,
+            None => BTreeSet::default(),
+        };
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         let (mut found, mut last) = (Vec::new(), last.to_owned());
         loop {
-            let names = registry.repositories(&last, count)?;
+            let mut names = registry.repositories(&last, count)?;
+            names.retain(|name| name.parse().is_ok_and(|name: Name| at.engine(&name).is_none()));
+            names.extend(engines.iter().filter(|name| **name > last).cloned());
+            names.sort_unstable();
+            names.truncate(wanted);
             let Some(end) = names.last().cloned() else { return Ok(found) };
             let may =
                 |name: &String| name.parse().is_ok_and(|name: Name| caller.may(Right::Pull, &name));
@@ -104,6 +121,7 @@ pub(crate) async fn referrers(
     query: &Query,
 ) -> Answer {
     if let Some(upstream) = &server.upstream
+        && server.engine(&name).is_none()
         && let Some(index) = proxy::referrers(upstream, &name, &subject, query).await?
     {
         return Ok(answer::json(media::OCI_INDEX, index));

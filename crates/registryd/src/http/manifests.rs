@@ -31,11 +31,18 @@ pub(crate) async fn get(
     reference: Reference,
     headers: &HeaderMap,
 ) -> Answer {
-    if let Some(upstream) = &server.upstream {
+    let engines = server.engine(&name).is_some();
+    if let Some(upstream) = &server.upstream
+        && !engines
+    {
         proxy::refresh(server, upstream, &name, &reference).await?;
     }
     let whole = method != Method::HEAD;
+    let at = Arc::clone(server);
     let (stored, bytes) = blocking(server, move |registry| {
+        if let Some(engine) = at.engine(&name) {
+            return engine.manifest(&name, &reference);
+        }
         let stored = registry.manifest(&name, &reference)?;
         let bytes = if whole { registry.read_manifest(&stored)? } else { Vec::new() };
         Ok((stored, bytes))

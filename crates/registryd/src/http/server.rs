@@ -19,12 +19,14 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Access, Caller, Right};
 use crate::auth::Users;
+use crate::engine::EngineImages;
 use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body};
 use crate::http::query::Query;
 use crate::http::route::Target;
 use crate::http::socket::{Patient, Socket, acceptor};
 use crate::http::{blobs, lists, manifests, uploads};
+use crate::name::Name;
 use crate::proxy::Upstream;
 use crate::uploads::Uploads;
 use crate::{Config, Error, Registry};
@@ -46,12 +48,24 @@ pub(crate) struct Server {
     pub(crate) config: Config,
     users: Option<Users>,
     access: Option<Access>,
+    /// The engine's images, if they are served.
+    engine: Option<EngineImages>,
     /// The registry behind this one.
     pub(crate) upstream: Option<Arc<Upstream>>,
     transfers: Semaphore,
 }
 
 impl Server {
+    /// The engine's images, if a repository is one of theirs.
+    pub(crate) fn engine(&self, repository: &Name) -> Option<&EngineImages> {
+        self.engine.as_ref().filter(|engine| engine.owns(repository))
+    }
+
+    /// The engine's images, if they are served.
+    pub(crate) fn engine_images(&self) -> Option<&EngineImages> {
+        self.engine.as_ref()
+    }
+
     /// Waits until another request may bring content.
     pub(crate) async fn transfer(&self) -> Result<SemaphorePermit<'_>, Error> {
         match tokio::time::timeout(self.config.limits.head, self.transfers.acquire()).await {
@@ -80,6 +94,11 @@ pub async fn serve(
     let tls = config.tls.as_ref().map(|(cert, key)| acceptor(cert, key)).transpose()?;
     let users = config.users.as_deref().map(Users::open).transpose()?;
     let access = config.access.as_deref().map(Access::open).transpose()?;
+    let engine = config
+        .engine_images
+        .as_ref()
+        .map(|prefix| Ok::<_, Error>(EngineImages::new(&config.root, &prefix.parse::<Name>()?)));
+    let engine = engine.transpose()?;
     let upstream = config.proxy.as_ref().map(Upstream::new).transpose()?.map(Arc::new);
     let registry = Registry::open(&config.root)?;
     let _lock = lock(&registry)?;
@@ -95,7 +114,8 @@ pub async fn serve(
     let uploads = Arc::new(Uploads::open(registry.files.clone(), config.limits.clone())?);
     let transfers = Semaphore::new(config.limits.transfers);
     let slots = Arc::new(Semaphore::new(config.limits.connections));
-    let server = Arc::new(Server { registry, uploads, config, users, access, upstream, transfers });
+    let server =
+        Arc::new(Server { registry, uploads, config, users, access, engine, upstream, transfers });
     let goodbye = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     for listener in listeners {
@@ -299,6 +319,10 @@ fn permit(
         },
     };
     if caller.may(right, name) {
+        if right > Right::Pull && server.engine(name).is_some() {
+            let text = "the images of the engine can only be pulled; tag and push them elsewhere";
+            return Err(Refusal::unsupported(text));
+        }
         Ok(())
     } else if server.users.is_some() && !caller.is_known() {
         Err(Refusal::nameless())

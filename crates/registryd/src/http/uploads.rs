@@ -9,6 +9,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::Error;
 use crate::access::{Caller, Right};
+use crate::engine::Content;
 use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body, set};
 use crate::http::query::Query;
@@ -73,7 +74,14 @@ pub(crate) async fn post(
         let local =
             peer.ip().to_canonical().is_loopback() && !is_forwarded(headers) && source.is_none();
         let (of, wanted) = (name.clone(), digest.clone());
+        let at = Arc::clone(server);
         let mounted = blocking(server, move |registry| {
+            if let Some(from) = &source
+                && let Some(engine) = at.engine(from)
+            {
+                let found = engine.blob(from, &wanted);
+                return Ok(matches!(found, Ok(Content::File(..))) && registry.adopt(&of, &wanted)?);
+            }
             Ok(registry.mount(&of, &wanted, source.as_ref())?
                 || (local && registry.adopt(&of, &wanted)?))
         });

@@ -120,7 +120,8 @@ fn dockerd() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let made = made_by_silo(&engine);
     for address in registries.addresses() {
-        for (name, says_there) in [("committed", "there"), ("built", "there\nmore")] {
+        for name in registries.share(&address, &["built", "committed"]) {
+            let says_there = if *name == "built" { "there\nmore" } else { "there" };
             let image = format!("{address}/there/{name}:v1");
             docker.ok(&["tag", name, &image]);
             docker.ok(&["push", "-q", &image]);
@@ -150,6 +151,14 @@ fn dockerd() {
             docker.ok(&["rmi", "-f", &image]);
         }
     }
+    // Without a push, from the engine's own content.
+    let directory = tempfile::tempdir().expect("a directory");
+    let options = ["--engine-images"];
+    let own = registryd::Registry::start_at(directory, engine.data_root(), &options);
+    let image = format!("{}/engine/committed", own.address);
+    docker.ok(&["pull", "-q", &image]);
+    let run = ["run", "--rm", "--network", "none", &image, "cat", "/said"];
+    assert_eq!(docker.ok(&run), said_by("committed"));
 }
 
 #[test]
