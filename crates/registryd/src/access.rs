@@ -84,7 +84,7 @@ impl Access {
                     state.1 = Arc::new(rules);
                 }
                 Err(error) => {
-                    tracing::error!(error = error.chain(), "the rights stay as they were")
+                    tracing::error!(error = error.chain(), "the rights stay as they were");
                 }
             }
         }

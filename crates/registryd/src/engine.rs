@@ -172,7 +172,7 @@ impl EngineImages {
             changed = true;
         }
         if manifest.media_type.is_empty() {
-            manifest.media_type = descriptor.media_type.clone();
+            manifest.media_type.clone_from(&descriptor.media_type);
         }
         if changed && manifest.media_type == media::DOCKER_MANIFEST {
             for layer in &mut manifest.layers {

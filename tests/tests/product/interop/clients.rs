@@ -15,7 +15,9 @@ fn docker() {
     let path = |name: &str| directory.path().join(name).display().to_string();
     fs_err::write(path("base.tar"), userland()).expect("a file");
     fs_err::write(path("users"), format!("ann:{}\n", registryd::clients::HASH)).expect("a file");
-    let registry = registryd::Registry::start_with(&["--htpasswd", &path("users")]);
+    fs_err::write(path("access"), "ann delete **\n- pull public/*\n").expect("a file");
+    let options = ["--htpasswd", &path("users"), "--access", &path("access")];
+    let registry = registryd::Registry::start_with(&options);
     let (address, image) = (&registry.address, format!("{}/team/app", registry.address));
     docker.ok(&["import", "-c", "CMD cat /said", &path("base.tar"), &format!("{image}:v1")]);
     let refused = docker.docker(&["push", &format!("{image}:v1")]);
@@ -55,9 +57,15 @@ fn docker() {
     for tag in ["v1", "v2", "all"] {
         assert!(tags.lines().any(|line| line == tag), "{tag}: {tags}");
     }
+    let public = format!("{address}/public/app:v1");
+    docker.ok(&["tag", &format!("{image}:v1"), &public]);
+    docker.ok(&["push", "-q", &public]);
     docker.ok(&["logout", address]);
-    let refused = docker.docker(&["pull", &format!("{image}:v1")]);
-    assert!(refused.stderr.contains("no basic auth credentials"), "{}", refused.stderr);
+    // Once a registry has asked for a password, it goes nowhere without one, public or not.
+    for name in [&format!("{image}:v1"), &public] {
+        let refused = docker.docker(&["pull", name]);
+        assert!(refused.stderr.contains("no basic auth credentials"), "{}", refused.stderr);
+    }
 }
 
 /// Projects of Compose's: what they build goes out, and what they run comes.

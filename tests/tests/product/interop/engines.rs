@@ -271,3 +271,62 @@ fn skopeo() {
         }
     }
 }
+
+/// Images for Windows that Silo built, and that it passes on: what another client gets is what
+/// went in.
+#[test]
+fn windows_images() {
+    if !has_or_skip("interop::engines::windows_images", &["skopeo"]) {
+        return;
+    }
+    let Some(engine) = super::shapes::silo_engine() else { return };
+    let registries = Registries::start();
+    let from = super::Remote::new(&registries.silo.address);
+    let layer = super::Layer::gzip(&super::tar_of(&[("Files/said.txt", "win"), ("Hives/", "")]));
+    let mut shape = super::Shape::oci(&[&layer]);
+    shape.config = serde_json::json!({
+        "os": "windows", "os.version": "10.0.20348.2113",
+        "config": { "Cmd": ["cmd", "/c", "type said.txt"], "ArgsEscaped": true },
+    });
+    let pushed = shape.push(&from, "windows", "v1");
+    let came = from.name("windows:v1");
+    engine.ok(&["pull", "-q", "--platform", "windows/amd64", &came]);
+    let dockerfile = "FROM --platform=windows/amd64 scratch\nCOPY said.txt /said.txt\n";
+    let context = engine.scratch().join("context");
+    silo_tests::write_files(&context, &[("Dockerfile", dockerfile), ("said.txt", "win")]);
+    let context = context.display().to_string();
+    let outcome = engine.silo(&["build", "-q", "-t", "built", &context]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    for address in registries.addresses() {
+        for (local, name) in [(&came[..], "came"), ("built", "built")] {
+            let image = format!("{address}/to/{name}:v1");
+            engine.ok(&["tag", local, &image]);
+            let said = engine.ok(&["push", &image]);
+            let digest = pushed["digest"].as_str().expect("a digest");
+            assert_eq!(said.contains(digest), name == "came", "{said}");
+            let layout = tempfile::tempdir().expect("a directory");
+            let path = layout.path().display().to_string();
+            let copy = ["--override-os", "windows", "copy", "-q", "--src-tls-verify=false"];
+            run(
+                "skopeo",
+                &[&copy[..], &[&format!("docker://{image}"), &format!("oci:{path}:x")]].concat(),
+            );
+            let raw = run("skopeo", &["inspect", "--raw", &format!("oci:{path}:x")]);
+            let manifest: serde_json::Value = serde_json::from_str(&raw).expect("JSON");
+            let id = engine.ok(&["inspect", "-f", "{{.Id}}", local]);
+            assert_eq!(manifest["config"]["digest"], id.as_str());
+            let blob = |digest: &serde_json::Value| {
+                let digest = digest.as_str().expect("a digest").replace(':', "/");
+                layout.path().join("blobs").join(digest)
+            };
+            let config = fs_err::read(blob(&manifest["config"]["digest"])).expect("a file");
+            let config: serde_json::Value = serde_json::from_slice(&config).expect("JSON");
+            assert_eq!(config["os"], "windows");
+            assert_eq!(config["os.version"] == "10.0.20348.2113", name == "came", "{config}");
+            let layer = blob(&manifest["layers"][0]["digest"]).display().to_string();
+            let listed = run("tar", &["-tzf", &layer]);
+            assert!(listed.contains("Files/said.txt"), "{listed}");
+            assert!(listed.contains("Hives"), "{listed}");
+        }
+    }
+}
