@@ -99,6 +99,19 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
+    /// The digest that a tag leads to; nothing where there is no such tag.
+    pub fn digest(&self, repository: &str, tag: &str) -> Option<String> {
+        let repositories = self.directory.path().join("storage/docker/registry/v2/repositories");
+        let link = format!("{repository}/_manifests/tags/{tag}/current/link");
+        fs_err::read_to_string(repositories.join(link)).ok()
+    }
+
+    /// The document of a digest.
+    pub fn document(&self, digest: &str) -> serde_json::Value {
+        let bytes = fs_err::read(self.blob(digest)).expect("a document");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
     /// Where it keeps a blob.
     pub fn blob(&self, digest: &str) -> PathBuf {
         let hex = digest.strip_prefix("sha256:").expect("a digest");

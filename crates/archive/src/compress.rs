@@ -1,5 +1,6 @@
 //! Compression of streams, found out by their first bytes.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use lzma_rust2::XzReader;
@@ -141,7 +142,124 @@ fn pump_all(source: &mut impl Read, writer: &mut pipe::PipeWriter) -> io::Result
     }
 }
 
+/// How something is to be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// The format: none, gzip or zstd.
+    pub compression: Compression,
+    /// The format's own level; `None` for its usual one. Levels beyond the highest are that.
+    pub level: Option<u32>,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self { compression: Compression::Gzip, level: None }
+    }
+}
+
+/// The highest levels.
+const MAX_GZIP: u32 = 9;
+const MAX_ZSTD: u32 = 22;
+
+/// Compresses what is written; [`Encoder::finish`] writes the end.
+pub struct Encoder<W: Write>(Encoding<W>);
+
+enum Encoding<W: Write> {
+    Plain(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> fmt::Debug for Encoder<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encoder")
+    }
+}
+
+impl<W: Write> Encoder<W> {
+    /// An encoder of this form. There is none of bzip2 and xz.
+    pub fn new(packing: Packing, output: W) -> io::Result<Self> {
+        Ok(Self(match packing.compression {
+            Compression::None => Encoding::Plain(output),
+            Compression::Gzip => {
+                let level =
+                    packing.level.map(|level| flate2::Compression::new(level.min(MAX_GZIP)));
+                let level = level.unwrap_or_default();
+                Encoding::Gzip(flate2::write::GzEncoder::new(output, level))
+            }
+            Compression::Zstd => {
+                let level = packing.level.map_or(0, |level| level.min(MAX_ZSTD));
+                let level = i32::try_from(level).unwrap_or_default();
+                Encoding::Zstd(zstd::stream::write::Encoder::new(output, level)?)
+            }
+            Compression::Bzip2 | Compression::Xz => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "no encoder of this format",
+                ));
+            }
+        }))
+    }
+
+    /// Writes the end, and gives the output back.
+    pub fn finish(self) -> io::Result<W> {
+        match self.0 {
+            Encoding::Plain(output) => Ok(output),
+            Encoding::Gzip(encoder) => encoder.finish(),
+            Encoding::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.0 {
+            Encoding::Plain(output) => output.write(bytes),
+            Encoding::Gzip(encoder) => encoder.write(bytes),
+            Encoding::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.0 {
+            Encoding::Plain(output) => output.flush(),
+            Encoding::Gzip(encoder) => encoder.flush(),
+            Encoding::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
 /// A gzip encoder at the level that Docker uses.
 pub fn gzip(output: impl Write) -> impl Write {
     flate2::write::GzEncoder::new(output, flate2::Compression::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_read() {
+        let text = b"the same again and again ".repeat(100);
+        for (compression, level) in [
+            (Compression::None, None),
+            (Compression::Gzip, None),
+            (Compression::Gzip, Some(0)),
+            (Compression::Gzip, Some(40)),
+            (Compression::Zstd, None),
+            (Compression::Zstd, Some(40)),
+        ] {
+            let mut encoder = Encoder::new(Packing { compression, level }, Vec::new()).unwrap();
+            encoder.write_all(&text).unwrap();
+            let packed = encoder.finish().unwrap();
+            let (found, packed) = detect(&packed[..]).unwrap();
+            assert_eq!(found, compression);
+            let mut read = Vec::new();
+            let mut input = decoder(found, BufReader::new(packed)).unwrap();
+            input.read_to_end(&mut read).unwrap();
+            assert!(read == text, "{compression:?} {level:?}");
+        }
+        let xz = Packing { compression: Compression::Xz, level: None };
+        assert!(Encoder::new(xz, Vec::new()).is_err());
+    }
 }

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use silo_store::SaveImage;
+use silo_engine::Engine;
+use silo_store::{Image, SaveImage};
 use silo_types::{Digest, Error};
 
 use crate::builder::Builder;
@@ -11,29 +12,30 @@ use crate::context::Tree;
 use crate::outcome::Outcome;
 
 /// An image that is in the store for as long as it is written out.
-struct Stored<'a> {
-    builder: &'a Builder,
-    id: Digest,
+pub(crate) struct Stored {
+    engine: Arc<Engine>,
+    pub(crate) image: Image,
     _lease: silo_store::Lease,
     was_there: bool,
 }
 
-impl Drop for Stored<'_> {
+impl Drop for Stored {
     fn drop(&mut self) {
         // What cannot be forgotten now goes with the next collection.
-        if !self.was_there && self.builder.engine.image(&self.id.to_string()).is_err() {
-            drop(self.builder.engine.store().remove_image(&self.id));
+        let id = self.image.id;
+        if !self.was_there && self.engine.image(&id.to_string()).is_err() {
+            drop(self.engine.store().remove_image(&id));
         }
     }
 }
 
 impl Builder {
-    fn stored(&self, outcome: &Outcome) -> Result<Stored<'_>, Error> {
+    pub(crate) fn stored(&self, outcome: &Outcome) -> Result<Stored, Error> {
         let was_there = self.engine.store().image(&outcome.image).is_ok();
         let config = silo_oci::image::ImageConfig::clone(&outcome.config);
         let (image, lease) =
             self.engine.store().derive(outcome.chain, config).map_err(Error::from_kind)?;
-        Ok(Stored { builder: self, id: image.id, _lease: lease, was_there })
+        Ok(Stored { engine: Arc::clone(&self.engine), image, _lease: lease, was_there })
     }
 
     /// Writes an image as `docker save` does, which is an OCI layout too. Blocks.
@@ -44,7 +46,7 @@ impl Builder {
         output: impl Write,
     ) -> Result<(), Error> {
         let stored = self.stored(outcome)?;
-        let image = SaveImage { id: stored.id, names: names.to_vec() };
+        let image = SaveImage { id: stored.image.id, names: names.to_vec() };
         self.engine.store().save(&[image], output).map_err(Error::from_kind)
     }
 
@@ -68,7 +70,7 @@ impl Builder {
     ) -> Result<Digest, Error> {
         let stored = outcomes.iter().map(|outcome| self.stored(outcome));
         let stored = stored.collect::<Result<Vec<_>, _>>()?;
-        let ids: Vec<Digest> = stored.iter().map(|image| image.id).collect();
+        let ids: Vec<Digest> = stored.iter().map(|stored| stored.image.id).collect();
         self.engine.store().save_list(&ids, names, output).map_err(Error::from_kind)
     }
 

@@ -21,6 +21,7 @@ mod outcome;
 mod plan;
 pub mod progress;
 mod prune;
+mod push;
 mod request;
 mod run;
 mod scratch;
@@ -37,9 +38,12 @@ pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};
 pub use progress::{Event, Progress};
+pub use push::PushTo;
 pub use request::{BuildRequest, DockerfileSource, Limits};
 pub use tarball::TarContext;
-pub use transfer::{BlobSink, BlobSource, CacheImport, CacheSummary, WholeCache, WriteBlob};
+pub use transfer::{
+    BlobSink, BlobSource, CacheForm, CacheImport, CacheSummary, WholeCache, WriteBlob,
+};
 
 /// A future of a trait's method.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

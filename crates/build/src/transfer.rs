@@ -11,8 +11,12 @@
 //! `silo`, which it ignores (`config`). Keys are those of [`crate::cache`]: BuildKit reads such
 //! a cache and finds nothing in it, and the other way round.
 //!
+//! Clients may want other documents ([`CacheForm`]): layers compressed, and an index that names the
+//! layers and the configuration, as BuildKit wrote before there were artifacts.
+//!
 //! In an image, `moby.buildkit.cache.v0` of the configuration is the list of records, as JSON in
-//! base64; layers are then counted among those of the image.
+//! base64; layers are then counted among those of the image. Such an image is a cache wherever it
+//! is: in the store, in a registry, in a directory.
 //!
 //! # Trust
 //!
@@ -24,6 +28,7 @@
 pub(crate) mod archive;
 pub(crate) mod config;
 mod export;
+mod form;
 mod import;
 mod imported;
 pub(crate) mod mounts;
@@ -37,6 +42,7 @@ use silo_oci::image::Descriptor;
 use silo_types::{Digest, Error};
 
 pub use export::WholeCache;
+pub use form::CacheForm;
 pub use import::CacheSummary;
 pub(crate) use imported::Imports;
 
@@ -85,4 +91,9 @@ pub(crate) fn document(source: &dyn BlobSource, digest: &Digest) -> Result<Vec<u
         return Err(Error::invalid(format!("blob {digest} has digest {actual}")));
     }
     Ok(bytes)
+}
+
+/// A cache that cannot be written.
+fn sending(error: std::io::Error) -> Error {
+    Error::internal(format!("write the cache: {error}"))
 }

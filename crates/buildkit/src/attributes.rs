@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use silo_build::Limits;
+use silo_archive::compress::Compression;
+use silo_build::{CacheForm, Limits};
 use silo_docker::host_config::Ulimit;
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind, csv};
+
+use crate::push::packing;
 
 /// Attributes of a frontend.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +52,8 @@ pub(crate) struct CacheExport {
     pub(crate) max: bool,
     /// A failure does not fail the build.
     pub(crate) ignore_error: bool,
+    /// Its documents and blobs.
+    pub(crate) form: CacheForm,
 }
 
 /// A kind of cache that is not here.
@@ -80,6 +85,7 @@ impl CacheTo {
             other => return Err(unknown_cache("exporter", other)),
         };
         let (mut place, mut max, mut ignore_error) = ("", false, false);
+        let (mut oci_types, mut is_manifest) = (true, None);
         for (name, value) in attributes {
             match (name.as_str(), value.as_str()) {
                 (name, value) if name == where_to => place = value,
@@ -89,15 +95,26 @@ impl CacheTo {
                     return Err(Error::invalid(format!("unknown cache mode {other:?}")));
                 }
                 ("ignore-error", text) => ignore_error = boolean(name, text)?,
+                ("oci-mediatypes", text) => oci_types = boolean(name, text)?,
+                ("image-manifest", text) => is_manifest = Some(boolean(name, text)?),
+                ("compression" | "compression-level" | "force-compression", _) => {}
                 // The client's own.
                 ("tag" | "reset", _) if kind == "local" => {}
-                ("oci-mediatypes" | "image-manifest", text) if boolean(name, text)? => {}
-                ("compression", "uncompressed") => {}
                 (name, value) => {
                     return Err(not_yet(&format!("{name}={value} of a {kind} cache")));
                 }
             }
         }
+        let (packing, force) = packing(&Attributes(attributes.clone()), Compression::Gzip)?;
+        let is_manifest = is_manifest.unwrap_or(oci_types);
+        if is_manifest && !oci_types {
+            // BuildKit's wording.
+            return Err(Error::invalid(
+                "invalid configuration for remote cache, OCI mediatypes are required for \
+                 image-manifest cache format",
+            ));
+        }
+        let form = CacheForm { packing, force, oci_types, is_manifest };
         if place.is_empty() {
             // BuildKit's wording.
             return Err(Error::invalid(format!("{kind} cache exporter requires {where_to}")));
@@ -112,7 +129,7 @@ impl CacheTo {
             }
             _ => CachePlace::Directory(place.to_owned()),
         };
-        self.exports.push(CacheExport { place, max, ignore_error });
+        self.exports.push(CacheExport { place, max, ignore_error, form });
         Ok(())
     }
 }
@@ -378,9 +395,7 @@ pub(crate) fn remote(place: &str) -> Option<Place> {
         return Some(Place::Upload(rest.to_owned()));
     }
     if place.starts_with("http://") || place.starts_with("https://") {
-        let is_git = path.strip_suffix(".git").is_some()
-            || place.contains("?ref=")
-            || place.contains("&ref=");
+        let is_git = path.strip_suffix(".git").is_some();
         let place = place.to_owned();
         return Some(if is_git { Place::Git(place) } else { Place::Http(place) });
     }
@@ -395,6 +410,11 @@ pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, Error> {
         "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         other => Err(Error::invalid(format!("invalid boolean value for {name}: {other}"))),
     }
+}
+
+/// A number that is not negative.
+pub(crate) fn number(name: &str, text: &str) -> Result<u32, Error> {
+    text.parse().map_err(|_| Error::invalid(format!("invalid {name} value: {text}")))
 }
 
 /// `name=soft[:hard]`.
@@ -420,6 +440,8 @@ fn fields(line: &str) -> Result<Vec<String>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use silo_archive::compress::Packing;
+
     use super::*;
 
     fn attributes(pairs: &[(&str, &str)]) -> Attributes {
@@ -481,20 +503,45 @@ mod tests {
         assert!(add("inline", &[]).unwrap().inline);
         let local = add("local", &[("dest", "/c"), ("mode", "max"), ("tag", "x")]).unwrap();
         let place = CachePlace::Directory("/c".into());
-        assert_eq!(local.exports, [CacheExport { place, max: true, ignore_error: false }]);
+        let usual = CacheForm {
+            packing: Packing::default(),
+            force: false,
+            oci_types: true,
+            is_manifest: true,
+        };
+        let own = CacheExport { place, max: true, ignore_error: false, form: usual };
+        assert_eq!(local.exports, [own]);
         let registry = add("registry", &[("ref", "r:5000/x:c"), ("ignore-error", "1")]).unwrap();
         let place = CachePlace::Registry(Reference::parse_normalized("r:5000/x:c").unwrap());
-        assert_eq!(registry.exports, [CacheExport { place, max: false, ignore_error: true }]);
+        let own = CacheExport { place, max: false, ignore_error: true, form: usual };
+        assert_eq!(registry.exports, [own]);
+        let plain = [
+            ("dest", "/c"),
+            ("compression", "zstd"),
+            ("compression-level", "3"),
+            ("force-compression", "true"),
+            ("oci-mediatypes", "false"),
+        ];
+        let packing = Packing { compression: Compression::Zstd, level: Some(3) };
+        let form = CacheForm { packing, force: true, oci_types: false, is_manifest: false };
+        assert_eq!(add("local", &plain).unwrap().exports[0].form, form);
         for (kind, pairs, message) in [
             ("registry", &[][..], "registry cache exporter requires ref"),
             ("registry", &[("ref", "Ab")], "invalid reference"),
-            ("registry", &[("ref", "x"), ("compression", "gzip")], "compression=gzip"),
+            (
+                "registry",
+                &[("ref", "x"), ("compression", "lz4")],
+                "unsupported compression type lz4",
+            ),
             ("registry", &[("ref", "x"), ("tag", "y")], "tag=y of a registry cache"),
             ("gha", &[], "unknown cache exporter: \"gha\""),
             ("local", &[], "requires dest"),
             ("local", &[("dest", "/c"), ("mode", "most")], "unknown cache mode"),
-            ("local", &[("dest", "/c"), ("compression", "zstd")], "compression=zstd"),
-            ("local", &[("dest", "/c"), ("image-manifest", "false")], "image-manifest=false"),
+            (
+                "local",
+                &[("dest", "/c"), ("image-manifest", "true"), ("oci-mediatypes", "false")],
+                "OCI mediatypes are required for image-manifest cache format",
+            ),
         ] {
             let error = add(kind, pairs).unwrap_err();
             assert!(error.message().contains(message), "{kind} {pairs:?}: {error}");

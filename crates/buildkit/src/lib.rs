@@ -33,6 +33,7 @@ mod job;
 #[expect(missing_docs, reason = "generated")]
 #[allow(warnings, clippy::all, clippy::pedantic, clippy::unwrap_used, reason = "generated")]
 mod pb;
+mod push;
 mod service;
 mod session;
 mod solve;

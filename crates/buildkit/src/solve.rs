@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use silo_build::context::ContextRef;
@@ -16,11 +18,12 @@ use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error, ErrorKind};
 
-use crate::attributes::{Attributes, CacheExport, CachePlace, CacheTo, Place, boolean, not_yet};
+use crate::attributes::{Attributes, CacheExport, CachePlace, CacheTo, Place, not_yet};
 use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
 use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree};
 use crate::job::Job;
+use crate::push::{ImageExport, switch};
 use crate::session::Session;
 use crate::upload::Upload;
 
@@ -179,22 +182,24 @@ impl Solver {
     ) -> Result<Response, BuildError> {
         let Wanted { mut build, platforms, is_list } = wanted;
         let mut response = Response::new();
-        let mut names = Vec::new();
+        let (mut names, mut tags) = (Vec::new(), Vec::new());
         for export in exports {
             match export.kind.as_str() {
-                "moby" | "image" if is_list => {
-                    return Err(not_yet(
-                        "several platforms under one name of the image store (use --output \
-                         type=oci,dest=FILE)",
-                    )
-                    .into());
-                }
                 "moby" | "image" => {
-                    build.store = true;
-                    if boolean("push", export.attributes.get("push"))? {
-                        return Err(not_yet("pushing images").into());
+                    let image = ImageExport::parse(&export.attributes)?;
+                    if is_list && !image.push {
+                        return Err(not_yet(
+                            "several platforms under one name of the image store (use --push, or \
+                             --output type=oci,dest=FILE)",
+                        )
+                        .into());
                     }
-                    names.extend(image_names(export)?);
+                    build.store |= image.store && !is_list;
+                    let named = image_names(export)?;
+                    if build.store && !image.by_digest {
+                        tags.extend(named.iter().cloned());
+                    }
+                    names.extend(named);
                 }
                 "docker" | "oci" if export.attributes.get("tar") == "false" => {
                     return Err(not_yet("an image layout as a directory").into());
@@ -210,7 +215,7 @@ impl Solver {
                 }
             }
         }
-        build.tags.clone_from(&names);
+        build.tags = tags;
         build.inline_cache |= caches.inline;
         let builds = self.builds(job, build, platforms);
         let outcomes = tokio::select! {
@@ -242,6 +247,14 @@ impl Solver {
             let id = outcome.image.to_string();
             response.insert("containerimage.digest".to_owned(), id.clone());
             response.insert("containerimage.config.digest".to_owned(), id);
+        }
+        for export in exports.iter().enumerate() {
+            if let Some(manifest) = self.push(session, job, &outcomes, is_list, export).await? {
+                let text = serde_json::to_string(&manifest).unwrap_or_default();
+                let text = STANDARD.encode(text);
+                response.insert("containerimage.descriptor".to_owned(), text);
+                response.insert("containerimage.digest".to_owned(), manifest.digest.to_string());
+            }
         }
         if !names.is_empty() {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
@@ -291,16 +304,17 @@ impl Solver {
             CachePlace::Registry(_) => "exporting cache to registry",
         };
         let step = Step::begin(job, 1000 + number, title, "writing cache");
-        let (builder, outcomes, max) = (Arc::clone(&self.builder), outcomes.to_vec(), cache.max);
+        let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
+        let (max, form) = (cache.max, cache.form);
         let written = match &cache.place {
             CachePlace::Registry(name) => {
                 let keys = ClientCredentials::new(Arc::clone(session));
-                builder.export_cache_to_registry(outcomes, max, name, &keys).await
+                builder.export_cache_to_registry(outcomes, (max, form), name, &keys).await
             }
             CachePlace::Directory(path) => {
                 match ClientContent::new(Arc::clone(session), &format!("local:{path}")) {
                     Ok(mut content) => tokio::task::spawn_blocking(move || {
-                        builder.export_cache(&outcomes, max, &mut content)
+                        builder.export_cache(&outcomes, max, &form, &mut content)
                     })
                     .await
                     .map_err(|error| Error::internal(error.to_string()))
@@ -384,25 +398,27 @@ impl Solver {
 }
 
 /// The names that an exporter is to give an image.
-fn image_names(export: &Export) -> Result<Vec<Reference>, Error> {
+pub(crate) fn image_names(export: &Export) -> Result<Vec<Reference>, Error> {
+    // What is found by its digest has no tag.
+    let by_digest = switch(&export.attributes, "push-by-digest")?.unwrap_or(false);
     let names = export.attributes.get("name").split(',').filter(|name| !name.is_empty());
     names
         .map(|name| {
-            Reference::parse_normalized(name)
-                .map_err(|error| Error::invalid(format!("failed to parse {name}: {error}")))
+            let parse = if by_digest { Reference::parse } else { Reference::parse_normalized };
+            parse(name).map_err(|error| Error::invalid(format!("failed to parse {name}: {error}")))
         })
         .collect()
 }
 
 /// A piece of work of this face, shown among those of the builder.
-struct Step<'a> {
+pub(crate) struct Step<'a> {
     job: &'a Job,
     vertex: Vertex,
     status: Status,
 }
 
 impl<'a> Step<'a> {
-    fn begin(job: &'a Job, number: usize, title: &str, part: &str) -> Self {
+    pub(crate) fn begin(job: &'a Job, number: usize, title: &str, part: &str) -> Self {
         let name = format!("{}:{number}:{title}", job.reference());
         let digest = Digest::from_sha256(Sha256::digest(name.as_bytes()).into());
         let now = Timestamp::now();
@@ -423,7 +439,23 @@ impl<'a> Step<'a> {
         Self { job, vertex, status }
     }
 
-    fn end(mut self, error: Option<String>) {
+    /// Its part is done, and the next one begins.
+    pub(crate) fn next(&mut self, part: &str) {
+        let now = Timestamp::now();
+        let next = Status {
+            id: part.to_owned(),
+            at: now,
+            started: Some(now),
+            completed: None,
+            ..self.status.clone()
+        };
+        let mut done = std::mem::replace(&mut self.status, next);
+        (done.at, done.completed) = (now, Some(now));
+        self.job.event(Event::Status(done));
+        self.job.event(Event::Status(self.status.clone()));
+    }
+
+    pub(crate) fn end(mut self, error: Option<String>) {
         let now = Timestamp::now();
         self.vertex.completed = Some(now);
         self.status.at = now;

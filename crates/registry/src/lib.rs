@@ -79,6 +79,7 @@ mod retry;
 mod search;
 mod session;
 mod token;
+mod types;
 mod upload;
 
 pub use bases::{Base, Bases, Candidate};
@@ -90,6 +91,6 @@ pub use error::Error;
 pub use manifest::{MAX_LIST, MAX_MANIFEST, Resolved};
 pub use progress::Progress;
 pub use pull::{Pulled, Puller, Pulling};
-pub use push::{Known, Place, Pushed, push};
+pub use push::{Known, Place, PushOptions, Pushed, push};
 pub use repository::{Action, Repository};
 pub use token::MAX_TOKEN;

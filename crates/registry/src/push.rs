@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
+use silo_archive::compress::{Encoder, Packing};
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
 use silo_oci::reference::Reference;
 use silo_store::{Image, Store};
@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::progress::{Meter, Progress, short};
+use crate::types;
 use crate::upload::{self, Moved};
 use crate::{Action, Credentials, Error, Repository};
 
@@ -46,6 +47,19 @@ pub trait Known: Send + Sync + fmt::Debug {
     fn places(&self, diff_id: &Digest) -> Vec<Place>;
     /// A layer is there.
     fn remember(&self, diff_id: &Digest, place: &Place);
+}
+
+/// How an image goes out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// The tag that it gets; without one it is found by its digest only.
+    pub tag: Option<String>,
+    /// How layers are packed that the store has only unpacked.
+    pub packing: Packing,
+    /// Layers that came in another compression are packed anew.
+    pub force: bool,
+    /// Whether documents have OCI's types, or Docker's; `None` for those that the image has.
+    pub oci_types: Option<bool>,
 }
 
 /// The result of a push.
@@ -81,6 +95,7 @@ struct Context {
     repository: Arc<Repository>,
     known: Arc<dyn Known>,
     progress: Progress,
+    packing: Packing,
 }
 
 /// Pushes an image to a tag of a repository.
@@ -88,7 +103,7 @@ pub async fn push(
     store: &Store,
     repository: &Arc<Repository>,
     image: &Image,
-    tag: &str,
+    options: &PushOptions,
     known: &Arc<dyn Known>,
     progress: &Progress,
 ) -> Result<Pushed, Error> {
@@ -101,12 +116,13 @@ pub async fn push(
         what: format!("manifest {}", image.manifest.digest),
         source,
     })?;
-    let layers = sources(store, image, &manifest)?;
+    let layers = sources(store, image, &manifest, options)?;
     let context = Context {
         store: store.clone(),
         repository: Arc::clone(repository),
         known: Arc::clone(known),
         progress: progress.clone(),
+        packing: options.packing,
     };
     let pushed = context.layers(&layers).await?;
     let before = manifest.clone();
@@ -116,6 +132,9 @@ pub async fn push(
             *descriptor = Descriptor { annotations, ..blob };
         }
     }
+    if let Some(oci) = options.oci_types {
+        types::change(&mut manifest, oci)?;
+    }
     let config = store.read_blob(&image.id, MAX_DOCUMENT as u64)?;
     context.config(&manifest.config, config).await?;
     let (bytes, media_type) = if manifest == before {
@@ -124,16 +143,26 @@ pub async fn push(
         (to_bytes(&manifest), manifest.media_type.clone())
     };
     let media_type = if media_type.is_empty() { media::OCI_MANIFEST } else { &media_type };
-    let digest = repository.put_manifest(Some(tag), media_type, &bytes).await?;
+    let digest = repository.put_manifest(options.tag.as_deref(), media_type, &bytes).await?;
     let size = bytes.len();
-    progress.line(format!("{tag}: digest: {digest} size: {size}"));
-    progress.aux(serde_json::json!({"Tag": tag, "Digest": digest.to_string(), "Size": size}));
+    if let Some(tag) = &options.tag {
+        progress.line(format!("{tag}: digest: {digest} size: {size}"));
+        progress.aux(serde_json::json!({"Tag": tag, "Digest": digest.to_string(), "Size": size}));
+    }
     Ok(Pushed { manifest: Descriptor::new(media_type, digest, size as u64) })
 }
 
 /// Where the bytes of an image's layers come from, lowest first.
-fn sources(store: &Store, image: &Image, manifest: &Manifest) -> Result<Vec<Layer>, Error> {
+fn sources(
+    store: &Store,
+    image: &Image,
+    manifest: &Manifest,
+    options: &PushOptions,
+) -> Result<Vec<Layer>, Error> {
     let mut layers = Vec::new();
+    let stays = |blob: &Descriptor| {
+        !options.force || types::compression(&blob.media_type) == options.packing.compression
+    };
     for (at, (descriptor, chain)) in manifest.layers.iter().zip(&image.chain).enumerate() {
         let layer = store.layer(chain)?;
         let is_foreign = !descriptor.urls.is_empty();
@@ -149,11 +178,16 @@ fn sources(store: &Store, image: &Image, manifest: &Manifest) -> Result<Vec<Laye
         }
         let source = if is_foreign {
             Source::Foreign(descriptor.clone())
-        } else if descriptor.digest != layer.diff_id && store.has_blob(&descriptor.digest) {
+        } else if descriptor.digest != layer.diff_id
+            && store.has_blob(&descriptor.digest)
+            && stays(descriptor)
+        {
             Source::Blob(descriptor.clone())
         } else {
             match &layer.blob {
-                Some(blob) if store.has_blob(&blob.digest) => Source::Blob(blob.clone()),
+                Some(blob) if store.has_blob(&blob.digest) && stays(blob) => {
+                    Source::Blob(blob.clone())
+                }
                 _ => Source::Tar(*chain, layer.tar_size),
             }
         };
@@ -214,7 +248,14 @@ impl Context {
             Source::Blob(blob) | Source::Elsewhere(blob) => Some(blob),
             Source::Tar(..) => None,
         };
-        let places = self.known.places(&layer.diff_id);
+        let mut places = self.known.places(&layer.diff_id);
+        if own.is_none() {
+            // Of what is known nobody remembers the level.
+            places.retain(|place| {
+                types::compression(&place.blob.media_type) == self.packing.compression
+                    && self.packing.level.is_none()
+            });
+        }
         let is_here = |place: &&Place| {
             place.domain == self.repository.domain() && place.path == self.repository.path()
         };
@@ -326,13 +367,18 @@ impl Context {
             let moved = Moved::default();
             let (sender, body) = upload::channel(&moved);
             let (store, meter) = (self.store.clone(), self.progress.meter(id, "Pushing", size));
-            let making = tokio::task::spawn_blocking(move || make(&store, &chain, sender, meter));
+            let packing = self.packing;
+            let making =
+                tokio::task::spawn_blocking(move || make(&store, &chain, packing, sender, meter));
             let made =
                 async { making.await.map_err(|_| Error::Broken("a panic while packing a layer"))? };
             match self.repository.upload_made(body, &moved, made).await {
                 Ok(blob) => return Ok(blob),
                 // The token was too old.
                 Err(Error::Refused { status: 401, .. }) if !refused => refused = true,
+                Err(error) if error.is_unanswered() && !self.repository.has_answered() => {
+                    return Err(error);
+                }
                 Err(error) => attempts.again(error).await?,
             }
             moved.store(0, Ordering::Relaxed);
@@ -390,10 +436,11 @@ impl Read for Remote {
     }
 }
 
-/// Makes a layer's tar in gzip, and sends it.
+/// Makes a layer's tar, compressed, and sends it.
 fn make(
     store: &Store,
     chain: &Digest,
+    packing: Packing,
     sender: mpsc::Sender<io::Result<Bytes>>,
     meter: Meter,
 ) -> Result<Descriptor, Error> {
@@ -403,11 +450,11 @@ fn make(
         size: 0,
         piece: Vec::with_capacity(PIECE),
     };
-    let encoder = GzEncoder::new(out, flate2::Compression::default());
+    let encoder = Encoder::new(packing, out).map_err(Error::Read)?;
     let mut input = Counted { inner: encoder, count: 0, meter };
     let made = store.write_layer_tar(chain, &mut input).map_err(Error::from).and_then(|()| {
         let out = input.inner.finish().map_err(Error::Read)?;
-        out.end().map_err(Error::Read)
+        out.end(types::layer(packing.compression)).map_err(Error::Read)
     });
     if made.is_err() && sender.is_closed() {
         return Err(Error::Cancelled);
@@ -438,13 +485,13 @@ impl Outgoing {
         self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    fn end(mut self) -> io::Result<Descriptor> {
+    fn end(mut self, media_type: &str) -> io::Result<Descriptor> {
         self.send()?;
         self.sender
             .blocking_send(Ok(Bytes::new()))
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         let digest = Digest::from_sha256(self.hash.finalize().into());
-        Ok(Descriptor::new(media::OCI_LAYER_GZIP, digest, self.size))
+        Ok(Descriptor::new(media_type, digest, self.size))
     }
 }
 

@@ -135,6 +135,11 @@ impl Repository {
         &self.scopes
     }
 
+    /// Whether any server has ever answered. Nobody waits for one that never has.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.settled.load(Ordering::Relaxed) != UNKNOWN
+    }
+
     /// The server that answered last, or the first to ask.
     pub(crate) fn session(&self) -> Result<&Session, Error> {
         let settled = self.settled.load(Ordering::Relaxed);

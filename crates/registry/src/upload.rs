@@ -196,6 +196,7 @@ impl Repository {
             match error {
                 // The token was too old.
                 Error::Refused { status: 401, .. } if !refused => refused = true,
+                error if error.is_unanswered() && !self.has_answered() => return Err(error),
                 // The server knows nothing of the upload any more, or has another part of it. One
                 // that goes on to say so of the same part does not get around it.
                 Error::Refused { status: 404 | 416, .. } if offset > 0 && lost != Some(offset) => {

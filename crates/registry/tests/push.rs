@@ -12,7 +12,8 @@ use silo_docker::stream::StreamMessage;
 use silo_oci::image::{ImageConfig, Manifest, digest};
 use silo_oci::reference::Reference;
 use silo_registry::{
-    Action, Config, Credentials, Known, Place, Progress, Puller, Pushed, Registries, Retry,
+    Action, Config, Credentials, Known, Place, Progress, Puller, PushOptions, Pushed, Registries,
+    Retry,
 };
 use silo_store::{Image, Store};
 use silo_types::Digest;
@@ -83,10 +84,11 @@ impl Here {
         let repository = self.registries.repository(&reference, Action::Push, &none).unwrap();
         let lines = Arc::clone(&self.lines);
         let progress = Progress::new(move |line| lines.lock().unwrap().push(line));
-        let tag = reference.tag().unwrap();
+        let tag = reference.tag().map(str::to_owned);
+        let options = PushOptions { tag, ..PushOptions::default() };
         let repository = Arc::new(repository);
         let pushed =
-            silo_registry::push(&self.store, &repository, image, tag, &self.known, &progress);
+            silo_registry::push(&self.store, &repository, image, &options, &self.known, &progress);
         run(pushed).map_err(|error| chain(&error))
     }
 

@@ -3,6 +3,7 @@
 
 mod cache;
 mod context;
+mod push;
 mod result;
 
 use std::os::unix::process::CommandExt as _;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod platforms;
+mod push;
 mod ssh;
 
 use std::path::PathBuf;

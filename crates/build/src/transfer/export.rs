@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
-use silo_oci::image::{Descriptor, media, to_bytes};
+use silo_oci::image::{Descriptor, media};
 use silo_store::Lease;
 use silo_types::{Digest, Error};
 
@@ -14,21 +14,11 @@ use super::config::{
     self, CacheConfig, CacheLayer, CacheRecord, CacheResult, Extra, LayerNotes, StepNotes,
 };
 use super::mounts::IdleMount;
-use super::{BlobSink, WriteBlob};
+use super::{BlobSink, CacheForm, WriteBlob, sending};
 use crate::builder::Builder;
 use crate::cache::Record;
 use crate::outcome::Outcome;
 use crate::state::rfc3339;
-
-/// The manifest of a cache.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    media_type: &'a str,
-    config: &'a Descriptor,
-    layers: &'a [Descriptor],
-}
 
 /// Steps, their layers, and what keeps these.
 #[derive(Debug)]
@@ -140,6 +130,7 @@ impl Builder {
         &self,
         outcomes: &[Outcome],
         max: bool,
+        form: &CacheForm,
         sink: &mut dyn BlobSink,
     ) -> Result<Option<Descriptor>, Error> {
         let mut layers = HashSet::new();
@@ -157,7 +148,7 @@ impl Builder {
         if bundle.config.records.is_empty() {
             return Ok(None);
         }
-        self.write(bundle, Vec::new(), sink).map(Some)
+        self.write(bundle, Vec::new(), form, sink).map(Some)
     }
 
     /// The records of steps as an image of `chain` has them in its configuration; `None` where
@@ -209,41 +200,54 @@ impl Builder {
 
     fn write(
         &self,
-        bundle: Bundle,
+        mut bundle: Bundle,
         mounts: Vec<(Descriptor, std::path::PathBuf)>,
+        form: &CacheForm,
         sink: &mut dyn BlobSink,
     ) -> Result<Descriptor, Error> {
         let store = self.engine.store();
+        let scratch = self.scratch()?;
         let mut blobs: Vec<Descriptor> = Vec::new();
         let mut seen = HashSet::new();
-        for chain in &bundle.chains {
-            let blob = store.layer_blob(chain).map_err(Error::from_kind)?;
+        // Layers of the same files are packed once.
+        let mut packed: HashMap<Digest, Descriptor> = HashMap::new();
+        for (chain, noted) in bundle.chains.iter().zip(&mut bundle.config.layers) {
+            let own = store.layer_blob(chain).map_err(Error::from_kind)?;
+            let file = scratch.path().join("layer");
+            let blob = match packed.get(&own.digest) {
+                Some(blob) => blob.clone(),
+                None if form.packs(&own) => {
+                    let blob = form.pack(store, chain, &file)?;
+                    put_file(sink, &blob, &file)?;
+                    fs_err::remove_file(&file).map_err(sending)?;
+                    blob
+                }
+                None => {
+                    let write: WriteBlob<'_> = &mut |output| {
+                        store.write_layer_blob(chain, output).map_err(Error::from_kind)
+                    };
+                    sink.put(&own, write)?;
+                    own.clone()
+                }
+            };
+            packed.insert(own.digest, blob.clone());
+            noted.blob = blob.digest;
+            noted.annotations.size = blob.size;
+            noted.annotations.media_type.clone_from(&blob.media_type);
             if seen.insert(blob.digest) {
-                let write: WriteBlob<'_> =
-                    &mut |output| store.write_layer_blob(chain, output).map_err(Error::from_kind);
-                sink.put(&blob, write)?;
                 blobs.push(blob);
             }
         }
         for (blob, file) in mounts {
             if seen.insert(blob.digest) {
-                let write: WriteBlob<'_> = &mut |output| {
-                    let mut file = fs_err::File::open(&file).map_err(sending)?;
-                    std::io::copy(&mut file, output).map(drop).map_err(sending)
-                };
-                sink.put(&blob, write)?;
+                put_file(sink, &blob, &file)?;
                 blobs.push(blob);
             }
         }
         drop(bundle.lease);
         let config = put_document(sink, config::CONFIG, &bundle.config.to_bytes())?;
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: media::OCI_MANIFEST,
-            config: &config,
-            layers: &blobs,
-        };
-        put_document(sink, media::OCI_MANIFEST, &to_bytes(&manifest))
+        let (media_type, bytes) = form.document(&config, &blobs);
+        put_document(sink, media_type, &bytes)
     }
 }
 
@@ -264,13 +268,17 @@ impl WholeCache {
         }
         bundle.config.silo = Some(extra);
         let mut sink = ArchiveSink::new(output)?;
-        let manifest = builder.write(bundle, packed, &mut sink)?;
+        let manifest = builder.write(bundle, packed, &CacheForm::AS_IS, &mut sink)?;
         sink.finish(&manifest)
     }
 }
 
-fn sending(error: std::io::Error) -> Error {
-    Error::internal(format!("write the cache: {error}"))
+/// Gives a file away.
+fn put_file(sink: &mut dyn BlobSink, blob: &Descriptor, path: &Path) -> Result<(), Error> {
+    sink.put(blob, &mut |output| {
+        let mut file = fs_err::File::open(path).map_err(sending)?;
+        std::io::copy(&mut file, output).map(drop).map_err(sending)
+    })
 }
 
 fn put_document(

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use silo_oci::image::{Descriptor, Document, ImageConfig, Index, Manifest, media};
 use silo_store::{Image, Lease};
 use silo_types::{Digest, Error};
 
-use super::config::{self, CacheConfig, CacheRecord};
+use super::config::{self, CacheConfig, CacheLayer, CacheRecord, LayerNotes};
 use super::import::record_of;
 use super::{BlobSource, CacheImport, document};
 use crate::builder::Builder;
 use crate::cache::{Alias, Record};
+
+/// Images of one index that are looked at.
+const MAX_IMAGES: usize = 32;
 
 /// The caches of a build.
 #[derive(Debug, Default)]
@@ -48,16 +52,78 @@ fn by_key(records: &[CacheRecord]) -> HashMap<String, usize> {
     keys
 }
 
+/// The images of an index that may have a cache.
+pub(super) fn images_of(index: &Index) -> impl Iterator<Item = &Descriptor> {
+    let images = index.manifests.iter().filter(|image| {
+        // What buildx attests is no image.
+        let is_real = image.platform.as_ref().is_none_or(|platform| platform.os != "unknown");
+        is_real && (image.media_type.is_empty() || media::is_manifest(&image.media_type))
+    });
+    images.take(MAX_IMAGES)
+}
+
 impl Imports {
-    /// Adds a cache of blobs. Blocks.
+    /// Adds a cache of blobs, or images that have one in their configurations. Blocks.
     pub(crate) fn add(&self, import: &CacheImport) -> Result<(), Error> {
-        let manifest = document(&*import.source, &import.manifest)?;
-        let (config, _) = config::manifest(&manifest)?;
-        let config = CacheConfig::parse(&document(&*import.source, &config.digest)?)?;
+        let bytes = document(&*import.source, &import.manifest)?;
+        let refused = match config::manifest(&bytes) {
+            Ok((config, _)) => {
+                let config = CacheConfig::parse(&document(&*import.source, &config.digest)?)?;
+                self.push_blobs(import, config);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match Document::parse(&bytes, "") {
+            Ok(Document::Manifest(manifest)) if manifest.is_image() => {
+                self.add_blobs_of(import, &manifest)
+            }
+            Ok(Document::Index(index)) => {
+                for image in images_of(&index) {
+                    let bytes = document(&*import.source, &image.digest)?;
+                    if let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, "") {
+                        self.add_blobs_of(import, &manifest)?;
+                    }
+                }
+                Ok(())
+            }
+            _ => Err(refused),
+        }
+    }
+
+    /// Adds the cache of an image that is elsewhere, if it has one.
+    fn add_blobs_of(&self, import: &CacheImport, manifest: &Manifest) -> Result<(), Error> {
+        let id = manifest.config.digest;
+        let image = ImageConfig::parse(&document(&*import.source, &id)?).map_err(|error| {
+            Error::invalid(format!("{id}: {}", silo_types::error::chain(&error)))
+        })?;
+        let Some(text) = &image.inline_cache else { return Ok(()) };
+        let diff_ids = &image.rootfs.diff_ids;
+        if diff_ids.len() != manifest.layers.len() {
+            let text = format!("manifest and configuration of {} disagree", import.name);
+            return Err(Error::invalid(text));
+        }
+        let records = config::from_inline(text, diff_ids.len())?;
+        let layers = manifest.layers.iter().zip(diff_ids).enumerate();
+        let layers = layers.map(|(index, (blob, diff_id))| CacheLayer {
+            blob: blob.digest,
+            parent: i64::try_from(index).unwrap_or_default() - 1,
+            annotations: LayerNotes {
+                media_type: blob.media_type.clone(),
+                diff_id: Some(*diff_id),
+                size: blob.size,
+                created_at: String::new(),
+            },
+        });
+        let config = CacheConfig { layers: layers.collect(), records, silo: None };
+        self.push_blobs(import, config);
+        Ok(())
+    }
+
+    fn push_blobs(&self, import: &CacheImport, config: CacheConfig) {
         let (records, chains) = (by_key(&config.records), config.chains());
         let source = Arc::clone(&import.source);
         self.push(Import { records, content: Content::Blobs { source, config, chains } });
-        Ok(())
     }
 
     /// Adds the cache that an image has in its configuration, if there is one.

@@ -5,14 +5,15 @@ use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use silo_oci::image::{Descriptor, Document, media};
+use silo_oci::image::{Descriptor, Document, Manifest, media};
 use silo_oci::reference::Reference;
 use silo_registry::{Action, Repository};
 use silo_types::{Digest, Error};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{BlobSink, BlobSource, CacheImport, WriteBlob, config};
+use super::imported::images_of;
+use super::{BlobSink, BlobSource, CacheForm, CacheImport, WriteBlob, config};
 use crate::builder::Builder;
 use crate::outcome::Outcome;
 use crate::scratch::Scratch;
@@ -29,21 +30,21 @@ impl Builder {
     pub async fn export_cache_to_registry(
         self: &Arc<Self>,
         outcomes: Vec<Outcome>,
-        max: bool,
+        (max, form): (bool, CacheForm),
         name: &Reference,
         keys: &dyn RegistryKeys,
     ) -> Result<Option<Descriptor>, Error> {
-        let repository = self.repository(name, Action::Push, keys).await?;
+        let repository = self.repository(name, Action::Push, keys, false).await?;
         let tag = name.tag().unwrap_or(LATEST).to_owned();
         let scratch = self.scratch()?;
         let mut sink = RemoteSink { repository, tag, scratch, runtime: Handle::current() };
         let builder = Arc::clone(self);
-        tokio::task::spawn_blocking(move || builder.export_cache(&outcomes, max, &mut sink))
+        tokio::task::spawn_blocking(move || builder.export_cache(&outcomes, max, &form, &mut sink))
             .await
             .map_err(|error| Error::internal(error.to_string()))?
     }
 
-    /// Finds a cache that a registry has under a name.
+    /// Finds what a registry has under a name: a cache, or images that may have one.
     pub(crate) async fn cache_in_registry(
         &self,
         name: &Reference,
@@ -53,50 +54,71 @@ impl Builder {
             (None, None) => name.with_tag(LATEST).map_err(Error::from_kind)?,
             _ => name.clone(),
         };
-        let repository = self.repository(&name, Action::Pull, keys).await?;
+        let repository = self.repository(&name, Action::Pull, keys, false).await?;
         let found = repository.manifest(&name).await.map_err(Error::from_kind)?;
-        match &found.document {
-            Document::Manifest(manifest) if manifest.config.media_type == config::CONFIG => {}
-            // What an image has of a cache counts once it is here.
-            _ => {
-                let text = format!("{} is no cache, but an image: pull it first", name.familiar());
-                return Err(Error::invalid(text));
+        let manifest = found.descriptor.digest;
+        let mut documents = HashMap::from([(manifest, found.bytes.clone())]);
+        let mut blobs = HashMap::new();
+        match (&found.document, config::manifest(&found.bytes)) {
+            (_, Ok((config, named))) => {
+                blobs.extend(named);
+                blobs.insert(config.digest, config);
+            }
+            (Document::Manifest(manifest), _) => add_blobs(&mut blobs, manifest),
+            (Document::Index(index), _) => {
+                for image in images_of(index) {
+                    let one = name.with_digest(image.digest);
+                    let found = repository.manifest(&one).await.map_err(Error::from_kind)?;
+                    if let Document::Manifest(manifest) = &found.document {
+                        add_blobs(&mut blobs, manifest);
+                    }
+                    documents.insert(image.digest, found.bytes);
+                }
             }
         }
-        let manifest = found.descriptor.digest;
-        let (config, mut blobs) = config::manifest(&found.bytes)?;
-        blobs.insert(config.digest, config);
-        let runtime = Handle::current();
-        let source = RemoteBlobs { repository, manifest, bytes: found.bytes, blobs, runtime };
+        let source = RemoteBlobs { repository, documents, blobs, runtime: Handle::current() };
         Ok(CacheImport { name: name.familiar(), source: Arc::new(source), manifest })
     }
 
-    async fn repository(
+    /// A repository with the client's credentials; with `insecure`, one that may be without TLS.
+    pub(crate) async fn repository(
         &self,
         name: &Reference,
         action: Action,
         keys: &dyn RegistryKeys,
+        insecure: bool,
     ) -> Result<Arc<Repository>, Error> {
         let credentials = keys.credentials(name.domain()).await;
-        self.engine.repository(name, action, &credentials).map(Arc::new)
+        let repository = if insecure {
+            self.engine.insecure_repository(name, action, &credentials)
+        } else {
+            self.engine.repository(name, action, &credentials)
+        };
+        repository.map(Arc::new)
     }
+}
+
+/// Adds what a manifest names.
+fn add_blobs(blobs: &mut HashMap<Digest, Descriptor>, manifest: &Manifest) {
+    let named = manifest.layers.iter().chain([&manifest.config]);
+    blobs.extend(named.map(|blob| (blob.digest, blob.clone())));
 }
 
 /// The blobs of a cache that a registry has.
 #[derive(Debug)]
 struct RemoteBlobs {
     repository: Arc<Repository>,
-    manifest: Digest,
-    bytes: Bytes,
-    /// What the manifest names.
+    /// Manifests.
+    documents: HashMap<Digest, Bytes>,
+    /// What the manifests name.
     blobs: HashMap<Digest, Descriptor>,
     runtime: Handle,
 }
 
 impl BlobSource for RemoteBlobs {
     fn open(&self, digest: &Digest) -> Result<Box<dyn Read + Send>, Error> {
-        if *digest == self.manifest {
-            return Ok(Box::new(io::Cursor::new(self.bytes.clone())));
+        if let Some(bytes) = self.documents.get(digest) {
+            return Ok(Box::new(io::Cursor::new(bytes.clone())));
         }
         let wanted = self.blobs.get(digest).cloned().ok_or_else(|| {
             Error::not_found(format!("blob {digest} is none of those of the cache's manifest"))
@@ -154,7 +176,7 @@ struct RemoteSink {
 impl BlobSink for RemoteSink {
     fn put(&mut self, blob: &Descriptor, write: WriteBlob<'_>) -> Result<(), Error> {
         let repository = &self.repository;
-        if blob.media_type == media::OCI_MANIFEST {
+        if media::is_manifest(&blob.media_type) || media::is_index(&blob.media_type) {
             let mut bytes = Vec::new();
             write(&mut bytes)?;
             let put = repository.put_manifest(Some(&self.tag), &blob.media_type, &bytes);

@@ -18,11 +18,21 @@ pub(super) struct Export {
 }
 
 /// What `--output` says; without any, an image in the engine's store.
-pub(super) fn exports(texts: &[String], names: &[String], load: bool) -> Outcome<Vec<Export>> {
+pub(super) fn exports(
+    texts: &[String],
+    names: &[String],
+    load: bool,
+    push: bool,
+) -> Outcome<Vec<Export>> {
     let mut exports = texts.iter().map(|text| export(text)).collect::<Outcome<Vec<_>>>()?;
     let has_image = exports.iter().any(|export| export.kind == "moby");
-    if exports.is_empty() || (load && !has_image) {
+    if exports.is_empty() || ((load || push) && !has_image) {
         exports.push(Export { kind: "moby".into(), attributes: HashMap::new(), output: None });
+    }
+    if push {
+        for export in exports.iter_mut().filter(|export| export.kind == "moby") {
+            export.attributes.insert("push".to_owned(), "true".to_owned());
+        }
     }
     if !names.is_empty() {
         for export in &mut exports {
@@ -62,6 +72,11 @@ fn export(text: &str) -> Outcome<Export> {
         ("", _) => return Err(bad("type is required for output".to_owned())),
         ("local", "") => return Err(bad("dest is required for local output".to_owned())),
         ("local", path) => Some(Output::Directory(PathBuf::from(path))),
+        ("registry", _) => {
+            "moby".clone_into(&mut kind);
+            attributes.insert("push".to_owned(), "true".to_owned());
+            None
+        }
         ("image" | "moby", _) | ("docker", "") => {
             "moby".clone_into(&mut kind);
             None
@@ -97,7 +112,7 @@ mod tests {
         let names = ["a:1".to_owned(), "b".to_owned()];
         let all = |texts: &[&str], load| {
             let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
-            exports(&texts, &names, load)
+            exports(&texts, &names, load, false)
         };
         let image = all(&[], false).unwrap();
         assert_eq!((image[0].kind.as_str(), &image[0].output), ("moby", &None));
@@ -110,6 +125,13 @@ mod tests {
         assert_eq!(file[0].output, Some(Output::File("x.tar".into())));
         assert_eq!(file[0].attributes["name"], "c");
         assert_eq!(all(&["type=docker"], false).unwrap()[0].kind, "moby");
+        let pushed = exports(&["out".to_owned()], &names, false, true).unwrap();
+        assert_eq!(
+            (pushed[1].kind.as_str(), pushed[1].attributes["push"].as_str()),
+            ("moby", "true")
+        );
+        let registry = all(&["type=registry"], true).unwrap();
+        assert_eq!((registry.len(), registry[0].attributes["push"].as_str()), (1, "true"));
         for bad in ["type=local", "dest=x", "type=tar,dest=/", "type=none,dest=x"] {
             assert!(all(&[bad], false).is_err(), "{bad}");
         }

@@ -148,7 +148,7 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         };
         shared.agents.insert(id, socket);
     }
-    let exports = output::exports(&flags.output, &flags.tag, flags.load)?;
+    let exports = output::exports(&flags.output, &flags.tag, flags.load, flags.push)?;
     shared.outputs = exports.iter().map(|export| export.output.clone()).collect();
     let exporters = if subrequest.is_some() {
         Vec::new()

@@ -52,6 +52,7 @@ flags! {
         platform: Option<String>, "platform", "Set target platform for build";
         progress: String, "progress", "Set type of progress output (\"auto\", \"none\", \"plain\", \"quiet\", \"rawjson\", \"tty\"). Use plain to show container output";
         pull: bool, "pull", "Always attempt to pull all referenced images";
+        push: bool, "push", "Shorthand for \"--output=type=registry\"";
         quiet: bool, ['q'] "quiet", "Suppress the build output and print image ID on success";
         rm: Option<bool>, "rm", "";
         secret: Vec<String>, "secret", "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\")";

@@ -156,6 +156,19 @@ impl Engine {
         self.registries.repository(reference, action, credentials).map_err(Error::from_kind)
     }
 
+    /// The same, whose server may have any certificate, or be without TLS.
+    pub fn insecure_repository(
+        &self,
+        reference: &Reference,
+        action: Action,
+        credentials: &Credentials,
+    ) -> Result<Repository, Error> {
+        let mut config = self.registries.config().clone();
+        config.insecure.push(reference.domain().to_owned());
+        let registries = Arc::new(silo_registry::Registries::new(config));
+        registries.repository(reference, action, credentials).map_err(Error::from_kind)
+    }
+
     /// `POST /auth`: whether credentials are good; gives a token that stands for the password, or
     /// nothing.
     pub async fn registry_login(&self, credentials: &Credentials) -> Result<String, Error> {

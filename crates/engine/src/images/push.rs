@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use silo_docker::stream::StreamMessage;
 use silo_oci::image::Descriptor;
 use silo_oci::reference::Reference;
-use silo_registry::{Action, Credentials, Known, Place, Progress};
+use silo_registry::{Action, Credentials, Known, Place, Progress, PushOptions, Repository};
+use silo_store::Image;
 use silo_types::{Digest, Error};
 
 use crate::db::Db;
@@ -90,17 +91,52 @@ impl Engine {
         for (tagged, id) in images {
             let entry =
                 self.images.get(&id).ok_or_else(|| super::no_such_image(&tagged.familiar()))?;
-            let tag = tagged.tag().unwrap_or_default();
-            let pushed =
-                silo_registry::push(&self.store, &repository, &entry.image, tag, &known, &progress);
+            let tag = Some(tagged.tag().unwrap_or_default().to_owned());
+            let options = PushOptions { tag, ..PushOptions::default() };
+            let pushed = silo_registry::push(
+                &self.store,
+                &repository,
+                &entry.image,
+                &options,
+                &known,
+                &progress,
+            );
             let pushed = pushed.await.map_err(failed)?;
-            let by_digest = tagged.with_digest(pushed.manifest.digest);
-            if self.images.by_name(&by_digest) != Some(id) {
-                // An image that was removed meanwhile is pushed, and stays removed.
-                self.images.name_too(&id, &by_digest)?;
-            }
-            self.remote_event("push", &tagged, &id);
+            self.pushed(&tagged, &id, &pushed.manifest.digest)?;
         }
+        Ok(())
+    }
+
+    /// Sends an image that the caller keeps in the store, whatever its names.
+    pub async fn push_stored(
+        &self,
+        image: &Image,
+        name: &Reference,
+        repository: &Arc<Repository>,
+        options: &PushOptions,
+    ) -> Result<Descriptor, Error> {
+        let known: Arc<dyn Known> = Arc::new(Places(Arc::clone(&self.db)));
+        let progress = Progress::new(|_| {});
+        let pushed =
+            silo_registry::push(&self.store, repository, image, options, &known, &progress);
+        let pushed = pushed.await.map_err(Error::from_kind)?;
+        let tagged = options.tag.as_deref().map(|tag| name.without_suffix().with_tag(tag));
+        if let Some(Ok(tagged)) = tagged
+            && self.images.by_name(&tagged) == Some(image.id)
+        {
+            self.pushed(&tagged, &image.id, &pushed.manifest.digest)?;
+        }
+        Ok(pushed.manifest)
+    }
+
+    /// An image of the store is in a registry.
+    fn pushed(&self, tagged: &Reference, id: &Digest, digest: &Digest) -> Result<(), Error> {
+        let by_digest = tagged.with_digest(*digest);
+        if self.images.by_name(&by_digest) != Some(*id) {
+            // An image that was removed meanwhile is pushed, and stays removed.
+            self.images.name_too(id, &by_digest)?;
+        }
+        self.remote_event("push", tagged, id);
         Ok(())
     }
 }

@@ -84,7 +84,6 @@ fn what_cannot_be_is_refused() {
     for (arguments, words) in [
         (&["--platform", "linux/amd64,linux/arm64"][..], "several platforms"),
         (&["-o", "type=nonsense"][..], "exporter \"nonsense\" could not be found"),
-        (&["-t", "x", "--push"][..], "pushing images"),
         (&["--ulimit", "nofile=10", "--network", "elsewhere"][..], "network mode"),
     ] {
         let outcome = build(&engine, &folder, arguments);

@@ -182,7 +182,7 @@ fn a_build_takes_steps_from_a_directory() {
     let Some(one) = engine() else { return };
     let directory = one.scratch().join("cache");
     let (max, min) = (directory.join("max"), directory.join("min"));
-    let to = format!("type=local,dest={},mode=max", max.display());
+    let to = format!("type=local,dest={},mode=max,compression=uncompressed", max.display());
     let (layers, ..) = build(&one, &sample(&one), &["--cache-to", &to]);
     let to = format!("type=local,dest={},tag=small", min.display());
     build(&one, &sample(&one), &["--cache-to", &to]);
@@ -294,11 +294,100 @@ fn steps_travel_by_a_registry() {
     let (same, cached, output) = build(&two, &sample(&two), &cache);
     assert!(cached, "{output}");
     assert_eq!(same, layers);
-    // An image is something else, whose cache counts once it is here.
+    // An image has what it has of a cache, which may be nothing.
     let image = registry.name("team/image:1");
     two.ok(&["tag", "busybox", &image]);
     silo(&two, &["push", &image]);
     two.ok(&["rmi", &image]);
     let (_, _, output) = build(&two, &sample(&two), &["--cache-from", &image]);
-    assert!(output.contains("is no cache, but an image: pull it first"), "{output}");
+    assert!(output.contains("importing cache manifest from"), "{output}");
+    assert!(!output.contains("ERROR"), "{output}");
+}
+
+#[test]
+fn an_image_in_a_registry_is_a_cache() {
+    let Some(one) = engine() else { return };
+    let Some(registry) = Registry::start_with_password_or_skip() else { return };
+    let login = |engine: &Engine| {
+        silo(engine, &["login", "-u", "me", "-p", "secret", registry.address()]);
+    };
+    login(&one);
+    let name = registry.name("team/image:1");
+    let (layers, ..) =
+        build(&one, &sample(&one), &["-t", &name, "--cache-to", "type=inline", "--push"]);
+    let both = "--platform=linux/amd64,linux/arm64";
+    let list = registry.name("team/list:1");
+    let scratch = context(&one, &[("Dockerfile", "FROM scratch\nCOPY f /f\n"), ("f", "file\n")]);
+    let path = scratch.to_str().expect("text");
+    silo(&one, &["build", both, "-t", &list, "--cache-to", "type=inline", "--push", path]);
+
+    let two = Engine::start();
+    login(&two);
+    let (same, _, output) = build(&two, &sample(&two), &["--cache-from", &name]);
+    assert_eq!(carried_out(&output, &STEPS), STEPS[1..3], "{output}");
+    assert_eq!(same, layers, "{output}");
+    assert_ne!(two.docker(&["image", "inspect", &name]).code, 0, "it was pulled");
+    let from = format!("type=registry,ref={list}");
+    let done = silo(&two, &["build", "--progress=plain", "--cache-from", &from, path]);
+    assert_eq!(carried_out(&done.stderr, &["COPY f /f"]), [""; 0], "{}", done.stderr);
+}
+
+#[test]
+fn caches_have_the_form_that_is_asked_for() {
+    let Some(one) = engine() else { return };
+    let Some(registry) = Registry::start_or_skip() else { return };
+    let directory = one.scratch().join("cache");
+    let local = format!("dest={}", directory.display());
+    let oci_layer = "application/vnd.oci.image.layer.v1.tar";
+    for (tag, more, kind, layer) in [
+        ("usual", "", "oci.image.manifest", &format!("{oci_layer}+gzip")),
+        (
+            "zstd",
+            ",compression=zstd,compression-level=2",
+            "oci.image.manifest",
+            &format!("{oci_layer}+zstd"),
+        ),
+        (
+            "plain",
+            ",compression=uncompressed,force-compression=true",
+            "oci.image.manifest",
+            &oci_layer.to_owned(),
+        ),
+        ("index", ",image-manifest=false", "oci.image.index", &format!("{oci_layer}+gzip")),
+        (
+            "docker",
+            ",oci-mediatypes=false",
+            "docker.distribution.manifest.list",
+            &"application/vnd.docker.image.rootfs.diff.tar.gzip".to_owned(),
+        ),
+    ] {
+        let to = format!("type=registry,mode=max,ref={}{more}", registry.name(&format!("c:{tag}")));
+        let here = format!("type=local,mode=max,{local},tag={tag}{more}");
+        let (layers, ..) = build(&one, &sample(&one), &["--cache-to", &to]);
+        build(&one, &sample(&one), &["--cache-to", &here]);
+        let digest = registry.digest("c", tag).expect("the cache");
+        let document = registry.document(&digest);
+        let media_type = document["mediaType"].as_str().expect("a type");
+        assert!(media_type.contains(kind), "{tag}: {media_type}");
+        let named = document["layers"].as_array().or(document["manifests"].as_array());
+        let named =
+            named.expect("layers").iter().filter(|blob| blob["mediaType"] == layer.as_str());
+        assert!(named.count() >= 3, "{tag}: {document}");
+        // The same documents are in the directory.
+        let path = directory.join("blobs").join(digest.replace(':', "/"));
+        let own: serde_json::Value =
+            serde_json::from_slice(&fs::read(path).expect("the document")).expect("JSON");
+        assert_eq!(own, document, "{tag}");
+        for from in [
+            format!("type=registry,ref={}", registry.name(&format!("c:{tag}"))),
+            format!("type=local,src={},tag={tag}", directory.display()),
+        ] {
+            silo(&one, &["builder", "prune", "-af"]);
+            let (same, cached, output) = build(&one, &sample(&one), &["--cache-from", &from]);
+            assert!(cached && same == layers, "{from}: {output}");
+        }
+    }
+    let at = sample(&one);
+    let nowhere = ["build", "--cache-to", "type=registry,ref=127.0.0.1:1/x,ignore-error=true"];
+    silo(&one, &[&nowhere[..], &[at.to_str().expect("text")]].concat());
 }

@@ -113,7 +113,7 @@ fn a_list_of_images_is_built_and_built_upon() {
     };
     let other = ["--platform=linux/s390x", "--build-context", &place];
     refused(&other, "no match for platform in manifest");
-    refused(&[both, "--build-context", &place], "use --output type=oci,dest=FILE");
+    refused(&[both, "--build-context", &place], "--output type=oci,dest=FILE");
     refused(&[both, "-o", to, "--build-context", &place], "the files of several platforms");
     let nothing = format!("base=oci-layout://{}:9", layout.display());
     refused(&["--build-context", &nothing], "nothing has the name 9");
