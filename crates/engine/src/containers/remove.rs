@@ -91,6 +91,8 @@ impl Engine {
         container: &Arc<Container>,
         volumes: bool,
     ) {
+        // The engine's end waits for those that it knows, and then for this.
+        let _removal = self.removals.token();
         let record = container.record();
         let id = container.id.as_str();
         let anonymous: Vec<String> = record
