@@ -95,6 +95,26 @@ fn compose() {
     );
 }
 
+/// Lists that Podman makes of images that are there already.
+#[test]
+fn podman_manifest() {
+    let Some(podman) = Podman::new_or_skip() else { return };
+    let Some(engine) = super::shapes::silo_engine() else { return };
+    let registry = registryd::Registry::start();
+    let remote = Remote::new(&registry.address);
+    let (index, _) = push_attested(&remote, "app", "v1");
+    let list = remote.name("list:v1");
+    let to = format!("docker://{list}");
+    podman.ok(&["manifest", "create", "list"]);
+    let add = ["manifest", "add", "--all", "--tls-verify=false", "list"];
+    podman.ok(&[&add[..], &[&format!("docker://{}@{index}", remote.name("app"))]].concat());
+    podman.ok(&["manifest", "push", "--all", "--tls-verify=false", "list", &to]);
+    let pushed = registry.get("/v2/list/manifests/v1").json();
+    assert_eq!(pushed["manifests"].as_array().map(Vec::len), Some(3), "{pushed}");
+    let run = ["run", "--rm", "--network", "none", &list];
+    assert_eq!(engine.ok(&run), "hello");
+}
+
 /// A registry, and another one in a directory or in Debian's, as Skopeo keeps them alike.
 #[test]
 fn skopeo_copies_and_syncs_everything() {
@@ -238,7 +258,18 @@ fn rights() {
     assert_eq!(skopeo(&inspect).code, 0, "{}", skopeo(&inspect).stderr);
     let puller = Engine::start_empty();
     if puller.is_silo_or_skip("another engine asks for a name first") {
-        puller.ok(&["pull", "-q", &format!("{}/public/app:v1", registry.address)]);
+        let public = format!("{}/public/app:v1", registry.address);
+        puller.ok(&["pull", "-q", &public]);
+        puller.ok(&["login", "-u", "bob", "-p", "secret", &registry.address]);
+        let tag = |name: &str| {
+            let name = format!("{}/{name}", registry.address);
+            puller.ok(&["tag", &public, &name]);
+            name
+        };
+        let refused = puller.docker(&["push", &tag("team/silo:v1")]);
+        let said = "denied: requested access to the resource is denied";
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+        puller.ok(&["push", "-q", &tag("bob/silo:v1")]);
     }
 
     // Podman's and Docker's way: a login, and then everything by it.
@@ -262,7 +293,7 @@ fn rights() {
     assert_eq!(seen("ann"), json!(["public/app", "team/app"]));
     assert_eq!(seen("bob"), json!(["bob/app", "bob/base"]));
     let more = ask("bob", "GET", "/v2/_catalog?n=2&last=bob/base").json()["repositories"].clone();
-    assert_eq!(more, json!(["team/app"]));
+    assert_eq!(more, json!(["bob/silo", "team/app"]));
     let nameless = registry.get("/v2/_catalog").json()["repositories"].clone();
     assert_eq!(nameless, json!(["public/app"]));
     let secret = super::filter(&["head", "-c", "100", "/dev/urandom"], b"");
