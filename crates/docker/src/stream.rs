@@ -43,12 +43,67 @@ impl StreamMessage {
         Self { status: text.into(), ..Self::default() }
     }
 
+    /// A line about so many of so many bytes, with the bar that dockerd draws for clients which
+    /// draw none.
+    pub fn progress(id: &str, status: &str, current: i64, total: i64) -> Self {
+        Self {
+            id: id.to_owned(),
+            progress: bar(current, total),
+            progress_detail: Some(ProgressDetail { current, total }),
+            ..Self::status(status)
+        }
+    }
+
     /// The line that ends a failed stream.
     pub fn failure(message: impl Into<String>) -> Self {
         let message = message.into();
         let error_detail = Some(StreamError { code: 0, message: message.clone() });
         Self { error_detail, error: message, ..Self::default() }
     }
+}
+
+/// Width of a drawn bar.
+const BAR: usize = 50;
+
+/// Progress as dockerd draws it: `[====>     ]  1.05MB/10.5MB`.
+fn bar(current: i64, total: i64) -> String {
+    if current <= 0 && total <= 0 {
+        return String::new();
+    }
+    if total <= 0 {
+        return format!("{:>8}", human_size(current));
+    }
+    let done = i128::from(current.max(0)) * 100 / i128::from(total) / 2;
+    let done = usize::try_from(done).unwrap_or(BAR).min(BAR);
+    let numbers = if current > total {
+        format!("{:>8}", human_size(current))
+    } else {
+        format!("{:>8}/{}", human_size(current), human_size(total))
+    };
+    format!("[{}>{}] {numbers}", "=".repeat(done), " ".repeat(BAR - done))
+}
+
+/// Four digits with a unit of 1000, as Docker's `units.HumanSize`.
+fn human_size(count: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let count = u64::try_from(count).unwrap_or(0);
+    let (mut unit, mut factor) = (0, 1_u64);
+    while count / factor >= 1000 && unit + 1 < UNITS.len() {
+        (unit, factor) = (unit + 1, factor * 1000);
+    }
+    let whole = count / factor;
+    // So many digits behind the point that there are four in all.
+    let digits = 4 - whole.to_string().len().min(4);
+    let scale = 10_u128.pow(u32::try_from(digits).unwrap_or(0));
+    let (count, factor) = (u128::from(count), u128::from(factor));
+    let scaled = (count * scale + factor / 2) / factor;
+    let rest = scaled % scale;
+    let (whole, unit) = (scaled / scale, UNITS[unit]);
+    if rest == 0 {
+        return format!("{whole}{unit}");
+    }
+    let rest = format!("{rest:0digits$}");
+    format!("{whole}.{}{unit}", rest.trim_end_matches('0'))
 }
 
 /// Progress as numbers.
@@ -72,4 +127,45 @@ pub struct StreamError {
     pub code: i64,
     /// For people.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (count, expected) in [
+            (0, "0B"),
+            (512, "512B"),
+            (1000, "1kB"),
+            (32_768, "32.77kB"),
+            (1_050_000, "1.05MB"),
+            (10_485_760, "10.49MB"),
+            (123_456_789, "123.5MB"),
+            (3_900_000_000, "3.9GB"),
+            (i64::MAX, "9.223EB"),
+        ] {
+            assert_eq!(human_size(count), expected);
+        }
+    }
+
+    #[test]
+    fn bars() {
+        let empty = " ".repeat(50);
+        assert_eq!(bar(0, 0), "");
+        assert_eq!(bar(2048, 0), " 2.048kB");
+        assert_eq!(bar(0, 1000), format!("[>{empty}]       0B/1kB"));
+        let half = format!("[{}>{}]     500B/1kB", "=".repeat(25), " ".repeat(25));
+        assert_eq!(bar(500, 1000), half);
+        assert_eq!(bar(1000, 1000), format!("[{}>]      1kB/1kB", "=".repeat(50)));
+        assert_eq!(bar(3000, 1000), format!("[{}>]      3kB", "=".repeat(50)));
+        let line = StreamMessage::progress("abc", "Downloading", 500, 1000);
+        assert_eq!(
+            serde_json::to_string(&line).unwrap(),
+            format!(
+                r#"{{"status":"Downloading","progressDetail":{{"current":500,"total":1000}},"progress":"{half}","id":"abc"}}"#
+            )
+        );
+    }
 }

@@ -56,6 +56,8 @@ pub struct Options {
     /// Whether any certificate of a server is taken: for servers that are known to have none that
     /// can be checked.
     pub trust_anyone: bool,
+    /// Whether link-local addresses are refused: for hosts that a stranger has named.
+    pub guarded: bool,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// How long the head of an answer may take.
@@ -72,6 +74,7 @@ impl Default for Options {
             extra_roots: Vec::new(),
             identity: None,
             trust_anyone: false,
+            guarded: false,
             connect_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_mins(2),
             stall_timeout: Duration::from_mins(2),
@@ -131,7 +134,12 @@ impl Client {
                         |_| Error::Certificate(Box::new(rustls::Error::General("a panic".into()))),
                     )??;
                 let proxies = Arc::clone(&self.proxies);
-                let connector = Connector::new(tls, proxies, self.options.connect_timeout);
+                let connector = Connector::new(
+                    tls,
+                    proxies,
+                    self.options.connect_timeout,
+                    self.options.guarded,
+                );
                 Ok(legacy::Client::builder(TokioExecutor::new())
                     .pool_idle_timeout(IDLE)
                     .pool_timer(TokioTimer::new())

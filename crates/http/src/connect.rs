@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::proxy::Table;
-use crate::resolve::Resolver;
+use crate::resolve::{self, Resolver};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -38,8 +38,13 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(tls: ClientConfig, proxies: Arc<Table>, timeout: Duration) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver);
+    pub(crate) fn new(
+        tls: ClientConfig,
+        proxies: Arc<Table>,
+        timeout: Duration,
+        guarded: bool,
+    ) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { guarded });
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
@@ -47,8 +52,13 @@ impl Connector {
         tcp.set_connect_timeout(Some(timeout));
         let tls = Arc::new(tls);
         let names = || Arc::new(hyper_rustls::DefaultServerNameResolver::default());
-        let to_proxy = HttpsConnector::new(tcp.clone(), Arc::clone(&tls), false, names());
-        let route = Route { tcp, to_proxy, proxies };
+        let mut proxy_tcp = HttpConnector::new_with_resolver(Resolver { guarded: false });
+        proxy_tcp.enforce_http(false);
+        proxy_tcp.set_nodelay(true);
+        proxy_tcp.set_keepalive(Some(KEEPALIVE));
+        proxy_tcp.set_connect_timeout(Some(timeout));
+        let to_proxy = HttpsConnector::new(proxy_tcp, Arc::clone(&tls), false, names());
+        let route = Route { tcp, to_proxy, proxies, guarded };
         Self { inner: HttpsConnector::new(route, tls, false, names()), timeout }
     }
 }
@@ -74,6 +84,7 @@ struct Route {
     tcp: HttpConnector<Resolver>,
     to_proxy: HttpsConnector<HttpConnector<Resolver>>,
     proxies: Arc<Table>,
+    guarded: bool,
 }
 
 impl Service<Uri> for Route {
@@ -86,10 +97,17 @@ impl Service<Uri> for Route {
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
+        let for_tls = url.scheme_str() == Some("https");
+        if self.guarded
+            && let Some(refused) = resolve::refusal(&url)
+        {
+            return Box::pin(async move { Err(refused.into()) });
+        }
         let Some(proxy) = self.proxies.find(&url) else {
             let connecting = self.tcp.call(url);
             return Box::pin(async move {
-                Ok(Stream { inner: MaybeHttpsStream::Http(connecting.await?), forwarded: false })
+                let inner = MaybeHttpsStream::Http(connecting.await?);
+                Ok(Stream { inner, forwarded: false, unseen: for_tls })
             });
         };
         let address = proxy.uri().clone();
@@ -97,18 +115,20 @@ impl Service<Uri> for Route {
             let text = format!("proxyconnect tcp: unsupported proxy {address}");
             return Box::pin(async move { Err(io::Error::other(text).into()) });
         }
-        if url.scheme_str() == Some("https") {
+        if for_tls {
             let mut tunnel = Tunnel::new(address, self.to_proxy.clone());
             if let Some(credentials) = proxy.basic_auth() {
                 tunnel = tunnel.with_auth(credentials.clone());
             }
             let connecting = tunnel.call(url);
-            return Box::pin(
-                async move { Ok(Stream { inner: connecting.await?, forwarded: false }) },
-            );
+            return Box::pin(async move {
+                Ok(Stream { inner: connecting.await?, forwarded: false, unseen: true })
+            });
         }
         let connecting = self.to_proxy.call(address);
-        Box::pin(async move { Ok(Stream { inner: connecting.await?, forwarded: true }) })
+        Box::pin(
+            async move { Ok(Stream { inner: connecting.await?, forwarded: true, unseen: false }) },
+        )
     }
 }
 
@@ -117,7 +137,14 @@ pub(crate) struct Stream {
     inner: MaybeHttpsStream<Plain>,
     /// It ends at a proxy that wants whole URLs.
     forwarded: bool,
+    /// TLS is to begin, and nothing has come yet.
+    unseen: bool,
 }
+
+/// Where TLS should begin, the server speaks HTTP.
+#[derive(Debug, thiserror::Error)]
+#[error("http: server gave HTTP response to HTTPS client")] // docker wording
+pub(crate) struct PlainAnswer;
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
@@ -129,9 +156,22 @@ impl Read for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buffer)
+        let stream = self.get_mut();
+        if !stream.unseen || buffer.remaining() == 0 {
+            return Pin::new(&mut stream.inner).poll_read(cx, buffer);
+        }
+        let mut bytes = [0; 1024];
+        let room = buffer.remaining().min(bytes.len());
+        let mut first = ReadBuf::new(&mut bytes[..room]);
+        std::task::ready!(Pin::new(&mut stream.inner).poll_read(cx, first.unfilled()))?;
+        stream.unseen = false;
+        if first.filled().starts_with(b"HTTP/") {
+            return Poll::Ready(Err(io::Error::other(PlainAnswer)));
+        }
+        buffer.put_slice(first.filled());
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use hyper::{StatusCode, Uri};
 use silo_types::{ErrorKind, Kind};
 
+use crate::connect::PlainAnswer;
 use crate::resolve::LookupError;
 
 /// Why a request failed.
@@ -85,6 +86,18 @@ pub enum Cause {
     /// The server's certificate or its TLS is not acceptable.
     #[error("tls: {0}")]
     Tls(String),
+    /// The server's certificate is of an authority that nobody here trusts.
+    #[error("tls: failed to verify certificate: x509: certificate signed by unknown authority")]
+    UnknownAuthority,
+    /// The server's certificate is for other names or for another time.
+    #[error("tls: failed to verify certificate: x509: {0}")]
+    BadCertificate(String),
+    /// The server refused the client's TLS, as one does that wants a certificate.
+    #[error("remote error: tls: {0}")]
+    Alert(String),
+    /// The server does not speak TLS.
+    #[error("http: server gave HTTP response to HTTPS client")]
+    PlainAnswer,
     /// Nothing came for too long.
     #[error("timeout awaiting {0}")]
     Timeout(&'static str),
@@ -112,9 +125,14 @@ impl Error {
                 | Cause::Timeout(_)
                 | Cause::UnexpectedEof
                 | Cause::Other(_) => true,
-                Cause::NoSuchHost(_) | Cause::Tls(_) | Cause::Redirects(_) | Cause::Location(_) => {
-                    false
-                }
+                Cause::NoSuchHost(_)
+                | Cause::Tls(_)
+                | Cause::UnknownAuthority
+                | Cause::BadCertificate(_)
+                | Cause::Alert(_)
+                | Cause::PlainAnswer
+                | Cause::Redirects(_)
+                | Cause::Location(_) => false,
             },
             _ => false,
         }
@@ -168,7 +186,10 @@ impl Cause {
                 };
             }
             if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-                return Self::Tls(tls_reason(tls));
+                return tls_cause(tls, url);
+            }
+            if cause.is::<PlainAnswer>() {
+                return Self::PlainAnswer;
             }
             if cause.is::<tokio::time::error::Elapsed>() {
                 return Self::Connect { address: authority(url), reason: "i/o timeout".into() };
@@ -216,23 +237,82 @@ fn go_errno(error: &io::Error) -> String {
     if error.raw_os_error().is_some() { text.to_lowercase() } else { text.to_owned() }
 }
 
-fn tls_reason(error: &rustls::Error) -> String {
+/// A time as Go's messages about certificates have it.
+fn moment(time: rustls::pki_types::UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+fn tls_cause(error: &rustls::Error, url: &Uri) -> Cause {
     use rustls::{CertificateError, Error as Tls};
-    let verify = "failed to verify certificate: x509:";
-    match error {
-        Tls::InvalidCertificate(reason) => match reason {
-            CertificateError::UnknownIssuer => {
-                format!("{verify} certificate signed by unknown authority")
-            }
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                format!("{verify} certificate has expired or is not yet valid")
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("{verify} certificate is not valid for this host")
-            }
-            other => format!("{verify} {other}"),
-        },
-        Tls::InvalidMessage(_) => "first record does not look like a TLS handshake".to_owned(),
+    let expired = "certificate has expired or is not yet valid";
+    let reason = match error {
+        Tls::AlertReceived(alert) => return Cause::Alert(alert_words(*alert)),
+        Tls::InvalidMessage(_) => {
+            return Cause::Tls("first record does not look like a TLS handshake".to_owned());
+        }
+        Tls::InvalidCertificate(reason) => reason,
+        other => return Cause::Tls(other.to_string()),
+    };
+    Cause::BadCertificate(match reason {
+        // An authority of the same name has signed it, or nobody that is known.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            return Cause::UnknownAuthority;
+        }
+        CertificateError::ExpiredContext { time, not_after } => {
+            format!("{expired}: current time {} is after {}", moment(*time), moment(*not_after))
+        }
+        CertificateError::NotValidYetContext { time, not_before } => {
+            format!("{expired}: current time {} is before {}", moment(*time), moment(*not_before))
+        }
+        CertificateError::Expired | CertificateError::NotValidYet => expired.to_owned(),
+        CertificateError::NotValidForNameContext { presented, .. } => names(presented, url),
+        CertificateError::NotValidForName => names(&[], url),
         other => other.to_string(),
+    })
+}
+
+/// That a certificate is for other hosts, as Go says it.
+fn names(presented: &[String], url: &Uri) -> String {
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    // `DnsName("a.example")`, `IpAddress(192.0.2.1)`
+    let inner = |text: &str| -> String {
+        let text = text.split_once('(').map_or(text, |(_, rest)| rest.trim_end_matches(')'));
+        text.trim_matches('"').chars().filter(|c| !c.is_control()).take(64).collect()
+    };
+    let is_address = host.parse::<std::net::IpAddr>().is_ok();
+    let found: Vec<String> = presented
+        .iter()
+        .filter(|name| !is_address || name.starts_with("IpAddress"))
+        .take(16)
+        .map(|name| inner(name))
+        .collect();
+    match (found.is_empty(), is_address) {
+        (true, true) => {
+            format!("cannot validate certificate for {host} because it doesn't contain any IP SANs")
+        }
+        (true, false) => {
+            format!("certificate is not valid for any names, but wanted to match {host}")
+        }
+        _ => format!("certificate is valid for {}, not {host}", found.join(", ")),
     }
+}
+
+/// An alert in the words of Go: `CertificateRequired` is `certificate required`.
+fn alert_words(alert: rustls::AlertDescription) -> String {
+    let name = match alert {
+        rustls::AlertDescription::UnknownCA => return "unknown certificate authority".to_owned(),
+        rustls::AlertDescription::ProtocolVersion => {
+            return "protocol version not supported".to_owned();
+        }
+        other => format!("{other:?}"),
+    };
+    let mut words = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
 }

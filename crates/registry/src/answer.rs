@@ -11,6 +11,9 @@ use crate::{Error, retry};
 
 /// How much of a refusal is read, in bytes.
 const MAX_REFUSAL: usize = 64 << 10;
+/// How long a refusal may take to come, and a document.
+const REFUSAL: Duration = Duration::from_secs(10);
+const DOCUMENT: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -62,11 +65,12 @@ impl Answer {
             Some(problem) if status == StatusCode::UNAUTHORIZED => problem,
             _ => {
                 let mut body = BytesMut::new();
+                let end = tokio::time::Instant::now() + REFUSAL;
                 while body.len() < MAX_REFUSAL {
-                    match self.body.next().await {
-                        Ok(Some(piece)) => body.extend_from_slice(&piece),
+                    match tokio::time::timeout_at(end, self.body.next()).await {
+                        Ok(Ok(Some(piece))) => body.extend_from_slice(&piece),
                         // What has come tells as much as there is to know.
-                        Ok(None) | Err(_) => break,
+                        Ok(Ok(None) | Err(_)) | Err(_) => break,
                     }
                 }
                 let reason = status.canonical_reason().unwrap_or_default();
@@ -82,14 +86,23 @@ impl Answer {
         if self.body.length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());
         }
-        let mut bytes = BytesMut::new();
-        while let Some(piece) = self.body.next().await? {
-            if bytes.len() + piece.len() > limit {
-                return Err(Error::TooLarge { url: self.url.to_string(), what, limit });
+        let url = self.url.to_string();
+        let read = async {
+            let mut bytes = BytesMut::new();
+            while let Some(piece) = self.body.next().await? {
+                if bytes.len() + piece.len() > limit {
+                    return Err(Error::TooLarge { url: self.url.to_string(), what, limit });
+                }
+                bytes.extend_from_slice(&piece);
             }
-            bytes.extend_from_slice(&piece);
-        }
-        Ok(bytes.freeze())
+            Ok(bytes.freeze())
+        };
+        // Who sends a byte now and then would keep us for ever.
+        let whole = tokio::time::timeout(DOCUMENT, read).await;
+        whole.unwrap_or_else(|_| {
+            let cause = silo_http::Cause::Timeout("the whole response body");
+            Err(silo_http::Error::Body { url, cause }.into())
+        })
     }
 
     /// The length of the body, if it is said.

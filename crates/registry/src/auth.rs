@@ -145,7 +145,7 @@ async fn fetch(wanted: Wanted<'_>, realm: &Uri, service: &str) -> Result<Token, 
     let authority = realm.authority().map(ToString::to_string).unwrap_or_default();
     let trust_anyone = wanted.registries.config().is_insecure(&authority)
         || (wanted.endpoint.trust_anyone && authority == wanted.endpoint.authority);
-    let client = wanted.registries.client(&authority, trust_anyone)?;
+    let client = wanted.registries.client_of_stranger(wanted.endpoint, &authority, trust_anyone)?;
     let mut fields: Vec<(&str, &str)> = Vec::new();
     if !service.is_empty() {
         fields.push(("service", service));

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use silo_http::{Client, Identity, Options, Proxies};
@@ -16,6 +16,8 @@ use crate::endpoint::Endpoint;
 
 /// Certificates and keys larger than this are not read, in bytes.
 const MAX_PEM: u64 = 1 << 20;
+/// Files of a directory of certificates whose changes are seen.
+const MAX_FILES: usize = 256;
 /// Clients that are kept for the next operation.
 const MAX_CLIENTS: usize = 64;
 
@@ -114,6 +116,25 @@ impl Config {
         })
     }
 
+    /// The files of a registry's directory with the times of their last changes.
+    fn stamps(&self, authority: &str) -> Vec<(PathBuf, Option<SystemTime>)> {
+        if authority.contains(['/', '\0']) || authority.starts_with('.') {
+            return Vec::new();
+        }
+        let directories = self.certificates.iter().map(|directory| directory.join(authority));
+        let entries = directories.filter_map(|directory| fs_err::read_dir(directory).ok());
+        let mut stamps: Vec<_> = entries
+            .flat_map(|entries| entries.flatten().take(MAX_FILES))
+            .map(|entry| {
+                // A link's target is what counts.
+                let changed = fs_err::metadata(entry.path()).and_then(|found| found.modified());
+                (entry.path(), changed.ok())
+            })
+            .collect();
+        stamps.sort();
+        stamps
+    }
+
     /// The options of a client for one host.
     fn options(&self, authority: &str, trust_anyone: bool) -> Result<Options, Error> {
         let mut options = Options {
@@ -182,11 +203,15 @@ fn read_certificates(directory: &Path, options: &mut Options) -> Result<bool, Er
     Ok(true)
 }
 
+/// Which client: host and port, whether any certificate is good, whether a stranger named the
+/// host, and the state of its directory of certificates, which may change at any time.
+type Key = (String, bool, bool, Vec<(PathBuf, Option<SystemTime>)>);
+
 /// All registries, with connections that are kept for a while.
 #[derive(Debug)]
 pub struct Registries {
     config: Config,
-    clients: Mutex<HashMap<(String, bool), Arc<Client>>>,
+    clients: Mutex<HashMap<Key, Arc<Client>>>,
 }
 
 impl Registries {
@@ -217,12 +242,35 @@ impl Registries {
 
     /// The client for one host. Certificates are read when it is first needed.
     pub(crate) fn client(&self, authority: &str, trust_anyone: bool) -> Result<Arc<Client>, Error> {
-        let key = (authority.to_ascii_lowercase(), trust_anyone);
+        self.client_as(authority, trust_anyone, false)
+    }
+
+    /// The client for a host that `endpoint` names. Hosts out there do not name addresses of this
+    /// host's link, at which clouds tell secrets.
+    pub(crate) fn client_of_stranger(
+        &self,
+        endpoint: &Endpoint,
+        authority: &str,
+        trust_anyone: bool,
+    ) -> Result<Arc<Client>, Error> {
+        let guarded = !authority.eq_ignore_ascii_case(&endpoint.authority);
+        self.client_as(authority, trust_anyone, guarded)
+    }
+
+    fn client_as(
+        &self,
+        authority: &str,
+        trust_anyone: bool,
+        guarded: bool,
+    ) -> Result<Arc<Client>, Error> {
+        let stamps = self.config.stamps(authority);
+        let key = (authority.to_ascii_lowercase(), trust_anyone, guarded, stamps);
         let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = lock().get(&key) {
             return Ok(Arc::clone(client));
         }
-        let client = Arc::new(Client::new(self.config.options(authority, trust_anyone)?));
+        let options = Options { guarded, ..self.config.options(authority, trust_anyone)? };
+        let client = Arc::new(Client::new(options));
         let mut clients = lock();
         if clients.len() >= MAX_CLIENTS {
             clients.clear();

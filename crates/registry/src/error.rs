@@ -205,6 +205,16 @@ pub enum Error {
     /// The client went away.
     #[error("context canceled")] // docker wording
     Cancelled,
+    /// Another error, with what to do about it.
+    #[error("{text}: {advice}")]
+    Advised {
+        /// The other error and its causes.
+        text: String,
+        /// What to do.
+        advice: String,
+        /// The kind of the other.
+        kind: ErrorKind,
+    },
     /// The image cannot be pushed or pulled, with Docker's words around the reason.
     #[error("{context}")]
     Image {
@@ -256,6 +266,64 @@ impl Error {
         matches!(self, Self::Http(silo_http::Error::Exchange { .. }))
     }
 
+    /// With what to do about it, where that is known, for people who asked for `domain`.
+    pub(crate) fn advised(self, domain: &str) -> Self {
+        use silo_http::Cause;
+        let advice = match &self {
+            Self::Http(silo_http::Error::Exchange { cause, .. }) => match cause {
+                Cause::UnknownAuthority => format!(
+                    "put the certificate of its authority into /etc/silo/certs.d/{domain}/ca.crt"
+                ),
+                Cause::BadCertificate(_) => {
+                    "the registry needs another certificate, or this host's clock is wrong".into()
+                }
+                Cause::Alert(words) if words.contains("certificate") => format!(
+                    "put the client's certificate and key into /etc/silo/certs.d/{domain}/ as \
+                     client.cert and client.key"
+                ),
+                Cause::PlainAnswer => format!(
+                    "if it is to have no TLS, start the daemon with --insecure-registry {domain}"
+                ),
+                _ => return self,
+            },
+            Self::Refused { status: 429, after: Some(after), .. } if !after.is_zero() => {
+                format!("the registry asks to wait for {} s", after.as_secs())
+            }
+            _ => return self,
+        };
+        Self::Advised { text: silo_types::error::chain(&self), advice, kind: self.kind() }
+    }
+
+    /// Whether the server speaks TLS, but not to our liking or we not to its.
+    pub(crate) fn is_of_tls(&self) -> bool {
+        use silo_http::Cause;
+        let Self::Http(silo_http::Error::Exchange { cause, .. }) = self else { return false };
+        matches!(cause, Cause::UnknownAuthority | Cause::BadCertificate(_) | Cause::Alert(_))
+    }
+
+    /// In Docker's words, if it is that a layer has not its digest.
+    pub(crate) fn of_layer(self, layer: &Digest) -> Self {
+        match self {
+            Self::Store(silo_store::Error::DigestMismatch { actual, expected, .. })
+                if expected == *layer =>
+            {
+                Self::Digest { what: "filesystem layer", expected, actual }
+            }
+            error => error,
+        }
+    }
+
+    /// Whether what came is not what it should be.
+    pub(crate) fn is_of_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Protocol { .. }
+                | Self::Digest { .. }
+                | Self::Http(silo_http::Error::Body { .. })
+                | Self::Store(silo_store::Error::DigestMismatch { .. })
+        )
+    }
+
     /// Whether the server has not what was asked for.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
@@ -282,7 +350,9 @@ impl Error {
 impl Kind for Error {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused { kind, .. } | Self::Image { kind, .. } => *kind,
+            Self::Refused { kind, .. } | Self::Image { kind, .. } | Self::Advised { kind, .. } => {
+                *kind
+            }
             Self::Http(error) => match error.kind() {
                 // That the host has no address is not that the image is not there.
                 ErrorKind::NotFound => ErrorKind::Internal,

@@ -69,6 +69,8 @@ mod error;
 mod hosts;
 mod link;
 mod manifest;
+#[cfg(test)]
+mod mutations;
 mod platform;
 mod problem;
 mod progress;

@@ -7,6 +7,7 @@ use silo_oci::image::{Descriptor, Document, Index, digest, media};
 use silo_oci::reference::{Reference, is_tag};
 use silo_types::Digest;
 
+use crate::answer::Answer;
 use crate::repository::{Inquiry, selector};
 use crate::{Error, Repository, link};
 
@@ -50,18 +51,18 @@ impl Repository {
         let mut inquiry = Inquiry::get(&path);
         inquiry.headers.push(accept());
         inquiry.is_checked = wanted.is_some();
-        let answer = self.ask(&inquiry).await?;
-        let said = answer.header("docker-content-digest").parse::<Digest>().ok();
-        let kind = essence(answer.header("content-type")).to_owned();
-        let bytes = answer.bytes("the manifest", MAX_MANIFEST).await?;
-        let actual = digest(&bytes);
-        if let Some(expected) = wanted.or(said).filter(|expected| *expected != actual) {
-            return Err(Error::Digest { what: "manifest", expected, actual });
-        }
-        let resolved = read(&kind, bytes, actual)?;
-        match resolved {
-            Some(resolved) => Ok(resolved),
-            None => Err(Error::Schema1 { reference: reference.to_string() }),
+        loop {
+            let answer = self.ask(&inquiry).await?;
+            let place = self.place();
+            match take(answer, wanted).await {
+                Ok(Some(resolved)) => return Ok(resolved),
+                Ok(None) => return Err(Error::Schema1 { reference: reference.to_string() }),
+                // A mirror has something else than a manifest.
+                Err(error) if self.distrust(place) => {
+                    tracing::debug!(%error, "a mirror is left");
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -191,6 +192,18 @@ impl Repository {
     }
 }
 
+/// Reads an answer, which has to have the wanted digest, and the one that it says it has.
+async fn take(answer: Answer, wanted: Option<Digest>) -> Result<Option<Resolved>, Error> {
+    let said = answer.header("docker-content-digest").parse::<Digest>().ok();
+    let kind = essence(answer.header("content-type")).to_owned();
+    let bytes = answer.bytes("the manifest", MAX_MANIFEST).await?;
+    let actual = digest(&bytes);
+    if let Some(expected) = wanted.or(said).filter(|expected| *expected != actual) {
+        return Err(Error::Digest { what: "manifest", expected, actual });
+    }
+    read(&kind, bytes, actual)
+}
+
 /// The media type without its parameters.
 fn essence(text: &str) -> &str {
     text.split(';').next().unwrap_or_default().trim()
@@ -209,7 +222,7 @@ fn is_schema1(bytes: &[u8]) -> bool {
 }
 
 /// Reads what came as `kind`; `None` for a schema 1 manifest.
-fn read(kind: &str, bytes: Bytes, actual: Digest) -> Result<Option<Resolved>, Error> {
+pub(crate) fn read(kind: &str, bytes: Bytes, actual: Digest) -> Result<Option<Resolved>, Error> {
     let is_typed = media::is_index(kind) || media::is_manifest(kind);
     if SCHEMA1.contains(&kind) || (!is_typed && is_schema1(&bytes)) {
         return Ok(None);

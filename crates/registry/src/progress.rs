@@ -85,13 +85,7 @@ impl Meter {
             return;
         }
         self.told = Some(now);
-        (self.progress.0)(StreamMessage {
-            id: self.id.clone(),
-            progress_detail: Some(ProgressDetail {
-                current: number(current),
-                total: number(self.total),
-            }),
-            ..StreamMessage::status(self.status)
-        });
+        let (current, total) = (number(current), number(self.total));
+        (self.progress.0)(StreamMessage::progress(&self.id, self.status, current, total));
     }
 }

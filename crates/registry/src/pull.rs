@@ -349,12 +349,19 @@ impl LayerWork {
     async fn run(&self, mut beneath: watch::Receiver<bool>) -> Result<(), Error> {
         let received = {
             let alone = Arc::new(self.puller.alone(&self.layer.descriptor.digest).await);
-            let _permit = Arc::clone(&self.puller.permits).acquire_owned().await;
+            let permits = &self.puller.permits;
+            let _permit = if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+                Ok(permit)
+            } else {
+                self.progress.state(&self.id, "Waiting");
+                Arc::clone(permits).acquire_owned().await
+            };
             // Another pull may have brought it meanwhile.
             if self.puller.store.layer(&self.layer.chain).is_ok() {
                 None
             } else {
-                Some(self.receive(&alone).await?)
+                let received = self.receive(&alone).await;
+                Some(received.map_err(|error| error.of_layer(&self.layer.descriptor.digest))?)
             }
         };
         // A sender that is gone is a layer that failed, whose reason counts.
@@ -371,7 +378,12 @@ impl LayerWork {
     /// Gets the layer from where it is: a blob that the store has already, or the registry. What
     /// an earlier try left may be damaged, so that what is wrong with it is not the end.
     async fn receive(&self, alone: &Alone) -> Result<Received, Error> {
+        let place = self.repository.place();
         match self.receive_once(alone).await {
+            Err((error, _)) if error.is_of_content() && self.repository.distrust(place) => {
+                tracing::debug!(layer = self.id, %error, "a mirror is left");
+                self.receive_once(alone).await.map_err(|(error, _)| error)
+            }
             Err((Error::Store(error), true)) => {
                 tracing::debug!(layer = self.id, %error, "begin a layer anew");
                 self.receive_once(alone).await.map_err(|(error, _)| error)

@@ -362,7 +362,7 @@ impl Context {
     /// Packs, compresses and sends a layer.
     async fn pack(&self, chain: Digest, size: u64, id: &str) -> Result<Descriptor, Error> {
         let mut attempts = self.repository.registries().config().retry.begin();
-        let mut refused = false;
+        let (mut refused, mut lost) = (false, 0);
         loop {
             let moved = Moved::default();
             let (sender, body) = upload::channel(&moved);
@@ -378,6 +378,11 @@ impl Context {
                 Err(Error::Refused { status: 401, .. }) if !refused => refused = true,
                 Err(error) if error.is_unanswered() && !self.repository.has_answered() => {
                     return Err(error);
+                }
+                Err(Error::Refused { status: 404, code, .. })
+                    if code == "BLOB_UPLOAD_UNKNOWN" && lost < upload::LOST =>
+                {
+                    lost += 1;
                 }
                 Err(error) => attempts.again(error).await?,
             }

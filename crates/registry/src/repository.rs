@@ -108,11 +108,12 @@ impl Registries {
                     answer.expect(&[200]).await?;
                     return Ok(session.refresh_token().await);
                 }
+                Err(error) if error.is_of_tls() => return Err(error.advised(&domain)),
                 Err(error) if error.is_unanswered() => last = error,
                 Err(error) => return Err(error),
             }
         }
-        Err(last)
+        Err(last.advised(&domain))
     }
 }
 
@@ -147,6 +148,26 @@ impl Repository {
         self.sessions.get(index).ok_or(Error::NoHost)
     }
 
+    /// Which server is asked now.
+    pub(crate) fn place(&self) -> usize {
+        let settled = self.settled.load(Ordering::Relaxed);
+        if settled == UNKNOWN { 0 } else { settled }
+    }
+
+    /// Has the server at this place asked no more, since what it sends is wrong. `false` if it is
+    /// no mirror, so that there is no other to ask.
+    pub(crate) fn distrust(&self, place: usize) -> bool {
+        let is_mirror = self.sessions.get(place).is_some_and(|session| session.endpoint.is_mirror);
+        if !is_mirror || place + 1 >= self.sessions.len() {
+            return false;
+        }
+        // Others may have found it out before.
+        if self.place() == place {
+            self.settled.store(place + 1, Ordering::Relaxed);
+        }
+        true
+    }
+
     /// Asks the servers in turn, once each, but for those before one that answered.
     pub(crate) async fn once(&self, inquiry: &Inquiry<'_>) -> Result<Answer, Error> {
         self.try_all(inquiry, false).await
@@ -154,14 +175,21 @@ impl Repository {
 
     /// Asks the servers in turn, and again what may answer a little later.
     pub(crate) async fn ask(&self, inquiry: &Inquiry<'_>) -> Result<Answer, Error> {
-        self.try_all(inquiry, true).await
+        self.try_all(inquiry, true).await.map_err(|error| error.advised(&self.domain))
     }
 
     async fn try_all(&self, inquiry: &Inquiry<'_>, patient: bool) -> Result<Answer, Error> {
         let settled = self.settled.load(Ordering::Relaxed);
         let first = if settled == UNKNOWN { 0 } else { settled };
         let mut last = Error::NoHost;
+        // The server that has TLS, though not to our liking: it is not asked without.
+        let mut has_tls: Option<&str> = None;
         for (index, session) in self.sessions.iter().enumerate().skip(first) {
+            if has_tls == Some(&session.endpoint.authority)
+                && session.endpoint.base.starts_with("http://")
+            {
+                continue;
+            }
             // While there is another server to ask, nobody waits for this one, nor for one that
             // has never answered: people want to know at once that they mistyped its name.
             let is_last = index + 1 == self.sessions.len();
@@ -189,6 +217,9 @@ impl Repository {
                 }
                 Err(error) => {
                     tracing::debug!(server = session.endpoint.base, %error, "next server");
+                    if error.is_of_tls() {
+                        has_tls = Some(&session.endpoint.authority);
+                    }
                     last = error;
                 }
             }

@@ -1,5 +1,6 @@
 //! Requests to one server, with leave and redirects.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,17 @@ fn is_same_server(a: &Uri, b: &Uri) -> bool {
     a.scheme() == b.scheme()
         && a.host().map(str::to_ascii_lowercase) == b.host().map(str::to_ascii_lowercase)
         && port(a) == port(b)
+}
+
+/// Whether a host of a URL is this one, as far as its name tells.
+fn is_here(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.to_ascii_lowercase();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.parse().is_ok_and(|address: IpAddr| {
+            address.to_canonical().is_loopback() || address.is_unspecified()
+        })
 }
 
 fn headers(request: &mut Request<Body>, headers: &[(&'static str, String)]) -> Result<(), Error> {
@@ -119,7 +131,18 @@ impl Session {
         }
         let authority = url.authority().map(ToString::to_string).unwrap_or_default();
         let trust_anyone = self.registries.config().is_insecure(&authority);
-        self.registries.client(&authority, trust_anyone)
+        self.registries.client_of_stranger(&self.endpoint, &authority, trust_anyone)
+    }
+
+    /// Refuses to be led where no stranger has to lead: to this host itself.
+    fn check_stranger(&self, method: &Method, from: &Uri, to: &Uri) -> Result<(), Error> {
+        let leads_here = |uri: &Uri| is_here(uri.host().unwrap_or_default());
+        let own = self.endpoint.authority.parse::<Uri>();
+        if leads_here(to) && !own.as_ref().is_ok_and(leads_here) {
+            let cause = format!("it leads to {to}, an address of this host alone");
+            return Err(failed(method, from, silo_http::Cause::Location(cause)));
+        }
+        Ok(())
     }
 
     /// Shows the password, if there is one, without being asked for it.
@@ -135,6 +158,9 @@ impl Session {
 
     /// Makes a request, and follows redirects. Every status is an answer.
     pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        if !self.is_own(&ask.url) {
+            self.check_stranger(&ask.method, &ask.url, &ask.url)?;
+        }
         let mut challenged = false;
         loop {
             let sent = self.leave(ask).await?;
@@ -154,6 +180,7 @@ impl Session {
 
     /// Makes a request to whoever it is, without credentials.
     pub(crate) async fn ask_stranger(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        self.check_stranger(&ask.method, &ask.url, &ask.url)?;
         self.follow(ask, None).await
     }
 
@@ -190,6 +217,7 @@ impl Session {
                         let cause = format!("redirect to {next}, which is without TLS");
                         return Err(failed(&ask.method, &url, silo_http::Cause::Location(cause)));
                     }
+                    self.check_stranger(&ask.method, &url, &next)?;
                     url = next;
                 }
             }
@@ -207,6 +235,13 @@ impl Session {
         moved: &(dyn Fn() -> u64 + Sync),
     ) -> Result<Answer, Error> {
         let is_own = self.is_own(&ask.url);
+        if !is_own {
+            self.check_stranger(&ask.method, &ask.url, &ask.url)?;
+        }
+        if self.endpoint.is_secure() && ask.url.scheme_str() == Some("http") {
+            let cause = format!("the registry wants the upload at {}, without TLS", ask.url);
+            return Err(failed(&ask.method, &ask.url, silo_http::Cause::Location(cause)));
+        }
         let sent = self.leave(ask).await?;
         let mut request = Request::new(body);
         *request.method_mut() = ask.method.clone();
@@ -266,6 +301,45 @@ fn timeout(method: &Method, url: &Uri) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_that_are_here() {
+        for (host, here) in [
+            ("localhost", true),
+            ("Reg.LocalHost", true),
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("[::1]", true),
+            ("0.0.0.0", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("localhost.example", false),
+            ("192.0.2.1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_here(host), here, "{host}");
+        }
+    }
+
+    #[test]
+    fn strangers_do_not_lead_here() {
+        let registries = Arc::new(Registries::new(crate::Config::default()));
+        let session = |authority: &str| {
+            let endpoint = Endpoint::plain(format!("https://{authority}"), authority, false);
+            Session::new(&registries, endpoint, &Credentials::default()).unwrap()
+        };
+        let uri = |text: &str| text.parse::<Uri>().unwrap();
+        let (out, here) = (session("reg.example"), session("127.0.0.1:5000"));
+        let from = uri("https://reg.example/v2/");
+        for (to, good) in [
+            ("https://cdn.example/x", true),
+            ("http://127.0.0.1:2375/containers/x", false),
+            ("http://localhost/", false),
+        ] {
+            let result = out.check_stranger(&Method::GET, &from, &uri(to));
+            assert_eq!(result.is_ok(), good, "{to}");
+            assert!(here.check_stranger(&Method::GET, &from, &uri(to)).is_ok(), "{to}");
+        }
+    }
 
     #[test]
     fn whose_secrets() {

@@ -26,6 +26,8 @@ use crate::{Error, Repository};
 const PIECE: usize = 256 << 10;
 /// Bytes after which a connection counts as one that worked.
 const WORKED: u64 = 256 << 10;
+/// How often a server may lose an upload.
+pub(crate) const LOST: u32 = 3;
 /// Pieces that wait for the network.
 const PIECES: usize = 4;
 
@@ -184,9 +186,8 @@ impl Repository {
         let mut attempts = self.registries().config().retry.begin();
         let mut refused = false;
         let mut upload: Option<Uri> = None;
+        let mut lost = 0;
         let mut offset = 0;
-        // How far the server was when it last said that it knew nothing of it.
-        let mut lost = None;
         loop {
             let result = self.upload_from(blob, open, moved, &mut upload, offset).await;
             let error = match result {
@@ -198,9 +199,9 @@ impl Repository {
                 Error::Refused { status: 401, .. } if !refused => refused = true,
                 error if error.is_unanswered() && !self.has_answered() => return Err(error),
                 // The server knows nothing of the upload any more, or has another part of it. One
-                // that goes on to say so of the same part does not get around it.
-                Error::Refused { status: 404 | 416, .. } if offset > 0 && lost != Some(offset) => {
-                    lost = Some(offset);
+                // that goes on to say so is not asked for ever.
+                Error::Refused { status: 404 | 416, .. } if upload.is_some() && lost < LOST => {
+                    lost += 1;
                 }
                 error => attempts.again(error).await?,
             }

@@ -306,7 +306,7 @@ fn busy_servers_are_asked_again() {
             .header("Retry-After", "86400")
     });
     let error = Place::new().pull(&server).unwrap_err();
-    assert_eq!(error, "toomanyrequests: pull rate limit");
+    assert_eq!(error, "toomanyrequests: pull rate limit: the registry asks to wait for 86400 s");
     assert_eq!(server.asked().len(), 1);
 }
 

@@ -281,7 +281,7 @@ fn a_server_that_goes_on_to_contradict_itself_is_left() {
     });
     let error = here.push(&server, "app:1", &image).unwrap_err();
     assert!(error.contains("blob upload unknown"), "{error}");
-    assert_eq!(server.asked().iter().filter(|asked| asked.method == "PATCH").count(), 2);
+    assert_eq!(server.asked().iter().filter(|asked| asked.method == "PATCH").count(), 4);
 }
 
 #[test]
