@@ -3,6 +3,7 @@
 //! A test that names no difference passes on Docker too: with `SILO_TEST_ENGINE=docker` and
 //! `SILO_TEST_DOCKER_HOST=unix:///...` the same tests drive that engine.
 
+mod certificates;
 mod content;
 mod debian;
 mod dockerd;
@@ -12,12 +13,14 @@ mod hives;
 mod http;
 mod packages;
 mod podman;
+mod proxy;
 mod registry;
 mod scripted;
 mod skip;
 mod winapps;
 mod windows;
 
+pub use certificates::Authority;
 pub use content::{Content, OCI_INDEX, OCI_MANIFEST, gzip, sha256, tar_of};
 pub use debian::debian_mirror;
 pub use dockerd::Dockerd;
@@ -26,6 +29,7 @@ pub use files::{FileServer, Page};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;
 pub use podman::Podman;
+pub use proxy::Proxy;
 pub use registry::Registry;
 pub use scripted::{Asked, End, Reply, Scripted};
 pub use skip::skip;

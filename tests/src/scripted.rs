@@ -54,7 +54,7 @@ pub enum End {
 /// An answer.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
-    /// The status.
+    /// The status; 0 for no answer.
     pub status: u16,
     /// Headers besides that of the length.
     pub headers: Vec<(String, String)>,
@@ -78,9 +78,15 @@ impl Reply {
         Self::new(status, format!(r#"{{"errors":[{{"code":"{code}","message":"{words}"}}]}}"#))
     }
 
-    /// With another header.
+    /// None: the connection is closed.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// With a header in the place of one with the same name.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.headers.push((name.to_owned(), value.into()));
         self
     }
@@ -211,6 +217,10 @@ fn read(
 }
 
 fn write(stream: &mut TcpStream, asked: &Asked, reply: &Reply) -> io::Result<()> {
+    if reply.status == 0 {
+        stream.shutdown(Shutdown::Both)?;
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
     let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
     match (&reply.length, reply.end) {
         (None, End::Endless) => head.push_str("Transfer-Encoding: chunked\r\n"),

@@ -19,6 +19,7 @@ mod limits;
 mod logs;
 mod network;
 mod registry;
+mod registry_faults;
 mod registryd;
 mod run;
 mod security;

@@ -1,6 +1,7 @@
 //! Known attacks. Each test fails on an implementation that does the obvious.
 
 mod host;
+mod http2;
 mod labels;
 mod root;
 mod table;
