@@ -221,18 +221,18 @@ fn write(stream: &mut TcpStream, asked: &Asked, reply: &Reply) -> io::Result<()>
         stream.shutdown(Shutdown::Both)?;
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
-    let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
+    let mut head = vec![format!("HTTP/1.1 {} Status\r\n", reply.status)];
     match (&reply.length, reply.end) {
-        (None, End::Endless) => head.push_str("Transfer-Encoding: chunked\r\n"),
+        (None, End::Endless) => head.push("Transfer-Encoding: chunked\r\n".to_owned()),
         (None, _) if reply.status == 204 => {}
-        (None, _) => head.push_str(&format!("Content-Length: {}\r\n", reply.body.len())),
-        (Some(length), _) => head.push_str(&format!("Content-Length: {length}\r\n")),
+        (None, _) => head.push(format!("Content-Length: {}\r\n", reply.body.len())),
+        (Some(length), _) => head.push(format!("Content-Length: {length}\r\n")),
     }
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head.push(format!("{name}: {value}\r\n"));
     }
-    head.push_str("\r\n");
-    stream.write_all(head.as_bytes())?;
+    head.push("\r\n".to_owned());
+    stream.write_all(head.concat().as_bytes())?;
     if asked.method == "HEAD" {
         return Ok(());
     }

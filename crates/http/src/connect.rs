@@ -18,6 +18,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::error::Cause;
 use crate::proxy::Table;
 use crate::resolve::{self, Resolver};
 
@@ -120,16 +121,63 @@ impl Service<Uri> for Route {
             if let Some(credentials) = proxy.basic_auth() {
                 tunnel = tunnel.with_auth(credentials.clone());
             }
+            let place = proxy.uri().clone();
             let connecting = tunnel.call(url);
             return Box::pin(async move {
-                Ok(Stream { inner: connecting.await?, forwarded: false, unseen: true })
+                let inner = connecting.await.map_err(|error| ProxyError::of(&error, &place))?;
+                Ok(Stream { inner, forwarded: false, unseen: true })
             });
         }
-        let connecting = self.to_proxy.call(address);
-        Box::pin(
-            async move { Ok(Stream { inner: connecting.await?, forwarded: true, unseen: false }) },
-        )
+        let connecting = self.to_proxy.call(address.clone());
+        Box::pin(async move {
+            let inner =
+                connecting.await.map_err(|error| ProxyError::of(error.as_ref(), &address))?;
+            Ok(Stream { inner, forwarded: true, unseen: false })
+        })
     }
+}
+
+/// A proxy is not there, or does not do what it is asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct ProxyError(String);
+
+impl ProxyError {
+    fn of(error: &(dyn StdError + 'static), proxy: &Uri) -> Self {
+        let text = error.to_string();
+        if text.contains("proxy authorization required") {
+            return Self("Proxy Authentication Required".to_owned()); // as Go has it
+        }
+        Self(match Cause::of(error, proxy) {
+            cause @ (Cause::Connect { .. } | Cause::NoSuchHost(_)) => {
+                format!("proxyconnect tcp: {cause}")
+            }
+            cause => match error_number(error) {
+                Some(reason) => format!(
+                    "proxyconnect tcp: dial tcp {}: connect: {reason}",
+                    proxy.authority().map_or("", |authority| authority.as_str())
+                ),
+                None => format!("proxyconnect tcp: {cause}"),
+            },
+        })
+    }
+}
+
+/// What the system said, in small letters.
+fn error_number(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if let Some(io) = io.filter(|io| io.raw_os_error().is_some()) {
+            let text = io.to_string();
+            return Some(text.split(" (os error").next().unwrap_or_default().to_lowercase());
+        }
+        next = match io.and_then(io::Error::get_ref) {
+            Some(hidden) => Some(hidden as &(dyn StdError + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// A connection on which a request, or TLS, can begin.

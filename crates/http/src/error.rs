@@ -6,7 +6,7 @@ use std::io;
 use hyper::{StatusCode, Uri};
 use silo_types::{ErrorKind, Kind};
 
-use crate::connect::PlainAnswer;
+use crate::connect::{PlainAnswer, ProxyError};
 use crate::resolve::LookupError;
 
 /// Why a request failed.
@@ -83,6 +83,9 @@ pub enum Cause {
         /// Why, in the words of Go.
         reason: String,
     },
+    /// The proxy failed.
+    #[error("{0}")]
+    Proxy(String),
     /// The server's certificate or its TLS is not acceptable.
     #[error("tls: {0}")]
     Tls(String),
@@ -122,6 +125,7 @@ impl Error {
         match self {
             Self::Exchange { cause, .. } | Self::Body { cause, .. } => match cause {
                 Cause::Connect { .. }
+                | Cause::Proxy(_)
                 | Cause::Timeout(_)
                 | Cause::UnexpectedEof
                 | Cause::Other(_) => true,
@@ -187,6 +191,9 @@ impl Cause {
             }
             if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
                 return tls_cause(tls, url);
+            }
+            if let Some(proxy) = cause.downcast_ref::<ProxyError>() {
+                return Self::Proxy(proxy.to_string());
             }
             if cause.is::<PlainAnswer>() {
                 return Self::PlainAnswer;

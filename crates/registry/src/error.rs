@@ -330,7 +330,11 @@ impl Error {
     }
 
     /// With the words that Docker has around the failure of a pull.
-    pub(crate) fn of_pull(self, reference: &Reference) -> Self {
+    pub(crate) fn of_pull(mut self, reference: &Reference) -> Self {
+        // As with dockerd: of a 401, docker's command line would ask for a password.
+        if let Self::Refused { kind: kind @ ErrorKind::Unauthorized, .. } = &mut self {
+            *kind = ErrorKind::Internal;
+        }
         let Self::Refused { code, .. } = &self else { return self };
         let name = reference.familiar_name();
         // docker wording

@@ -182,12 +182,16 @@ impl Pulling {
             lease.hold(layer.chain);
             lease.hold(layer.descriptor.digest);
         }
+        // dockerd says nothing of the layers of an image that it has.
+        let is_known = puller.store.image(&self.manifest.config.digest).is_ok();
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
         let mut below = watch::channel(true).1;
         for layer in layers {
             let id = short(&layer.descriptor.digest);
             if puller.store.layer(&layer.chain).is_ok() {
-                progress.state(&id, "Already exists");
+                if !is_known {
+                    progress.state(&id, "Already exists");
+                }
                 continue;
             }
             progress.state(&id, "Pulling fs layer");

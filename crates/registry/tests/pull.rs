@@ -135,7 +135,7 @@ fn an_image_comes_and_is_there() {
     place.lines.lock().unwrap().clear();
     place.pull(&server).unwrap();
     assert_eq!(server.asked_for("/blobs/").len(), blobs);
-    assert_eq!(place.states(), ["Already exists"]);
+    assert!(place.states().is_empty(), "{:?}", place.states());
 }
 
 #[test]

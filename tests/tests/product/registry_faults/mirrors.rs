@@ -89,12 +89,12 @@ fn pull_by(mirrors: &[String]) {
         engine.add_option(folder.to_str().expect("a path"));
         if by_file {
             let (last, before) = mirrors.split_last().expect("a mirror");
-            let mut text = format!("server = \"{last}\"\n");
+            let mut text = vec![format!("server = \"{last}\"\n")];
             for mirror in before {
-                text.push_str(&format!(
-                    "[host.\"{mirror}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-                ));
+                let can = "capabilities = [\"pull\", \"resolve\"]";
+                text.push(format!("[host.\"{mirror}\"]\n{can}\n"));
             }
+            let text = text.concat();
             fs_err::create_dir_all(folder.join("docker.io")).expect("a directory");
             fs_err::write(folder.join("docker.io/hosts.toml"), text).expect("a file");
         } else {

@@ -1,7 +1,7 @@
 //! What clients are told while images come and go, in Docker's order.
 
 use serde_json::Value;
-use silo_tests::{Content, Engine, Scripted, tar_of};
+use silo_tests::{Content, Engine, OCI_MANIFEST, Scripted, tar_of};
 
 use super::faulty;
 
@@ -23,7 +23,9 @@ fn states(lines: &[Value], id: &str) -> Vec<String> {
 }
 
 fn served() -> (Engine, Scripted, Vec<String>) {
-    let content = Content::of(&[tar_of("one", 2000), tar_of("two", 900_000)]);
+    let mut content = Content::of(&[tar_of("one", 2000), tar_of("two", 900_000)]);
+    let other = content.image(&[tar_of("one", 2000), tar_of("three", 3000)]).to_string();
+    content.add_manifest("other", OCI_MANIFEST, other.into_bytes());
     let manifest: Value =
         serde_json::from_slice(&content.manifests["latest"].1).expect("the manifest");
     let layers = manifest["layers"].as_array().expect("layers").iter();
@@ -66,7 +68,7 @@ fn pulls_are_told_as_docker_tells_them() {
     let bars = told.iter().filter(|line| line["status"] == "Downloading");
     for line in bars {
         let text = line["progress"].as_str().expect("a bar");
-        assert!(text.starts_with('[') && text.contains(">") && text.contains("B/"), "{text}");
+        assert!(text.starts_with('[') && text.contains('>') && text.contains("B/"), "{text}");
         assert!(line["progressDetail"]["total"].as_u64() > Some(0), "{line}");
     }
     let last: Vec<&str> =
@@ -78,10 +80,13 @@ fn pulls_are_told_as_docker_tells_them() {
         again.last().expect("a line")["status"],
         format!("Status: Image is up to date for {name}:latest")
     );
-    assert_eq!(states(&again, &ids[0]), ["Already exists"]);
-    let empty = serde_json::json!({});
-    let line = again.iter().find(|line| line["id"] == ids[0].as_str()).expect("a line");
-    assert_eq!(line["progressDetail"], empty);
+    assert_eq!(again.len(), 3, "{again:?}");
+    // Another image with the same lowest layer.
+    let name = format!("{}/team/other", server.address());
+    let other = lines(&engine, &format!("/v1.41/images/create?fromImage={name}&tag=other"));
+    assert_eq!(states(&other, &ids[0]), ["Already exists"]);
+    let line = other.iter().find(|line| line["id"] == ids[0].as_str()).expect("a line");
+    assert_eq!(line["progressDetail"], serde_json::json!({}));
     assert!(line.get("progress").is_none());
 }
 

@@ -76,7 +76,15 @@ fn proxies_are_asked() {
     engine.set_variable("HTTPS_PROXY", &format!("http://{}", other.address()));
     engine.start_daemon();
     let outcome = engine.docker(&["pull", "secure.test:5000/app:1"]);
-    assert!(outcome.stderr.contains("roxy"), "{}", outcome.stderr);
+    let words =
+        "Get \"https://secure.test:5000/v2/app/manifests/1\": Proxy Authentication Required";
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     let outcome = engine.docker(&["pull", "192.0.2.7:5000/app:1"]);
     assert!(outcome.stderr.contains("407 Proxy Authentication Required"), "{}", outcome.stderr);
+    engine.stop_daemon();
+    engine.set_variable("HTTPS_PROXY", "http://127.0.0.1:1");
+    engine.start_daemon();
+    let outcome = engine.docker(&["pull", "secure.test:5000/app:1"]);
+    let words = "proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused";
+    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
 }
