@@ -160,6 +160,9 @@ pub(crate) fn image(model: &ImageInspect, version: ApiVersion) -> Result<Value, 
     } else {
         remove(image, &["Container", "ContainerConfig"]);
     }
+    if version < ApiVersion::v1(48) {
+        remove(image, &["Descriptor", "Manifests"]);
+    }
     if version >= ApiVersion::v1(52) {
         omit_empty(image, &["Parent", "Comment", "DockerVersion", "Author"]);
     }
@@ -182,6 +185,9 @@ pub(crate) fn image_list(models: &[ImageSummary], version: ApiVersion) -> Result
     }
     for item in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
         item.insert("Containers".into(), json!(-1));
+        if version < ApiVersion::v1(48) {
+            remove(item, &["Descriptor"]);
+        }
         old_image(item, version);
     }
     Ok(list)

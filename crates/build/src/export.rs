@@ -1,9 +1,12 @@
 //! What a build gives out besides an image in the store: archives, and files.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
 use silo_engine::Engine;
+use silo_oci::image::Descriptor;
+use silo_oci::reference::Reference;
 use silo_store::{Image, SaveImage};
 use silo_types::{Digest, Error};
 
@@ -46,7 +49,7 @@ impl Builder {
         output: impl Write,
     ) -> Result<(), Error> {
         let stored = self.stored(outcome)?;
-        let image = SaveImage { id: stored.image.id, names: names.to_vec() };
+        let image = SaveImage { id: stored.image.id, names: names.to_vec(), index: None };
         self.engine.store().save(&[image], output).map_err(Error::from_kind)
     }
 
@@ -74,10 +77,36 @@ impl Builder {
         self.engine.store().save_list(&ids, names, output).map_err(Error::from_kind)
     }
 
+    /// Puts images of several platforms into the store: an index that has the names. Blocks.
+    pub fn store_list(
+        &self,
+        outcomes: &[Outcome],
+        names: &[Reference],
+    ) -> Result<Descriptor, Error> {
+        let part = |outcome: &Outcome| {
+            (outcome.chain, silo_oci::image::ImageConfig::clone(&outcome.config))
+        };
+        let parts = outcomes.iter().map(part).collect();
+        let (index, _lease) = self.engine.put_index(parts, names)?;
+        Ok(index.descriptor)
+    }
+
     /// Writes an image's files as a tar. Blocks.
     pub fn export_tar(&self, outcome: &Outcome, output: impl Write) -> Result<(), Error> {
         let tree = self.files(outcome)?;
         silo_store::tree::export(tree.root(), output).map_err(Error::from_kind)
+    }
+
+    /// Writes the files of several images as a tar, each below a directory of its name. Blocks.
+    pub fn export_tars(
+        &self,
+        outcomes: &BTreeMap<String, Outcome>,
+        output: impl Write,
+    ) -> Result<(), Error> {
+        let tree = |(name, outcome): (&String, &Outcome)| Ok((name.clone(), self.files(outcome)?));
+        let trees = outcomes.iter().map(tree).collect::<Result<BTreeMap<_, _>, Error>>()?;
+        let roots = trees.iter().map(|(name, tree)| (name.clone(), tree.root())).collect();
+        silo_store::tree::export_several(&roots, output).map_err(Error::from_kind)
     }
 
     /// An image's files, as a read-only mount that nobody else sees. Blocks.

@@ -253,7 +253,7 @@ impl Job {
         work: &Work,
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
-        let entry = match engine.image(name) {
+        let entry = match engine.image_best(name, platform) {
             Ok(entry) => {
                 let fits = check_platform(name, platform, &entry.image.config).is_ok();
                 if fits && !self.request.pull {

@@ -22,7 +22,7 @@ use silo_types::ErrorKind;
 pub(crate) use receive::receive_into;
 pub(crate) use receive::{ClientFiles, Meter};
 pub(crate) use select::Select;
-pub(crate) use send::{Sender, send_bytes, send_tree};
+pub(crate) use send::{Sender, send_bytes, send_tree, send_trees};
 pub(crate) use slots::Slots;
 
 /// A transfer that failed.

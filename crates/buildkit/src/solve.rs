@@ -1,14 +1,14 @@
 //! From what a client asks to a build, and from the build to what it gets.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
-use silo_build::context::ContextRef;
+use silo_build::context::{ContextRef, Tree};
 use silo_build::progress::{Event, Progress as _, Status, Vertex};
 use silo_build::{
     BuildError, BuildRequest, Builder, CacheImport, DockerfileSource, Outcome, PruneOptions, Pruned,
@@ -21,7 +21,7 @@ use silo_types::{Digest, Error, ErrorKind};
 use crate::attributes::{Attributes, CacheExport, CachePlace, CacheTo, Place, not_yet};
 use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
-use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree};
+use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree, send_trees};
 use crate::job::Job;
 use crate::push::{ImageExport, switch};
 use crate::session::Session;
@@ -187,13 +187,7 @@ impl Solver {
             match export.kind.as_str() {
                 "moby" | "image" => {
                     let image = ImageExport::parse(&export.attributes)?;
-                    if is_list && !image.push {
-                        return Err(not_yet(
-                            "several platforms under one name of the image store (use --push, or \
-                             --output type=oci,dest=FILE)",
-                        )
-                        .into());
-                    }
+                    // Of several platforms, the index is what is stored.
                     build.store |= image.store && !is_list;
                     let named = image_names(export)?;
                     if build.store && !image.by_digest {
@@ -204,8 +198,11 @@ impl Solver {
                 "docker" | "oci" if export.attributes.get("tar") == "false" => {
                     return Err(not_yet("an image layout as a directory").into());
                 }
-                "tar" | "local" if is_list => {
-                    return Err(not_yet("the files of several platforms").into());
+                "tar" | "local"
+                    if is_list && export.attributes.get("platform-split") == "false" =>
+                {
+                    let text = "the files of several platforms in one directory";
+                    return Err(not_yet(text).into());
                 }
                 "docker" | "oci" | "tar" | "local" => {}
                 other => {
@@ -327,6 +324,25 @@ impl Solver {
         written
     }
 
+    /// Puts images of several platforms into the store, under the same names.
+    async fn store_list(
+        &self,
+        job: &Arc<Job>,
+        outcomes: &[Outcome],
+        number: usize,
+        export: &Export,
+    ) -> Result<Option<Digest>, BuildError> {
+        let names = image_names(export)?;
+        let step = Step::begin(job, number, "exporting to image", "exporting manifest list");
+        let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
+        let stored = tokio::task::spawn_blocking(move || builder.store_list(&outcomes, &names))
+            .await
+            .map_err(|error| Error::internal(error.to_string()))
+            .flatten();
+        step.end(stored.as_ref().err().map(ToString::to_string));
+        Ok(Some(stored?.digest))
+    }
+
     /// Sends a result that the client wants to have itself. Of a list of images, gives back the
     /// digest.
     async fn export(
@@ -343,6 +359,13 @@ impl Solver {
             "oci" => ("exporting to oci image format", "sending tarball"),
             "tar" => ("exporting to client tarball", "sending tarball"),
             "local" => ("exporting to client directory", "copying files"),
+            "moby" | "image" if is_list => {
+                let image = ImageExport::parse(&export.attributes)?;
+                if !image.store || image.by_digest {
+                    return Ok(None);
+                }
+                return self.store_list(job, outcomes, number, export).await;
+            }
             _ => return Ok(None),
         };
         let step = Step::begin(job, number, title, part);
@@ -358,6 +381,21 @@ impl Solver {
                     Ok(())
                 };
                 send_bytes(session, number, make).await
+            }
+            ("tar", outcomes) if is_list => {
+                let outcomes = by_platform(outcomes);
+                let make = move |to: &mut dyn std::io::Write| builder.export_tars(&outcomes, to);
+                send_bytes(session, number, make).await
+            }
+            ("local", outcomes) if is_list => {
+                let mut trees = Vec::new();
+                let mut roots = BTreeMap::new();
+                for (name, image) in by_platform(outcomes) {
+                    let tree = files(Arc::clone(&builder), image).await?;
+                    roots.insert(name, root_of(&tree)?);
+                    trees.push(tree);
+                }
+                send_trees(session, number, roots).await
             }
             ("docker", [image]) => {
                 let image = image.clone();
@@ -377,16 +415,8 @@ impl Solver {
                 send_bytes(session, number, make).await
             }
             (_, [image]) => {
-                let image = image.clone();
-                let tree = tokio::task::spawn_blocking(move || builder.files(&image))
-                    .await
-                    .map_err(|error| BuildError::new(ErrorKind::Internal, error.to_string()))??;
-                let root = tree
-                    .root()
-                    .as_fd()
-                    .try_clone_to_owned()
-                    .map_err(|error| Error::internal(error.to_string()))?;
-                send_tree(session, number, root).await
+                let tree = files(builder, image.clone()).await?;
+                send_tree(session, number, root_of(&tree)?).await
             }
             _ => Err(SyncError::Protocol("a result of several images")),
         };
@@ -395,6 +425,28 @@ impl Solver {
         let digest = *digest.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(digest)
     }
+}
+
+/// Results by the names that BuildKit has for the directories of platforms: `linux_arm_v7`.
+fn by_platform(outcomes: &[Outcome]) -> BTreeMap<String, Outcome> {
+    let name = |outcome: &Outcome| {
+        let mut platform = outcome.config.platform();
+        platform.normalize();
+        platform.to_string().replace('/', "_")
+    };
+    outcomes.iter().map(|outcome| (name(outcome), outcome.clone())).collect()
+}
+
+/// The files of a result.
+async fn files(builder: Arc<Builder>, image: Outcome) -> Result<Tree, BuildError> {
+    let opened = tokio::task::spawn_blocking(move || builder.files(&image)).await;
+    let opened = opened.map_err(|error| BuildError::new(ErrorKind::Internal, error.to_string()))?;
+    Ok(opened?)
+}
+
+fn root_of(tree: &Tree) -> Result<OwnedFd, Error> {
+    let root = tree.root().as_fd().try_clone_to_owned();
+    root.map_err(|error| Error::internal(error.to_string()))
 }
 
 /// The names that an exporter is to give an image.

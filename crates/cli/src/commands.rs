@@ -7,6 +7,7 @@ mod exec;
 mod hive;
 mod image;
 mod image_stream;
+mod image_tree;
 mod inspect;
 mod list;
 mod logs;

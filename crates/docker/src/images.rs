@@ -26,6 +26,73 @@ model! {
         pub shared_size: i64,
         /// Bytes.
         pub size: i64,
+        /// What its names point to, as a descriptor of OCI.
+        #[serde(skip_serializing_if = "empty")]
+        pub descriptor: Option<serde_json::Value>,
+        /// The images for several platforms that it stands for; only where they are asked for.
+        #[serde(skip_serializing_if = "empty")]
+        pub manifests: List<ManifestSummary>,
+    }
+}
+
+model! {
+    /// One image of several for different platforms, or what is said about one.
+    pub struct ManifestSummary {
+        /// Digest of its manifest.
+        #[serde(rename = "ID")]
+        pub id: String,
+        /// As the index describes it.
+        pub descriptor: serde_json::Value,
+        /// Is it in the store?
+        pub available: bool,
+        /// Sizes.
+        pub size: ManifestSize,
+        /// `image`, `attestation` or `unknown`.
+        pub kind: String,
+        /// Of an image.
+        #[serde(skip_serializing_if = "empty")]
+        pub image_data: Option<ManifestImage>,
+        /// Of an attestation.
+        #[serde(skip_serializing_if = "empty")]
+        pub attestation_data: Option<ManifestAttestation>,
+    }
+}
+
+model! {
+    /// See [`ManifestSummary`]. Bytes.
+    pub struct ManifestSize {
+        /// Blobs of the manifest that are here.
+        pub content: i64,
+        /// These and the unpacked files.
+        pub total: i64,
+    }
+}
+
+model! {
+    /// See [`ManifestSummary`].
+    pub struct ManifestImage {
+        /// A platform of OCI.
+        pub platform: serde_json::Value,
+        /// Sizes.
+        pub size: ManifestImageSize,
+        /// Ids of containers that use it.
+        pub containers: Vec<String>,
+    }
+}
+
+model! {
+    /// See [`ManifestSummary`]. Bytes.
+    pub struct ManifestImageSize {
+        /// Unpacked files.
+        pub unpacked: i64,
+    }
+}
+
+model! {
+    /// See [`ManifestSummary`].
+    pub struct ManifestAttestation {
+        /// Digest of the manifest that it is about.
+        pub r#for: String,
     }
 }
 
@@ -76,6 +143,12 @@ model! {
         pub root_fs: RootFs,
         /// What only this engine knows.
         pub metadata: ImageMetadata,
+        /// What its name points to, as a descriptor of OCI.
+        #[serde(skip_serializing_if = "empty")]
+        pub descriptor: Option<serde_json::Value>,
+        /// The images for several platforms behind the name; only where they are asked for.
+        #[serde(skip_serializing_if = "empty")]
+        pub manifests: List<ManifestSummary>,
     }
 }
 

@@ -120,6 +120,8 @@ pub struct EventsQuery {
 /// `GET /images/json`.
 #[derive(Debug, Clone, Default)]
 pub struct ImageListQuery {
+    /// Tell the images for other platforms, too.
+    pub manifests: bool,
     /// Intermediate images, too.
     pub all: bool,
     /// Compute shared sizes.

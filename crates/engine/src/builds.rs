@@ -20,7 +20,7 @@ use silo_docker::host_config::HostConfig;
 use silo_oci::image::ImageConfig;
 use silo_oci::reference::Reference;
 use silo_shim::protocol::AttachOptions;
-use silo_store::{Layer, Lease, Snapshot, Store};
+use silo_store::{ImageIndex, Layer, Lease, Snapshot, Store};
 use silo_types::{ContainerId, Digest, Error};
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
@@ -420,6 +420,40 @@ impl Engine {
             self.image_event("tag", &id, &name.familiar());
         }
         Ok((image, lease))
+    }
+
+    /// Puts images for several platforms into the store, each of layers and a configuration as
+    /// for [`Engine::put_image`], and an index of them that gets the names.
+    pub fn put_index(
+        &self,
+        parts: Vec<(Option<Digest>, ImageConfig)>,
+        names: &[Reference],
+    ) -> Result<(ImageIndex, Lease), Error> {
+        let held = self.store.lease();
+        let mut images = Vec::new();
+        let mut leases = Vec::new();
+        for (chain, config) in parts {
+            let (image, lease) = self.store.derive(chain, config).map_err(Error::from_kind)?;
+            images.push(image);
+            leases.push(lease);
+        }
+        let ids: Vec<Digest> = images.iter().map(|image| image.id).collect();
+        let index = self.store.make_index(&ids, &held).map_err(Error::from_kind)?;
+        for image in images {
+            let is_new = self.images.get(&image.id).is_none();
+            let id = image.id;
+            // Each has the names, so that none is without them for a moment.
+            self.images.put_indexed(image, None, names, Some(&index))?;
+            if is_new {
+                self.image_event("create", &id, &id.to_string());
+            }
+        }
+        for name in names {
+            if let Some(id) = self.images.by_name(name) {
+                self.image_event("tag", &id, &name.familiar());
+            }
+        }
+        Ok((index, held))
     }
 }
 

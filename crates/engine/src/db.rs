@@ -80,7 +80,8 @@ enum Sync {
     Full,
 }
 
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE images (
         id TEXT PRIMARY KEY,
         record TEXT NOT NULL
@@ -109,7 +110,11 @@ const MIGRATIONS: &[&str] = &["
         key TEXT PRIMARY KEY,
         value TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE tags ADD COLUMN list TEXT;
+",
+];
 
 /// A stored container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -298,8 +303,15 @@ impl Db {
         rows().map_err(|source| DbError::Statement { operation, source })
     }
 
-    /// Adds or replaces an image's record and points names at it, in one step.
-    pub fn image_put(&self, id: &str, record: &str, tags: &[String]) -> Result<()> {
+    /// Adds or replaces an image's record and points names at it, or at the index that leads to
+    /// it, in one step.
+    pub fn image_put(
+        &self,
+        id: &str,
+        record: &str,
+        tags: &[String],
+        index: Option<&str>,
+    ) -> Result<()> {
         let operation = "put image";
         let mut inner = self.lock();
         inner.set_sync(Sync::Full, operation)?;
@@ -314,10 +326,10 @@ impl Db {
             for tag in tags {
                 transaction
                     .prepare_cached(
-                        "INSERT INTO tags (name, image) VALUES (?1, ?2) \
-                         ON CONFLICT (name) DO UPDATE SET image = ?2",
+                        "INSERT INTO tags (name, image, list) VALUES (?1, ?2, ?3) \
+                         ON CONFLICT (name) DO UPDATE SET image = ?2, list = ?3",
                     )?
-                    .execute(params![tag, id])?;
+                    .execute(params![tag, id, index])?;
             }
             transaction.commit()
         };
@@ -350,9 +362,21 @@ impl Db {
         Ok(())
     }
 
+    /// Points a name that has an index at another of its images.
+    pub fn tag_move(&self, name: &str, image: &str) -> Result<()> {
+        let sql = "UPDATE tags SET image = ?2 WHERE name = ?1";
+        self.write(Sync::Full, "tag", "move tag", sql, params![name, image])?;
+        Ok(())
+    }
+
     /// Every name and the image that it points to.
     pub fn tags(&self) -> Result<Vec<(String, String)>> {
         self.pairs("list tags", "SELECT name, image FROM tags")
+    }
+
+    /// Every name that points to an index, and the index.
+    pub fn indexed_tags(&self) -> Result<Vec<(String, String)>> {
+        self.pairs("list tags", "SELECT name, list FROM tags WHERE list IS NOT NULL")
     }
 
     /// Adds or replaces a volume.
@@ -471,13 +495,43 @@ mod tests {
     #[test]
     fn tags_follow_images() {
         let db = Db::in_memory().unwrap();
-        db.image_put("i1", "{}", &["a:1".into(), "a:2".into()]).unwrap();
-        db.image_put("i2", "{}", &["a:2".into()]).unwrap();
+        db.image_put("i1", "{}", &["a:1".into(), "a:2".into()], None).unwrap();
+        db.image_put("i2", "{}", &["a:2".into()], None).unwrap();
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(db.tags().unwrap(), [pair("a:1", "i1"), pair("a:2", "i2")]);
         db.image_remove("i2").unwrap();
         assert_eq!(db.tags().unwrap(), [pair("a:1", "i1")]);
         assert_eq!(db.images().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn names_of_indexes() {
+        let db = Db::in_memory().unwrap();
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        db.image_put("i1", "{}", &["a:1".into(), "a:2".into()], Some("x")).unwrap();
+        db.image_put("i2", "{}", &["a:2".into()], None).unwrap();
+        assert_eq!(db.indexed_tags().unwrap(), [pair("a:1", "x")]);
+        db.tag_move("a:1", "i2").unwrap();
+        db.image_remove("i1").unwrap();
+        assert_eq!(db.tags().unwrap(), [pair("a:1", "i2"), pair("a:2", "i2")]);
+        assert_eq!(db.indexed_tags().unwrap(), [pair("a:1", "x")]);
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("silo.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch(
+            "INSERT INTO images VALUES ('i1', '{}'); INSERT INTO tags VALUES ('a:1', 'i1');",
+        )
+        .unwrap();
+        drop(old);
+        let db = Db::open(&path).unwrap();
+        assert_eq!(db.tags().unwrap(), [("a:1".to_owned(), "i1".to_owned())]);
+        assert_eq!(db.indexed_tags().unwrap(), []);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Engine {
         prepare(&config.run_root.join("shims"), 0o700)?;
         let db = Arc::new(Db::open(&config.data_root.join("silo.db"))?);
         let store = Arc::new(silo_store::Store::open(&config.data_root).map_err(Error::from_kind)?);
-        let images = Images::open(&db, &store)?;
+        let images = Images::open(&db, &store, config.windows_build)?;
         let volumes = Volumes::open(&config.data_root.join("volumes"), &db)?;
         let networks = Networks::open(&db, config.network()?)?;
         let cgroups = silo_cgroup::Cgroups::detect().map_err(Error::from_kind)?;

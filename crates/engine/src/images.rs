@@ -3,6 +3,10 @@
 //! The store has an image's content under its id; here is what Docker knows beyond that: the
 //! names that point to it, the image it was committed from, and when it was last named. Names are
 //! full references, `docker.io/library/busybox:latest` or `...@sha256:...`.
+//!
+//! A name may point to an index of images for several platforms. It then stands for the best of
+//! those that are here for this host, and for the others where a platform is asked for; see
+//! [`indexed`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,7 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use silo_docker::containers::Config;
 use silo_oci::reference::{Reference, is_identifier};
-use silo_store::Store;
+use silo_store::{ImageIndex, Store};
 use silo_types::{Digest, Error, ErrorKind};
 
 use crate::db::Db;
@@ -21,6 +25,7 @@ mod change;
 mod commit;
 pub(crate) mod config;
 mod glob;
+mod indexed;
 mod inspect;
 mod list;
 mod pull;
@@ -32,7 +37,6 @@ mod transfer;
 
 pub use pull::{DistributionInspect, ImagePull};
 pub use remote::RemoteArchive;
-pub use transfer::Resolved;
 
 /// What the engine records about an image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,11 +77,22 @@ impl Entry {
 struct Inner {
     images: BTreeMap<Digest, Arc<Entry>>,
     names: BTreeMap<Reference, Digest>,
+    /// Names that point to an index, whose best image is in `names`.
+    lists: BTreeMap<Reference, Digest>,
+    /// The indexes that names point to.
+    indexes: BTreeMap<Digest, ImageIndex>,
+    /// Which Windows images come first.
+    windows_build: u32,
 }
 
 impl Inner {
+    /// The names that lead to an image, be it by an index.
     fn names_of(&self, id: &Digest) -> Vec<Reference> {
-        self.names.iter().filter(|(_, image)| *image == id).map(|(name, _)| name.clone()).collect()
+        let leads = |name: &Reference, image: &Digest| {
+            image == id || self.index_of(name).is_some_and(|index| indexed::has(index, id))
+        };
+        let names = self.names.iter().filter(|(name, image)| leads(name, image));
+        names.map(|(name, _)| name.clone()).collect()
     }
 
     fn has_children(&self, id: &Digest) -> bool {
@@ -113,8 +128,8 @@ pub(crate) fn short(id: &Digest) -> String {
 
 impl Images {
     /// Reads all records. One whose content is gone is dropped.
-    pub fn open(db: &Arc<Db>, store: &Arc<Store>) -> Result<Self, Error> {
-        let mut inner = Inner::default();
+    pub fn open(db: &Arc<Db>, store: &Arc<Store>, windows_build: u32) -> Result<Self, Error> {
+        let mut inner = Inner { windows_build, ..Inner::default() };
         for (id, record) in db.images()? {
             let read = || -> Result<Entry, String> {
                 let digest: Digest = id.parse().map_err(|error| format!("{error}"))?;
@@ -141,6 +156,7 @@ impl Images {
                 }
             }
         }
+        inner.read_lists(db, store)?;
         Ok(Self {
             db: Arc::clone(db),
             store: Arc::clone(store),
@@ -178,7 +194,8 @@ impl Images {
         let whole =
             if is_identifier(text) { format!("sha256:{text}").parse() } else { text.parse() };
         if let Ok(id) = whole {
-            return inner.images.get(&id).cloned().ok_or_else(|| no_such_image(text));
+            let entry = inner.images.get(&id).or_else(|| inner.by_manifest(&id));
+            return entry.cloned().ok_or_else(|| no_such_image(text));
         }
         let reference = Reference::parse_normalized(text).map_err(Error::from_kind)?;
         let named = match reference.digest() {
@@ -215,6 +232,17 @@ impl Images {
         record: Option<ImageRecord>,
         names: &[Reference],
     ) -> Result<(), Error> {
+        self.put_indexed(image, record, names, None)
+    }
+
+    /// [`Images::put`] with names that point to an index, which leads to the image.
+    pub(crate) fn put_indexed(
+        &self,
+        image: silo_store::Image,
+        record: Option<ImageRecord>,
+        names: &[Reference],
+        index: Option<&ImageIndex>,
+    ) -> Result<(), Error> {
         let mut inner = self.write();
         let known = inner.images.get(&image.id).map(|entry| entry.record.clone());
         let mut record = record.or(known).unwrap_or_default();
@@ -224,29 +252,50 @@ impl Images {
         let json = serde_json::to_string(&record)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "write image", error))?;
         let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-        self.db.image_put(&image.id.to_string(), &json, &texts)?;
+        let list = index.map(|index| index.descriptor.digest.to_string());
+        self.db.image_put(&image.id.to_string(), &json, &texts, list.as_deref())?;
         for name in names {
             inner.names.insert(name.clone(), image.id);
+            match index {
+                Some(index) => inner.lists.insert(name.clone(), index.descriptor.digest),
+                None => inner.lists.remove(name),
+            };
+        }
+        if let Some(index) = index {
+            inner.indexes.insert(index.descriptor.digest, index.clone());
         }
         inner.images.insert(image.id, Arc::new(Entry { image, record }));
-        Ok(())
+        self.settle(&mut inner)
     }
 
-    /// Points a name at an image. False if the image is gone: its content may be as well.
-    fn tag(&self, id: &Digest, name: &Reference) -> Result<bool, Error> {
-        self.point(id, name, |record| {
+    /// Points a name at an image, or at the index that leads to it. False if the image is gone: its
+    /// content may be as well.
+    fn tag(
+        &self,
+        id: &Digest,
+        index: Option<&ImageIndex>,
+        name: &Reference,
+    ) -> Result<bool, Error> {
+        self.point(id, index, name, |record| {
             record.tagged = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
         })
     }
 
-    /// Gives an image one more name, without that it counts as named anew. False if it is gone.
-    fn name_too(&self, id: &Digest, name: &Reference) -> Result<bool, Error> {
-        self.point(id, name, |_| ())
+    /// Gives an image, or the index that leads to it, one more name, without that it counts as
+    /// named anew. False if it is gone.
+    fn name_too(
+        &self,
+        id: &Digest,
+        index: Option<&ImageIndex>,
+        name: &Reference,
+    ) -> Result<bool, Error> {
+        self.point(id, index, name, |_| ())
     }
 
     fn point(
         &self,
         id: &Digest,
+        index: Option<&ImageIndex>,
         name: &Reference,
         change: impl FnOnce(&mut ImageRecord),
     ) -> Result<bool, Error> {
@@ -256,10 +305,19 @@ impl Images {
         change(&mut record);
         let json = serde_json::to_string(&record)
             .map_err(|error| Error::with_source(ErrorKind::Internal, "write image", error))?;
-        self.db.image_put(&id.to_string(), &json, &[name.to_string()])?;
+        // An index without names may be gone as well.
+        let list = index.map(|index| index.descriptor.digest);
+        let list = list.filter(|digest| inner.indexes.contains_key(digest));
+        let text = list.map(|digest| digest.to_string());
+        self.db.image_put(&id.to_string(), &json, &[name.to_string()], text.as_deref())?;
         let entry = Arc::new(Entry { image: entry.image.clone(), record });
         inner.images.insert(*id, entry);
         inner.names.insert(name.clone(), *id);
+        match list {
+            Some(digest) => inner.lists.insert(name.clone(), digest),
+            None => inner.lists.remove(name),
+        };
+        self.settle(&mut inner)?;
         Ok(true)
     }
 
@@ -280,24 +338,35 @@ impl Images {
         let mut inner = self.write();
         self.db.tag_remove(&name.to_string())?;
         inner.names.remove(name);
-        Ok(())
+        inner.lists.remove(name);
+        self.settle(&mut inner)
     }
 
     /// Forgets an image without names; content goes with [`Images::collect`].
     fn forget(&self, id: &Digest) -> Result<(), Error> {
         let mut inner = self.write();
+        let entry = inner.images.remove(id);
+        // Names that lead to others, too, go on to these.
+        if let Err(error) = self.settle(&mut inner) {
+            inner.images.extend(entry.map(|entry| (*id, entry)));
+            return Err(error);
+        }
         self.db.image_remove(&id.to_string())?;
-        inner.images.remove(id);
-        inner.names.retain(|_, image| image != id);
-        Ok(())
+        let Inner { names, lists, .. } = &mut *inner;
+        names.retain(|_, image| image != id);
+        lists.retain(|name, _| names.contains_key(name));
+        self.settle(&mut inner)
     }
 
     /// Removes content that nothing needs, and returns what it was.
     pub(crate) async fn collect(&self) -> Result<silo_store::Collected, Error> {
-        let (store, images) = (Arc::clone(&self.store), Arc::clone(&self.inner));
+        let (store, inner) = (Arc::clone(&self.store), Arc::clone(&self.inner));
         // What is recorded while this waits for the store is kept.
-        let keep = move || read(&images).images.keys().copied().collect();
-        tokio::task::spawn_blocking(move || store.collect(keep))
+        let work = move || {
+            store.retain_indexes(|| read(&inner).indexes.keys().copied().collect())?;
+            store.collect(|| read(&inner).images.keys().copied().collect())
+        };
+        tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, "collect garbage", error))?
             .map_err(Error::from_kind)
@@ -328,15 +397,20 @@ impl Engine {
     /// Does `name`, as a client wrote it at some time, still lead to this image?
     pub fn image_name_is(&self, name: &str, id: Digest) -> bool {
         self.images.find(name).is_ok_and(|entry| entry.id() == id)
+            || self.images.index_named(name).is_some_and(|index| indexed::has(&index, &id))
     }
 
     /// The ids of an image and of all that were committed from it; none if there is no such
     /// image.
     pub fn image_descendants(&self, name: &str) -> BTreeSet<String> {
         let Ok(entry) = self.images.find(name) else { return BTreeSet::new() };
+        let index = self.images.index_named(name);
         let inner = self.images.read();
         let mut found = BTreeSet::from([entry.id()]);
-        let mut open = vec![entry.id()];
+        if let Some(index) = index {
+            found.extend(inner.available(&index).iter().map(|(_, entry)| entry.id()));
+        }
+        let mut open: Vec<Digest> = found.iter().copied().collect();
         while let Some(parent) = open.pop() {
             for child in inner.images.values().filter(|e| e.record.parent == Some(parent)) {
                 if found.insert(child.id()) {
@@ -368,7 +442,8 @@ impl Engine {
             ));
         }
         let entry = self.images.find(name)?;
-        if !self.images.tag(&entry.id(), &reference)? {
+        let index = self.images.index_named(name);
+        if !self.images.tag(&entry.id(), index.as_ref(), &reference)? {
             return Err(no_such_image(name));
         }
         self.image_event("tag", &entry.id(), &reference.familiar());
@@ -387,7 +462,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open(&directory.path().join("silo.db")).unwrap());
         let store = Arc::new(Store::open(directory.path()).unwrap());
-        let images = Images::open(&db, &store).unwrap();
+        let images = Images::open(&db, &store, 0).unwrap();
         let name = |text: &str| Reference::parse_normalized(text).unwrap();
         let (image, lease) = store.derive(None, ImageConfig::default()).unwrap();
         let id = image.id;
@@ -395,16 +470,16 @@ mod tests {
         drop(lease);
         images.collect().await.unwrap();
         assert!(store.image(&id).is_ok(), "a recorded image is kept");
-        assert!(images.tag(&id, &name("b")).unwrap());
-        assert!(images.name_too(&id, &name("c")).unwrap());
+        assert!(images.tag(&id, None, &name("b")).unwrap());
+        assert!(images.name_too(&id, None, &name("c")).unwrap());
         assert_eq!(images.names(&id).len(), 3);
         images.forget(&id).unwrap();
         images.collect().await.unwrap();
-        assert!(!images.tag(&id, &name("b")).unwrap());
-        assert!(!images.name_too(&id, &name("c")).unwrap());
+        assert!(!images.tag(&id, None, &name("b")).unwrap());
+        assert!(!images.name_too(&id, None, &name("c")).unwrap());
         assert_eq!(images.len(), 0);
         // Nor does it come back with the next start.
-        let images = Images::open(&db, &store).unwrap();
+        let images = Images::open(&db, &store, 0).unwrap();
         assert!(images.is_empty() && images.by_name(&name("b")).is_none());
         assert!(db.images().unwrap().is_empty() && db.tags().unwrap().is_empty());
     }

@@ -69,7 +69,7 @@ fn best<'a>(index: &'a Index, wanted: &Platform, host_build: u32) -> Option<&'a 
 
 /// The entry for the platform that a client asked for; for the host if it asked for none, or for
 /// Windows on the host's processor where there is nothing for Linux.
-pub(crate) fn choose<'a>(
+pub fn choose<'a>(
     index: &'a Index,
     wanted: Option<&Platform>,
     host_build: u32,
@@ -88,7 +88,7 @@ pub(crate) fn choose<'a>(
 }
 
 /// The platforms of an index for people.
-fn list(index: &Index) -> String {
+pub fn list(index: &Index) -> String {
     let mut names: Vec<String> = Vec::new();
     for entry in index.manifests.iter().filter(|entry| is_image(entry)) {
         let name = match &entry.platform {

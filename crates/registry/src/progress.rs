@@ -52,7 +52,7 @@ impl Progress {
     }
 
     /// A result.
-    pub(crate) fn aux(&self, value: serde_json::Value) {
+    pub fn aux(&self, value: serde_json::Value) {
         (self.0)(StreamMessage {
             progress_detail: Some(ProgressDetail::default()),
             aux: Some(value),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use silo_oci::image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT, Manifest, media};
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
-use silo_store::{Image, Lease, Received, Store};
+use silo_store::{Image, ImageIndex, Lease, Received, Store};
 use silo_types::Digest;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -46,6 +46,8 @@ pub struct Pulling {
     top: Descriptor,
     manifest: Manifest,
     resolved: Resolved,
+    /// The indexes that led to the manifest, the first first.
+    indexes: Vec<Bytes>,
     wanted: Option<Platform>,
     bases: Option<Arc<dyn Bases>>,
 }
@@ -57,6 +59,8 @@ pub struct Pulled {
     pub image: Image,
     /// What the tag or digest led to.
     pub digest: Digest,
+    /// The same, if it was an index.
+    pub index: Option<ImageIndex>,
     /// Keeps the image until it is recorded.
     pub lease: Lease,
 }
@@ -89,7 +93,7 @@ impl Puller {
         wanted: Option<&Platform>,
     ) -> Result<Pulling, Error> {
         let begun = self.resolve(&repository, reference, wanted).await;
-        let (top, resolved, manifest) = begun.map_err(|error| error.of_pull(reference))?;
+        let (top, resolved, manifest, indexes) = begun.map_err(|error| error.of_pull(reference))?;
         Ok(Pulling {
             puller: self.clone(),
             repository,
@@ -97,6 +101,7 @@ impl Puller {
             top,
             manifest,
             resolved,
+            indexes,
             wanted: wanted.cloned(),
             bases: None,
         })
@@ -107,18 +112,20 @@ impl Puller {
         repository: &Repository,
         reference: &Reference,
         wanted: Option<&Platform>,
-    ) -> Result<(Descriptor, Resolved, Manifest), Error> {
+    ) -> Result<(Descriptor, Resolved, Manifest, Vec<Bytes>), Error> {
         let mut resolved = repository.manifest(reference).await?;
         let top = resolved.descriptor.clone();
+        let mut indexes = Vec::new();
         for _ in 0..MAX_DEPTH {
             let index = match resolved.document.clone() {
                 Document::Manifest(manifest) => {
                     check_is_image(&manifest)?;
-                    return Ok((top, resolved, manifest));
+                    return Ok((top, resolved, manifest, indexes));
                 }
                 Document::Index(index) => index,
             };
             let chosen = platform::choose(&index, wanted, self.windows_build)?;
+            indexes.push(resolved.bytes.clone());
             resolved = repository.manifest_of(reference, chosen).await?;
         }
         Err(Error::Broken("the image's indexes are too deep"))
@@ -230,13 +237,24 @@ impl Pulling {
         let store = puller.store.clone();
         let (bytes, media_type) =
             (self.resolved.bytes.to_vec(), self.resolved.descriptor.media_type.clone());
-        let (image, lease) = blocking(move || {
+        let (indexes, top) = (self.indexes, self.top);
+        let digest = top.digest;
+        let (image, index, lease) = blocking(move || {
+            let mut documents: Vec<Vec<u8>> =
+                indexes.iter().skip(1).map(|inner| inner.to_vec()).collect();
+            documents.push(bytes.clone());
             let image =
                 store.record_received(config_bytes, bytes, &media_type, stand_in, &lease)?;
-            Ok((image, lease))
+            let index = match indexes.first() {
+                Some(index) => {
+                    Some(store.record_index(index, &top.media_type, &documents, &lease)?)
+                }
+                None => None,
+            };
+            Ok((image, index, lease))
         })
         .await?;
-        Ok(Pulled { image, digest: self.top.digest, lease })
+        Ok(Pulled { image, digest, index, lease })
     }
 
     /// The image's configuration: from the store, or from the registry.

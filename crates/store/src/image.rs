@@ -9,6 +9,7 @@ use silo_oci::image::{
 use silo_types::Digest;
 
 use crate::durable::{INDEX, SYNCED};
+use crate::index::{documents, is_index, list};
 use crate::lease::lock;
 use crate::store::{State, names};
 use crate::{Error, Image, Layer, Lease, Store, stand_in};
@@ -37,7 +38,20 @@ impl Store {
         let mut lost = false;
         let mut state = lock(&self.inner.state);
         state.index_is_durable = synced && is_newest;
-        for manifest in index.manifests {
+        let (indexes, manifests): (Vec<_>, Vec<_>) =
+            index.manifests.into_iter().partition(is_index);
+        for descriptor in indexes {
+            let digest = descriptor.digest;
+            match self.recover_index(descriptor) {
+                Ok(index) => drop(state.indexes.insert(digest, index)),
+                Err(error) => {
+                    lost = true;
+                    let error = silo_types::Error::from_kind(error);
+                    tracing::warn!(index = %digest, %error, "an index is dropped");
+                }
+            }
+        }
+        for manifest in manifests {
             let Some(id) = manifest.annotations.get(ID).and_then(|id| id.parse().ok()) else {
                 continue;
             };
@@ -87,7 +101,7 @@ impl Store {
     }
 
     /// Reads a document, which must be what its digest says.
-    fn read_checked(&self, wanted: &Digest) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read_checked(&self, wanted: &Digest) -> Result<Vec<u8>, Error> {
         let bytes = self.read_blob(wanted, MAX_DOCUMENT as u64)?;
         let actual = digest(&bytes);
         if actual != *wanted {
@@ -104,6 +118,7 @@ impl Store {
             live.extend([image.id.hex(), image.manifest.digest.hex()]);
             live.extend(self.manifest_layers(&image.manifest.digest)?.iter().map(Digest::hex));
         }
+        live.extend(documents(&state).map(|digest| digest.hex()));
         let kept = state.layers.values().filter_map(|layer| layer.blob.as_ref());
         live.extend(kept.map(|blob| blob.digest.hex()));
         for name in names(&self.path("content/blobs/sha256"))? {
@@ -117,13 +132,10 @@ impl Store {
 
     /// Writes the index. It is durable after the next flush; until then, the last durable one
     /// is kept.
-    fn write_index(&self, state: &mut State) -> Result<(), Error> {
-        let index = Index {
-            schema_version: 2,
-            media_type: media::OCI_INDEX.to_owned(),
-            manifests: state.images.values().map(|image| image.manifest.clone()).collect(),
-            annotations: BTreeMap::new(),
-        };
+    pub(crate) fn write_index(&self, state: &mut State) -> Result<(), Error> {
+        let images = state.images.values().map(|image| image.manifest.clone());
+        let indexes = state.indexes.values().map(|index| index.descriptor.clone());
+        let index = list(images.chain(indexes).collect());
         let (path, synced) = (self.path(INDEX), self.path(SYNCED));
         if state.index_is_durable {
             fs_err::hard_link(&path, &synced).map_err(Error::io("keep", &path))?;

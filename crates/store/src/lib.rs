@@ -4,9 +4,10 @@
 //!
 //! ```text
 //! content/                  an OCI image layout
-//!   oci-layout, index.json  the images: one descriptor a manifest, config digest as annotation
+//!   oci-layout, index.json  the images: one descriptor a manifest, config digest as annotation;
+//!                           and the indexes that name some of them: see [`ImageIndex`]
 //!   index.synced.json       the last durable index, while a newer one may not be
-//!   blobs/sha256/<hex>      configurations, manifests, and layers that arrived compressed
+//!   blobs/sha256/<hex>      configurations, manifests, indexes, and layers that arrived compressed
 //!   ingest/                 blobs that are being written; emptied at open
 //!   partial/<hex>           layers of which a part has come over a network; see [`Receiving`]
 //! layers/<chain id>/        one unpacked layer
@@ -56,13 +57,14 @@
 //! never there in part: layers are marked in their record until the disk has them, which a
 //! flush in the background sees to, and [`Store::open`] drops layers that an earlier boot left
 //! marked, with the images that need them. Documents are checked against their digests, and
-//! the last durable index is kept beside a newer one. [`Store::sync`] waits for the flush, as
+//! the last durable `index.json` is kept beside a newer one. [`Store::sync`] waits for the flush, as
 //! does dropping the last clone of a store.
 //!
 //! # Garbage
 //!
-//! [`Store::collect`] removes layers and blobs that no given image, no snapshot and no
-//! [`Lease`] of a running operation needs. It may run at any moment.
+//! [`Store::collect`] removes layers and blobs that no given image, no index, no snapshot and no
+//! [`Lease`] of a running operation needs. It may run at any moment. An index keeps itself and the
+//! manifests that it names, but no image: what it names and is not there is simply not there.
 #![warn(missing_docs)]
 
 mod changes;
@@ -71,6 +73,7 @@ mod durable;
 mod error;
 mod extract;
 mod image;
+mod index;
 mod lane;
 mod layer;
 mod lease;
@@ -97,8 +100,8 @@ pub use receive::{Received, Receiving};
 pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use store::Store;
 pub use types::{
-    Change, ChangeKind, Collected, Image, Layer, Loaded, LoadedImage, Progress, Replaced,
-    SaveImage, Snapshot, StandIn,
+    Change, ChangeKind, Collected, Image, ImageIndex, IndexEntry, Layer, Loaded, LoadedImage,
+    LoadedIndex, Progress, Replaced, SaveImage, Snapshot, StandIn,
 };
 pub use view::View;
 pub use windows::{WindowsChanges, WindowsLayer};

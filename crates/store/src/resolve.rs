@@ -13,7 +13,7 @@ use crate::image::NewImage;
 use crate::layer::NewLayer;
 use crate::load::{Links, join};
 use crate::store::StagedBlob;
-use crate::{Error, Lease, Loaded, LoadedImage, Store};
+use crate::{Error, Lease, Loaded, LoadedImage, LoadedIndex, Store};
 
 /// How deep indexes may lie in each other.
 const MAX_DEPTH: usize = 8;
@@ -62,9 +62,18 @@ struct Wanted {
     names: Vec<String>,
 }
 
+/// An index to be recorded.
+struct WantedIndex {
+    bytes: Vec<u8>,
+    media_type: String,
+    documents: Vec<Vec<u8>>,
+    names: Vec<String>,
+}
+
 pub(crate) fn resolve(store: &Store, found: Found, lease: Lease) -> Result<Loaded, Error> {
     let (mut parts, links) = (found.parts, found.links);
     let mut wanted: Vec<Wanted> = Vec::new();
+    let mut indexes: Vec<WantedIndex> = Vec::new();
     let docker = document(&parts, &links, b"manifest.json").map(<[u8]>::to_vec);
     let oci = document(&parts, &links, b"index.json").map(<[u8]>::to_vec);
     if docker.is_none() && oci.is_none() {
@@ -83,16 +92,37 @@ pub(crate) fn resolve(store: &Store, found: Found, lease: Lease) -> Result<Loade
     }
     if let Some(bytes) = oci {
         let index = Index::parse(&bytes).map_err(refused("index.json"))?;
-        let mut walk = Walk { parts: &mut parts, wanted: &mut wanted, seen: 0 };
+        let mut walk =
+            Walk { parts: &mut parts, wanted: &mut wanted, seen: 0, documents: Vec::new() };
         for descriptor in &index.manifests {
+            walk.documents.clear();
             let images = walk.descriptor(descriptor, 0)?;
-            walk.name(&images, descriptor);
+            let names = walk.name(&images, descriptor);
+            let own = document(walk.parts, &links, &blob_path(&descriptor.digest));
+            if let Some(bytes) = own.filter(|bytes| !images.is_empty() && is_index(bytes)) {
+                indexes.push(WantedIndex {
+                    bytes: bytes.to_vec(),
+                    media_type: descriptor.media_type.clone(),
+                    documents: std::mem::take(&mut walk.documents),
+                    names,
+                });
+            }
         }
     }
     if wanted.is_empty() {
         return Err(Error::InvalidArchive("it has no image".into()));
     }
-    place(store, wanted, found.layers, found.blobs, lease)
+    let mut loaded = place(store, wanted, found.layers, found.blobs, lease)?;
+    for wanted in indexes {
+        let WantedIndex { bytes, media_type, documents, names } = wanted;
+        let index = store.record_index(&bytes, &media_type, &documents, &loaded.lease)?;
+        loaded.indexes.push(LoadedIndex { index, names });
+    }
+    Ok(loaded)
+}
+
+fn is_index(bytes: &[u8]) -> bool {
+    matches!(Document::parse(bytes, ""), Ok(Document::Index(_)))
 }
 
 fn refused(what: impl Into<String>) -> impl FnOnce(ImageError) -> Error {
@@ -179,6 +209,8 @@ struct Walk<'a> {
     parts: &'a mut HashMap<Vec<u8>, Part>,
     wanted: &'a mut Vec<Wanted>,
     seen: usize,
+    /// Indexes and manifests of images that the present descriptor leads to.
+    documents: Vec<Vec<u8>>,
 }
 
 impl Walk<'_> {
@@ -200,10 +232,15 @@ impl Walk<'_> {
                 for descriptor in &index.manifests {
                     images.append(&mut self.descriptor(descriptor, depth + 1)?);
                 }
+                self.documents.push(bytes);
                 Ok(images)
             }
             Document::Manifest(manifest) => {
-                Ok(self.manifest(&manifest, bytes, descriptor)?.into_iter().collect())
+                let image = self.manifest(&manifest, bytes.clone(), descriptor)?;
+                if image.is_some() {
+                    self.documents.push(bytes);
+                }
+                Ok(image.into_iter().collect())
             }
         }
     }
@@ -264,8 +301,9 @@ impl Walk<'_> {
         Ok(Some(self.wanted.len() - 1))
     }
 
-    /// Gives the best of several images for this host the name that a descriptor has.
-    fn name(&mut self, images: &[usize], descriptor: &Descriptor) {
+    /// Gives the best of several images for this host the name that a descriptor has, and tells
+    /// it.
+    fn name(&mut self, images: &[usize], descriptor: &Descriptor) -> Vec<String> {
         let annotation = |key: &str| descriptor.annotations.get(key).cloned();
         let name = annotation("io.containerd.image.name").or_else(|| {
             annotation("org.opencontainers.image.ref.name")
@@ -279,9 +317,11 @@ impl Walk<'_> {
             let familiar = name.strip_prefix("docker.io/").unwrap_or(&name);
             let familiar = familiar.strip_prefix("library/").unwrap_or(familiar);
             if !names.iter().any(|known| *known == name || known == familiar) {
-                names.push(name);
+                names.push(name.clone());
             }
+            return vec![name];
         }
+        Vec::new()
     }
 }
 
@@ -348,7 +388,7 @@ fn place(
     let images = store.record_images(images, &lease)?;
     let images = images.into_iter().zip(names);
     let images = images.map(|(image, names)| LoadedImage { id: image.id, names, image }).collect();
-    Ok(Loaded { images, lease })
+    Ok(Loaded { images, indexes: Vec::new(), lease })
 }
 
 /// Whether all layers that a manifest names can be given out as it names them.

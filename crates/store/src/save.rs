@@ -5,10 +5,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use silo_archive::{Entry, EntryKind, Writer};
-use silo_oci::image::{Descriptor, Index, MAX_DOCUMENT, Manifest, media, to_bytes};
+use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, media, to_bytes};
 use silo_oci::platform::Platform;
 use silo_types::Digest;
 
+use crate::index::{list, plain_descriptor};
 use crate::{Error, Image, SaveImage, Store};
 
 /// An image of `manifest.json`.
@@ -30,6 +31,9 @@ enum Source {
     Bytes(Vec<u8>),
 }
 
+/// The blobs of an archive, with their sizes.
+type Blobs = BTreeMap<Digest, (u64, Source)>;
+
 impl Store {
     /// Writes images with their names. Layers that several of them have are written once.
     ///
@@ -39,7 +43,7 @@ impl Store {
     /// loads the archive checks them all.
     pub fn save(&self, images: &[SaveImage], output: impl Write) -> Result<(), Error> {
         let lease = self.lease();
-        let mut blobs: BTreeMap<Digest, (u64, Source)> = BTreeMap::new();
+        let mut blobs = Blobs::new();
         let mut items = Vec::new();
         let mut manifests = Vec::new();
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
@@ -50,7 +54,14 @@ impl Store {
                 lease.hold(*held);
             }
             let names: Vec<String> = wanted.names.iter().map(|name| familiar(name)).collect();
-            let layers = self.collect_blobs(&image, &lease, &mut blobs)?;
+            let (descriptor, layers) = match &wanted.index {
+                Some(index) => self.collect_index(index, &image, &lease, &mut blobs)?,
+                None => {
+                    let mut plain = image.manifest.clone();
+                    plain.annotations.clear();
+                    (plain, self.collect_blobs(&image, &lease, &mut blobs)?)
+                }
+            };
             for name in &names {
                 if let Some((repository, tag)) = name.rsplit_once(':')
                     && let Some(top) = layers.last()
@@ -59,7 +70,7 @@ impl Store {
                     tags.insert(tag.to_owned(), top.hex());
                 }
             }
-            manifests.append(&mut descriptors(&image, &names));
+            manifests.append(&mut named(&descriptor, &names));
             if seen.insert(image.id) {
                 let config = blob_name(&image.id);
                 let layers = layers.iter().map(blob_name).collect();
@@ -84,7 +95,7 @@ impl Store {
         output: impl Write,
     ) -> Result<Digest, Error> {
         let lease = self.lease();
-        let mut blobs: BTreeMap<Digest, (u64, Source)> = BTreeMap::new();
+        let mut blobs = Blobs::new();
         let names: Vec<String> = names.iter().map(|name| familiar(name)).collect();
         let mut manifests = Vec::new();
         let mut images = Vec::new();
@@ -94,10 +105,7 @@ impl Store {
                 lease.hold(*held);
             }
             let layers = self.collect_blobs(&image, &lease, &mut blobs)?;
-            let mut descriptor = image.manifest.clone();
-            descriptor.annotations.clear();
-            descriptor.platform = Some(image.config.platform());
-            manifests.push(descriptor);
+            manifests.push(plain_descriptor(&image));
             images.push((image, layers));
         }
         let platforms: Vec<Platform> =
@@ -109,16 +117,8 @@ impl Store {
             layers: layers.iter().map(blob_name).collect(),
         });
         let items: Vec<Item> = items.into_iter().collect();
-        let list = Index {
-            schema_version: 2,
-            media_type: media::OCI_INDEX.to_owned(),
-            manifests,
-            annotations: BTreeMap::new(),
-        };
-        let bytes = to_bytes(&list);
-        let digest = silo_oci::image::digest(&bytes);
-        let list = Descriptor::new(media::OCI_INDEX, digest, bytes.len() as u64);
-        blobs.insert(digest, (list.size, Source::Bytes(bytes)));
+        let list = add_list(manifests, &mut blobs);
+        let digest = list.digest;
         let named = named(&list, &names);
         self.write_archive(output, &blobs, named, &items, &BTreeMap::new())?;
         Ok(digest)
@@ -127,17 +127,12 @@ impl Store {
     fn write_archive(
         &self,
         output: impl Write,
-        blobs: &BTreeMap<Digest, (u64, Source)>,
+        blobs: &Blobs,
         manifests: Vec<Descriptor>,
         items: &[Item],
         repositories: &BTreeMap<String, BTreeMap<String, String>>,
     ) -> Result<(), Error> {
-        let index = Index {
-            schema_version: 2,
-            media_type: media::OCI_INDEX.to_owned(),
-            manifests,
-            annotations: BTreeMap::new(),
-        };
+        let index = list(manifests);
         let output = io::BufWriter::with_capacity(256 << 10, output);
         let mut writer = Writer::new(output);
         for directory in ["blobs/", "blobs/sha256/"] {
@@ -157,12 +152,60 @@ impl Store {
         output.flush().map_err(|error| Error::Stream("cannot write the archive", error))
     }
 
+    /// Adds an index with those of its images that are there; gives its descriptor, and the layers
+    /// of one of the images. Where an image cannot be given out as the index names it, another
+    /// index takes its place.
+    fn collect_index(
+        &self,
+        digest: &Digest,
+        one: &Image,
+        lease: &crate::Lease,
+        blobs: &mut Blobs,
+    ) -> Result<(Descriptor, Vec<Digest>), Error> {
+        let index = self.index(digest)?;
+        let mut entries = Vec::new();
+        let mut layers = None;
+        let mut as_it_came = true;
+        for entry in &index.entries {
+            let Ok(image) = self.image_of_entry(entry) else {
+                entries.push(entry.descriptor.clone());
+                continue;
+            };
+            for held in image.chain.iter().chain([&image.id, &image.manifest.digest]) {
+                lease.hold(*held);
+            }
+            as_it_came &= image.manifest.digest == entry.descriptor.digest;
+            let found = self.collect_blobs(&image, lease, blobs)?;
+            if image.id == one.id {
+                layers = Some(found);
+            }
+            entries.push(image.manifest);
+        }
+        let layers = match layers {
+            Some(layers) => layers,
+            None => self.collect_blobs(one, lease, blobs)?,
+        };
+        if !as_it_came {
+            return Ok((add_list(entries, blobs), layers));
+        }
+        for document in &index.documents {
+            lease.hold(*document);
+            if !blobs.contains_key(document) && self.has_blob(document) {
+                let bytes = self.read_blob(document, MAX_DOCUMENT as u64)?;
+                blobs.insert(*document, (bytes.len() as u64, Source::Blob));
+            }
+        }
+        let mut descriptor = index.descriptor;
+        descriptor.annotations.clear();
+        Ok((descriptor, layers))
+    }
+
     /// Adds an image's blobs; gives those of its layers, lowest first.
     fn collect_blobs(
         &self,
         image: &Image,
         lease: &crate::Lease,
-        blobs: &mut BTreeMap<Digest, (u64, Source)>,
+        blobs: &mut Blobs,
     ) -> Result<Vec<Digest>, Error> {
         let bytes = self.read_blob(&image.manifest.digest, MAX_DOCUMENT as u64)?;
         let manifest = Manifest::parse(&bytes).map_err(|source| Error::Document {
@@ -218,11 +261,13 @@ impl Store {
     }
 }
 
-/// The manifest's descriptor, once for each name.
-fn descriptors(image: &Image, names: &[String]) -> Vec<Descriptor> {
-    let mut plain = image.manifest.clone();
-    plain.annotations.clear();
-    named(&plain, names)
+/// Adds an index that is made here.
+fn add_list(manifests: Vec<Descriptor>, blobs: &mut Blobs) -> Descriptor {
+    let bytes = to_bytes(&list(manifests));
+    let digest = silo_oci::image::digest(&bytes);
+    let descriptor = Descriptor::new(media::OCI_INDEX, digest, bytes.len() as u64);
+    blobs.insert(digest, (descriptor.size, Source::Bytes(bytes)));
+    descriptor
 }
 
 /// A descriptor, once for each name.

@@ -16,7 +16,7 @@ use crate::durable::{Flusher, INDEX};
 use crate::layer::{self, NewLayer, RECORD, remove_tree};
 use crate::lease::{Pins, lock};
 use crate::receive::PARTIAL;
-use crate::{Error, Image, Layer, Lease, snapshot};
+use crate::{Error, Image, ImageIndex, Layer, Lease, snapshot};
 
 /// How long a process that was killed may hold the lock.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -47,6 +47,7 @@ pub(crate) struct Inner {
 pub(crate) struct State {
     pub(crate) layers: HashMap<Digest, Arc<Layer>>,
     pub(crate) images: BTreeMap<Digest, Image>,
+    pub(crate) indexes: BTreeMap<Digest, ImageIndex>,
     /// How often the index was written.
     pub(crate) index_generation: u64,
     /// The disk has the index as it is.
@@ -288,6 +289,7 @@ impl Store {
         let state = lock(&self.inner.state);
         let known = state.images.contains_key(&blob.digest)
             || state.images.values().any(|image| image.manifest.digest == blob.digest)
+            || state.indexes.values().any(|index| index.documents.contains(&blob.digest))
             || state
                 .layers
                 .values()

@@ -3,7 +3,7 @@
 //! The tree may be that of a running container, whose programs rename and link while it is
 //! read. Every step is by a name in a directory that is held open, without following links.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -120,6 +120,21 @@ pub fn pack(root: impl AsFd, path: &Path, name: &[u8], output: impl Write) -> Re
 pub fn export(root: impl AsFd, output: impl Write) -> Result<(), Error> {
     let mut packer = Packer::new(output, false);
     packer.children(top(root)?, b"")?;
+    packer.finish()
+}
+
+/// Writes whole roots as one tar, each as a directory of its name.
+pub fn export_several<R: AsFd>(
+    roots: &BTreeMap<String, R>,
+    output: impl Write,
+) -> Result<(), Error> {
+    let mut packer = Packer::new(output, false);
+    for (name, root) in roots {
+        let entry = Entry::new(EntryKind::Directory, format!("{name}/"), 0o755);
+        packer.writer.append_empty(&entry).map_err(archive)?;
+        packer.links.clear();
+        packer.children(top(root)?, name.as_bytes())?;
+    }
     packer.finish()
 }
 

@@ -59,6 +59,28 @@ pub struct Replaced {
     pub blob: Descriptor,
 }
 
+/// An index: a document that names images for several platforms, some of which are in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageIndex {
+    /// The document: type, digest and size.
+    pub descriptor: Descriptor,
+    /// What it names, also by indexes within it, in its order.
+    pub entries: Vec<IndexEntry>,
+    /// Indexes within it that are here, each behind the one that names it.
+    pub inner: Vec<Descriptor>,
+    /// What has to be kept for it: itself, indexes within it, manifests of its images.
+    pub(crate) documents: Vec<Digest>,
+}
+
+/// What an index names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexEntry {
+    /// As the index describes it.
+    pub descriptor: Descriptor,
+    /// The id of the image, if its manifest is in the store. The image may be gone.
+    pub image: Option<Digest>,
+}
+
 /// What is recorded about an unpacked layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -121,11 +143,23 @@ pub struct LoadedImage {
     pub image: Image,
 }
 
+/// An index that an archive brought.
+#[derive(Debug, Clone)]
+pub struct LoadedIndex {
+    /// The index.
+    pub index: ImageIndex,
+    /// Names that the archive gives it, as `busybox:latest`. The best of its images for this host
+    /// has them too.
+    pub names: Vec<String>,
+}
+
 /// The result of a load.
 #[derive(Debug)]
 pub struct Loaded {
     /// The images, in the order of the archive.
     pub images: Vec<LoadedImage>,
+    /// Indexes of which at least one image is there.
+    pub indexes: Vec<LoadedIndex>,
     /// Keeps them from being collected until they are tagged.
     pub lease: Lease,
 }
@@ -137,6 +171,9 @@ pub struct SaveImage {
     pub id: Digest,
     /// Names as `docker.io/library/busybox:latest` or `busybox:latest`.
     pub names: Vec<String>,
+    /// An index that leads to the image: it has the names, and all its images that are there are
+    /// saved with it.
+    pub index: Option<Digest>,
 }
 
 /// The directories of a snapshot, ready for an overlay mount.

@@ -17,7 +17,11 @@ fn dockerd_loads_what_we_save() {
     let images: Vec<SaveImage> = loaded
         .images
         .iter()
-        .map(|image| SaveImage { id: image.id, names: vec!["silo-test/saved:1".into()] })
+        .map(|image| SaveImage {
+            id: image.id,
+            names: vec!["silo-test/saved:1".into()],
+            index: None,
+        })
         .collect();
     let path = directory.path().join("saved.tar");
     store.save(&images[..1], fs_err::File::create(&path).unwrap()).unwrap();

@@ -120,7 +120,7 @@ fn load(store: &Store, bytes: &[u8]) -> Result<silo_store::Loaded, Error> {
 
 fn save(store: &Store, id: Digest, name: &str) -> Vec<u8> {
     let mut out = Vec::new();
-    store.save(&[SaveImage { id, names: vec![name.into()] }], &mut out).unwrap();
+    store.save(&[SaveImage { id, names: vec![name.into()], index: None }], &mut out).unwrap();
     out
 }
 

@@ -108,7 +108,7 @@ fn the_same_bytes_go_out() {
     let store = Store::open(directory.path()).unwrap();
     let (loaded, top) = load(&store, &layers).unwrap();
     assert_eq!(store.windows_layers(&top).unwrap().len(), 5);
-    let image = SaveImage { id: loaded.images[0].id, names: vec!["win:1".into()] };
+    let image = SaveImage { id: loaded.images[0].id, names: vec!["win:1".into()], index: None };
     let mut out = Vec::new();
     store.save(&[image], &mut out).unwrap();
     let mut found = Vec::new();

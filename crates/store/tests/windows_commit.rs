@@ -93,7 +93,7 @@ impl Bench {
     fn tar(&self, image: &Image) -> Vec<u8> {
         let mut out = Vec::new();
         let names = vec!["win:2".to_owned()];
-        self.store.save(&[SaveImage { id: image.id, names }], &mut out).unwrap();
+        self.store.save(&[SaveImage { id: image.id, names, index: None }], &mut out).unwrap();
         let mut reader = Reader::new(&out[..]);
         let mut found = Vec::new();
         let wanted = image.config.rootfs.diff_ids.last().copied().unwrap();

@@ -18,6 +18,7 @@ mod lifecycle;
 mod limits;
 mod logs;
 mod network;
+mod platforms;
 mod registry;
 mod registry_faults;
 mod registryd;

@@ -5,6 +5,7 @@ use silo_docker::IdResponse;
 use silo_docker::containers::Config;
 use silo_docker::query::{CommitQuery, ImageListQuery, ImageRemoveQuery, ImportQuery};
 use silo_docker::stream::StreamMessage;
+use silo_oci::platform::Platform;
 use silo_types::Error;
 use tokio::sync::mpsc;
 
@@ -24,6 +25,7 @@ pub(crate) fn list(request: Request) -> Answer {
         all: request.query.flag("all"),
         shared_size: request.at_least(42) && request.query.flag("shared-size"),
         containers: request.at_least(51),
+        manifests: request.at_least(47) && request.query.flag("manifests"),
         filters,
     };
     let images = request.engine.image_list(&query)?;
@@ -31,17 +33,50 @@ pub(crate) fn list(request: Request) -> Answer {
 }
 
 pub(crate) fn inspect(request: Request, name: &str) -> Answer {
-    let image = request.engine.image_inspect(name)?;
+    let manifests = request.at_least(48) && request.query.flag("manifests");
+    let platform = platform(&request, 49)?;
+    if manifests && platform.is_some() {
+        return Err(Error::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let image = request.engine.image_inspect(name, platform.as_ref(), manifests)?;
     respond::json(&compat::image(&image, request.version)?)
 }
 
 pub(crate) fn history(request: Request, name: &str) -> Answer {
-    respond::json(&request.engine.image_history(name)?)
+    let platform = platform(&request, 48)?;
+    respond::json(&request.engine.image_history(name, platform.as_ref())?)
 }
 
-/// Attestations come with multi-platform indexes, which are not kept.
+/// One platform of a request, in JSON, as of some version of the API.
+pub(super) fn platform(request: &Request, since: u32) -> Result<Option<Platform>, Error> {
+    match request.query.get("platform") {
+        text if !text.is_empty() && request.at_least(since) => decode(text).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Reads a platform as an OCI document has it.
+fn decode(text: &str) -> Result<Platform, Error> {
+    let mut platform: Platform = serde_json::from_str(text)
+        .map_err(|error| Error::invalid(format!("failed to parse platform: {error}")))?;
+    // moby wording
+    if platform.os.is_empty() && platform.architecture.is_empty() && !platform.variant.is_empty() {
+        return Err(Error::invalid(
+            "optional platform fields provided, but OS and Architecture are missing",
+        ));
+    }
+    if platform.os.is_empty() || platform.architecture.is_empty() {
+        return Err(Error::invalid("both OS and Architecture must be provided"));
+    }
+    platform.normalize();
+    Ok(platform)
+}
+
+/// Attestations of indexes are not fetched.
 pub(crate) fn attestations(request: Request, name: &str) -> Answer {
-    request.engine.image_inspect(name)?;
+    request.engine.image(name)?;
     respond::json(&serde_json::json!([]))
 }
 
@@ -59,7 +94,13 @@ pub(crate) async fn remove(request: Request, name: &str) -> Answer {
         force: request.query.flag("force"),
         no_prune: request.query.flag("noprune"),
     };
-    respond::json(&request.engine.image_remove(name, query).await?)
+    let mut platforms = Vec::new();
+    if request.at_least(50) {
+        for text in request.query.all("platforms") {
+            platforms.push(decode(text)?);
+        }
+    }
+    respond::json(&request.engine.image_remove(name, query, &platforms).await?)
 }
 
 pub(crate) async fn prune(request: Request) -> Answer {
@@ -75,9 +116,26 @@ pub(crate) fn save_many(request: Request) -> Answer {
     save_names(request, names)
 }
 
+/// The platforms of a request to save or load.
+fn several(request: &Request) -> Result<Vec<Platform>, Error> {
+    if !request.at_least(48) {
+        return Ok(Vec::new());
+    }
+    let texts: Vec<&str> = request.query.all("platform").filter(|text| !text.is_empty()).collect();
+    if texts.len() > 1 && !request.at_least(52) {
+        // moby wording
+        return Err(Error::invalid(
+            "multiple platform parameters are not supported in this API version; use API version \
+             1.52 or later",
+        ));
+    }
+    texts.into_iter().map(decode).collect()
+}
+
 fn save_names(request: Request, names: Vec<String>) -> Answer {
     // Names are resolved before the head goes out, so that a wrong one is a proper error.
-    let images = request.engine.image_save_resolve(&names)?;
+    let platforms = several(&request)?;
+    let images = request.engine.image_save_resolve(&names, &platforms)?;
     let (sender, receiver) = mpsc::channel(4);
     let engine = request.engine;
     tokio::task::spawn_blocking(move || {
@@ -111,8 +169,8 @@ pub(super) fn progress_channel() -> (mpsc::UnboundedSender<StreamMessage>, Body)
     (sender, Body::stream(lines))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the form of all handlers")]
 pub(crate) fn load(request: Request) -> Answer {
+    let platforms = several(&request)?;
     let quiet = request.query.flag_or("quiet", true);
     // A client that has gone does not stop the work.
     let (sink, body) = progress();
@@ -120,7 +178,8 @@ pub(crate) fn load(request: Request) -> Answer {
     let engine = request.engine;
     tokio::spawn(async move {
         let (lines, mut receiver) = mpsc::unbounded_channel();
-        let loading = engine.image_load(reader, quiet, move |message| drop(lines.send(message)));
+        let sending = move |message| drop(lines.send(message));
+        let loading = engine.image_load(reader, quiet, &platforms, sending);
         tokio::pin!(loading);
         let result = loop {
             tokio::select! {

@@ -75,13 +75,14 @@ pub(crate) async fn pull(request: Request, from: &str) -> Answer {
 
 pub(crate) fn push(request: Request, name: &str) -> Answer {
     let reference = reference(name, request.query.get("tag"))?;
+    let platform = super::images::platform(&request, 46)?;
     let credentials = credentials(&request);
     let (sender, body) = progress_channel();
     let lines = sender.clone();
     let engine = request.engine;
     spawn(sender, async move {
         let sink = move |message| drop(lines.send(message));
-        engine.image_push(&reference, &credentials, sink).await
+        engine.image_push(&reference, platform.as_ref(), &credentials, sink).await
     });
     Ok(respond::content("application/json", body))
 }

@@ -1,5 +1,6 @@
 //! Results that go to the client: one file's bytes, or a tree.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
@@ -115,12 +116,30 @@ pub(crate) async fn send_tree(
     number: usize,
     root: OwnedFd,
 ) -> Result<(), SyncError> {
+    send(session, number, |queue| Sender::new(root, queue)).await
+}
+
+/// Sends trees as directories of these names to the client's output `number`.
+pub(crate) async fn send_trees(
+    session: &Session,
+    number: usize,
+    trees: BTreeMap<String, OwnedFd>,
+) -> Result<(), SyncError> {
+    send(session, number, |queue| Sender::of_several(trees, queue)).await
+}
+
+async fn send(
+    session: &Session,
+    number: usize,
+    sender: impl FnOnce(mpsc::Sender<Packet>) -> Sender,
+) -> Result<(), SyncError> {
     if !session.answers(METHOD) {
         return Err(SyncError::Client(format!("method {METHOD} not supported by the client")));
     }
     let (queue, mut messages) = mpsc::channel(QUEUE);
     let (asked, requests) = mpsc::unbounded_channel();
-    let reader = tokio::task::spawn_blocking(move || Sender::new(root, queue).run(requests));
+    let sender = sender(queue);
+    let reader = tokio::task::spawn_blocking(move || sender.run(requests));
     let mut request = Request::new(stream::poll_fn(move |cx| messages.poll_recv(cx)));
     exporter(&mut request, number)?;
     request.metadata_mut().insert(
@@ -173,7 +192,8 @@ struct Level {
 
 /// Reads a tree.
 pub(crate) struct Sender {
-    root: OwnedFd,
+    /// Trees by the directory that each is to be; one that is to be none has no name.
+    trees: BTreeMap<String, OwnedFd>,
     queue: mpsc::Sender<Packet>,
     select: Select,
     is_owner_kept: bool,
@@ -184,13 +204,22 @@ pub(crate) struct Sender {
 impl Sender {
     /// Sends all of a tree as it is.
     pub(crate) fn new(root: OwnedFd, queue: mpsc::Sender<Packet>) -> Self {
+        Self::of_several(BTreeMap::from([(String::new(), root)]), queue)
+    }
+
+    /// Sends all of several trees, each as a directory.
+    pub(crate) fn of_several(
+        trees: BTreeMap<String, OwnedFd>,
+        queue: mpsc::Sender<Packet>,
+    ) -> Self {
         let (select, passed) = (Select::default(), Vec::new());
-        Self { root, queue, select, is_owner_kept: true, passed }
+        Self { trees, queue, select, is_owner_kept: true, passed }
     }
 
     /// Sends a part of a user's directory; its files belong to nobody in particular.
     pub(crate) fn of_user(root: OwnedFd, queue: mpsc::Sender<Packet>, select: Select) -> Self {
-        Self { root, queue, select, is_owner_kept: false, passed: Vec::new() }
+        let trees = BTreeMap::from([(String::new(), root)]);
+        Self { trees, queue, select, is_owner_kept: false, passed: Vec::new() }
     }
 
     /// Names all files, and sends those that are asked for until it is told to end.
@@ -199,7 +228,15 @@ impl Sender {
         mut requests: mpsc::UnboundedReceiver<(PacketType, u32)>,
     ) -> Result<(), SyncError> {
         let mut files = Vec::new();
-        self.walk(&mut files)?;
+        let names: Vec<String> = self.trees.keys().cloned().collect();
+        for name in names {
+            if !name.is_empty() {
+                files.push(None);
+                let mode = mode::from_kernel(FileType::Directory.as_raw_mode() | 0o755);
+                self.name(Stat { path: name.clone(), mode, ..Stat::default() })?;
+            }
+            self.walk(PathBuf::from(name), &mut files)?;
+        }
         self.put(Packet { r#type: PacketType::PacketStat.into(), ..Packet::default() })?;
         while let Some((kind, number)) = requests.blocking_recv() {
             if kind == PacketType::PacketFin {
@@ -219,6 +256,20 @@ impl Sender {
         self.queue.blocking_send(packet).map_err(|_| SyncError::Client("the client is gone".into()))
     }
 
+    /// Opens what is sent under a path.
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let (root, path) = match self.trees.get("") {
+            Some(root) => (root, path),
+            None => {
+                let mut parts = path.components();
+                let first = parts.next().and_then(|part| part.as_os_str().to_str());
+                let root = first.and_then(|name| self.trees.get(name));
+                (root.ok_or(io::ErrorKind::NotFound)?, parts.as_path())
+            }
+        };
+        silo_sys::path::open_in_root_no_links(root, path, flags, Mode::empty())
+    }
+
     fn level(
         &self,
         path: PathBuf,
@@ -226,8 +277,7 @@ impl Sender {
         passed: Option<usize>,
     ) -> Result<Level, SyncError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = silo_sys::path::open_in_root_no_links(&self.root, &path, flags, Mode::empty())
-            .map_err(|error| SyncError::file("open", &path, error))?;
+        let fd = self.open(&path, flags).map_err(|error| SyncError::file("open", &path, error))?;
         let names = silo_sys::path::names(&fd);
         let names = names.map_err(|error| SyncError::file("list", &path, error))?.into_iter();
         Ok(Level { path, fd, names, state, passed })
@@ -235,8 +285,8 @@ impl Sender {
 
     /// Names all files, in order, and remembers those that have content. Without recursion, as
     /// strangers say how deep the tree is.
-    fn walk(&mut self, files: &mut Vec<Option<PathBuf>>) -> Result<(), SyncError> {
-        let mut levels = vec![self.level(PathBuf::new(), State::default(), None)?];
+    fn walk(&mut self, from: PathBuf, files: &mut Vec<Option<PathBuf>>) -> Result<(), SyncError> {
+        let mut levels = vec![self.level(from, State::default(), None)?];
         while let Some(Level { path: above, fd, names, state: so_far, passed }) = levels.last_mut()
         {
             let Some(at) = names.next() else {
@@ -325,8 +375,7 @@ impl Sender {
 
     fn content(&self, id: u32, path: &Path) -> Result<(), SyncError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let fd = silo_sys::path::open_in_root_no_links(&self.root, path, flags, Mode::empty())
-            .map_err(|error| SyncError::file("open", path, error))?;
+        let fd = self.open(path, flags).map_err(|error| SyncError::file("open", path, error))?;
         let mut file = std::fs::File::from(fd);
         let fail = |error| SyncError::file("read", path, error);
         let size = file.metadata().map_err(fail)?.len();

@@ -22,6 +22,7 @@ flags! {
         format: String, "format", "Format output using a custom template";
         no_trunc: bool, "no-trunc", "Don't truncate output";
         quiet: bool, ['q'] "quiet", "Only show image IDs";
+        tree: bool, "tree", "List multi-platform images as a tree";
     }
 }
 
@@ -96,6 +97,20 @@ pub(crate) async fn images(invocation: Invocation) -> Outcome {
     let mut filters = flags.filter.clone();
     if let Some(name) = words.first() {
         filters.add("reference", name);
+    }
+    if flags.tree {
+        // Docker's words.
+        for (is_set, name) in [
+            (flags.no_trunc, "no-trunc"),
+            (flags.quiet, "quiet"),
+            (flags.digests, "show-digest"),
+            (!flags.format.is_empty(), "format"),
+        ] {
+            if is_set {
+                return Err(Failure::new(format!("--{name} is not yet supported with --tree")));
+            }
+        }
+        return super::image_tree::show(cli, flags.all, filters.query()).await;
     }
     let kind = if flags.digests { &WITH_DIGEST } else { &KIND };
     let format = if flags.format.is_empty() && !flags.quiet {

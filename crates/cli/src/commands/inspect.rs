@@ -68,7 +68,9 @@ pub(crate) async fn containers(invocation: Invocation) -> Outcome {
 /// `image inspect`
 pub(crate) async fn images(invocation: Invocation) -> Outcome {
     let (flags, names) = invocation.parse::<ObjectFlags>()?;
-    inspect(&invocation, &names, &flags.format, &PLACES[1..2], false).await
+    let platform = flags.platform.as_deref().map(super::image::platform_json);
+    let places = [&PLACES[1]];
+    run(&invocation, &names, &flags.format, &places, false, false, platform.as_deref()).await
 }
 
 /// `network inspect`
@@ -108,7 +110,7 @@ pub(crate) async fn any(invocation: Invocation) -> Outcome {
         },
     };
     let several = places.len() != 1;
-    run(&invocation, &names, &flags.format, &places, flags.size, several).await
+    run(&invocation, &names, &flags.format, &places, flags.size, several, None).await
 }
 
 async fn inspect(
@@ -118,7 +120,7 @@ async fn inspect(
     places: &[Place],
     size: bool,
 ) -> Outcome {
-    run(invocation, names, format, &places.iter().collect::<Vec<_>>(), size, false).await
+    run(invocation, names, format, &places.iter().collect::<Vec<_>>(), size, false, None).await
 }
 
 async fn run(
@@ -128,6 +130,7 @@ async fn run(
     places: &[&Place],
     size: bool,
     several: bool,
+    platform: Option<&str>,
 ) -> Outcome {
     if !format.is_empty() && format != "json" {
         // A bad template is known before any request.
@@ -138,7 +141,7 @@ async fn run(
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut problems = Vec::new();
     for name in names {
-        match find(&client, name, places, size).await {
+        match find(&client, name, places, size, platform).await {
             Ok(Some(json)) => found.push(json),
             Ok(None) if several => problems.push(format!("Error: No such object: {name}")),
             Ok(None) => problems.push(format!("Error: No such {}: {name}", "object")),
@@ -183,11 +186,13 @@ async fn find(
     name: &str,
     places: &[&Place],
     size: bool,
+    platform: Option<&str>,
 ) -> Result<Option<Vec<u8>>, ClientError> {
     for place in places {
         let request = client
             .get(format!("{}{name}{}", place.prefix, place.suffix))
-            .query_if("size", size && place.kind == "container");
+            .query_if("size", size && place.kind == "container")
+            .query_some("platform", platform);
         match request.send().await {
             Ok(answer) => return Ok(Some(answer.bytes().await?.to_vec())),
             Err(error) if places.len() > 1 && error.status() == Some(404) => {}

@@ -126,8 +126,10 @@ pub(crate) async fn push(invocation: Invocation) -> Outcome {
     let client = invocation.cli.client().await?;
     let auth = invocation.cli.config().registry_auth(reference.domain())?;
     let auth = if auth.is_empty() { "e30=".to_owned() } else { auth };
+    let platform = flags.platform.as_deref().map(super::image::platform_json);
     let answer = client
         .post(format!("/images/{}/push", reference.name()))
+        .query_some("platform", platform)
         .query("tag", reference.tag().unwrap_or_default())
         .header("x-registry-auth", &auth)
         .send()

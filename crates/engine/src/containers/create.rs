@@ -7,6 +7,7 @@ use silo_docker::containers::{Config, ContainerCreateRequest, ContainerCreateRes
 use silo_docker::host_config::{HostConfig, LogConfig};
 use silo_docker::networks::NetworkingConfig;
 use silo_oci::image::ImageConfig;
+use silo_oci::platform::{Platform, PlatformError};
 use silo_shim::config::LogDriver;
 use silo_types::{ContainerId, Digest, Error};
 
@@ -14,6 +15,7 @@ use super::{image_config, validate};
 use crate::container::{Container, Record, State};
 use crate::db::ContainerRow;
 use crate::engine::Engine;
+use crate::images::Entry;
 use crate::spec::security;
 use crate::windows;
 
@@ -78,7 +80,12 @@ impl Engine {
         request: ContainerCreateRequest,
     ) -> Result<ContainerCreateResponse, Error> {
         let ContainerCreateRequest { mut config, mut host_config, mut networking_config } = request;
-        let mut found = self.image(&config.image).ok();
+        let mut found = match self.image_of_platform(&config.image, platform) {
+            Ok(found) => Some(found),
+            // The name is known, and its index has nothing for the platform here.
+            Err(error) if self.image(&config.image).is_ok() => return Err(error),
+            Err(_) => None,
+        };
         let mut notice = None;
         if found.is_none()
             && let Some(other) = self.windows_substitute(&config.image)
@@ -261,6 +268,18 @@ impl Engine {
             ))
         })?;
         silo_shim::logs::validate(driver, options).map_err(Error::from_kind)
+    }
+}
+
+impl Engine {
+    /// The image for a container: where the name leads to several, the one for the platform.
+    fn image_of_platform(&self, name: &str, platform: &str) -> Result<Arc<Entry>, Error> {
+        if platform.is_empty() || self.images.index_named(name).is_none() {
+            return self.image(name);
+        }
+        let wanted: Result<Platform, PlatformError> = platform.parse();
+        let wanted = wanted.map_err(|error| Error::invalid(error.to_string()))?;
+        self.image_for(name, Some(&wanted))
     }
 }
 

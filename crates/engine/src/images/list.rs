@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use silo_docker::Map;
 use silo_docker::images::ImageSummary;
 use silo_docker::query::ImageListQuery;
+use silo_docker::{List, Map};
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error};
 
@@ -112,6 +112,11 @@ impl Engine {
                 continue;
             }
             let all_names = names.remove(id).unwrap_or_default();
+            // What an index leads to is a part of the line of the image that its name stands for.
+            if all_names.is_empty() && !inner.lists.is_empty() && !inner.names_of(id).is_empty() {
+                continue;
+            }
+            let index = all_names.iter().find_map(|name| inner.index_of(name)).cloned();
             let mut shown = Vec::new();
             for name in all_names {
                 if !filters.contains("reference") || matches_reference(query, &name)? {
@@ -135,6 +140,17 @@ impl Engine {
             summary.containers = containers.get(id).copied().unwrap_or(0);
             if query.shared_size {
                 summary.shared_size = shared_size(entry, &shared);
+            }
+            if query.manifests {
+                summary.manifests = self.manifests_of(&inner, entry, index.as_ref()).into();
+            }
+            summary.descriptor = Some(super::inspect::target(entry, index.as_ref()));
+            if let Some(index) = &index {
+                let others = inner.available(index).into_iter().map(|(_, other)| other);
+                for other in others.filter(|other| other.id() != *id) {
+                    summary.size += bytes(other.image.size());
+                    summary.containers += containers.get(&other.id()).copied().unwrap_or(0);
+                }
             }
             summaries.push((created, summary));
         }
@@ -167,5 +183,7 @@ fn summarise(
         repo_tags,
         shared_size: -1,
         size: bytes(entry.image.size()),
+        descriptor: None,
+        manifests: List::null(),
     }
 }

@@ -87,9 +87,9 @@ impl Engine {
         sink: impl Fn(StreamMessage) + Send + Sync + 'static,
     ) -> Result<Arc<Entry>, Error> {
         let reference = Reference::parse_normalized(name).map_err(Error::from_kind)?;
-        let pull = self.image_pull(&reference, platform, credentials).await?;
+        let pull = self.image_pull(&reference, platform.clone(), credentials).await?;
         pull.run(sink).await?;
-        self.image(name)
+        self.image_best(name, platform.as_ref())
     }
 
     /// Records what was pulled; `true` if the name did not lead to it before.
@@ -101,12 +101,22 @@ impl Engine {
         let id = pulled.image.id;
         let by_digest = reference.with_digest(pulled.digest);
         let name = if reference.digest().is_some() { by_digest.clone() } else { reference.clone() };
-        let is_new = self.images.by_name(&name) != Some(id);
+        let index = pulled.index.as_ref();
+        let is_new = match index {
+            Some(index) => {
+                !self.images.names(&id).contains(&name)
+                    || self
+                        .images
+                        .index_by_name(&name)
+                        .is_none_or(|known| known.descriptor.digest != index.descriptor.digest)
+            }
+            None => self.images.by_name(&name) != Some(id),
+        };
         let mut names = vec![by_digest];
         if !names.contains(&name) {
             names.push(name);
         }
-        self.images.put(pulled.image, None, &names)?;
+        self.images.put_indexed(pulled.image, None, &names, index)?;
         // The record keeps the content from here on.
         drop(pulled.lease);
         self.remote_event("pull", reference, &id);

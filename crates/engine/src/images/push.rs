@@ -5,13 +5,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use silo_docker::stream::StreamMessage;
 use silo_oci::image::Descriptor;
+use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_registry::{Action, Credentials, Known, Place, Progress, PushOptions, Repository};
-use silo_store::Image;
+use silo_store::{Image, ImageIndex, IndexEntry};
 use silo_types::{Digest, Error};
 
 use crate::db::Db;
 use crate::engine::Engine;
+use crate::images::Entry;
 
 /// Places of one layer that are remembered.
 const MAX_PLACES: usize = 16;
@@ -62,10 +64,12 @@ impl Known for Places {
 
 impl Engine {
     /// `POST /images/{name}/push`: sends an image, or all tags of a reference without one, and
-    /// tells `sink` how it goes.
+    /// tells `sink` how it goes. A name of an index sends it with all its images; only the one for
+    /// `platform`, if that is given, or for this host, if not all are here.
     pub async fn image_push(
         self: &Arc<Self>,
         reference: &Reference,
+        platform: Option<&Platform>,
         credentials: &Credentials,
         sink: impl Fn(StreamMessage) + Send + Sync + 'static,
     ) -> Result<(), Error> {
@@ -89,20 +93,40 @@ impl Engine {
         let progress = Progress::new(sink);
         let known: Arc<dyn Known> = Arc::new(Places(Arc::clone(&self.db)));
         for (tagged, id) in images {
-            let entry =
-                self.images.get(&id).ok_or_else(|| super::no_such_image(&tagged.familiar()))?;
-            let tag = Some(tagged.tag().unwrap_or_default().to_owned());
-            let options = PushOptions { tag, ..PushOptions::default() };
-            let pushed = silo_registry::push(
-                &self.store,
-                &repository,
-                &entry.image,
-                &options,
-                &known,
-                &progress,
-            );
+            let tag = tagged.tag().unwrap_or_default();
+            let index = self.images.index_by_name(&tagged);
+            if let Some(index) = index.as_ref().filter(|_| platform.is_none()) {
+                let here = |entry: &IndexEntry| {
+                    entry.image.is_some_and(|id| self.images.get(&id).is_some())
+                };
+                let missing = silo_registry::missing(&repository, &name, index, here);
+                if missing.await.map_err(failed)?.is_empty() {
+                    let pushed = silo_registry::push_index(
+                        &self.store,
+                        &repository,
+                        index,
+                        tag,
+                        &known,
+                        &progress,
+                    );
+                    let pushed = pushed.await.map_err(failed)?;
+                    self.pushed(&tagged, &id, Some(index), &pushed.manifest.digest)?;
+                    continue;
+                }
+            }
+            let (entry, image) = self.one_to_push(&tagged, index.as_ref(), platform)?;
+            let options = PushOptions { tag: Some(tag.to_owned()), ..PushOptions::default() };
+            let pushed =
+                silo_registry::push(&self.store, &repository, &image, &options, &known, &progress);
             let pushed = pushed.await.map_err(failed)?;
-            self.pushed(&tagged, &id, &pushed.manifest.digest)?;
+            if let Some(index) = index.as_ref().filter(|_| platform.is_none()) {
+                progress.aux(serde_json::json!({
+                    "manifestPushedInsteadOfIndex": true,
+                    "originalIndex": super::inspect::target(&entry, Some(index)),
+                    "selectedManifest": pushed.manifest,
+                }));
+            }
+            self.pushed(&tagged, &entry.id(), None, &pushed.manifest.digest)?;
         }
         Ok(())
     }
@@ -124,20 +148,59 @@ impl Engine {
         if let Some(Ok(tagged)) = tagged
             && self.images.by_name(&tagged) == Some(image.id)
         {
-            self.pushed(&tagged, &image.id, &pushed.manifest.digest)?;
+            self.pushed(&tagged, &image.id, None, &pushed.manifest.digest)?;
         }
         Ok(pushed.manifest)
     }
 
-    /// An image of the store is in a registry.
-    fn pushed(&self, tagged: &Reference, id: &Digest, digest: &Digest) -> Result<(), Error> {
+    /// An image of the store, or an index that leads to it, is in a registry.
+    fn pushed(
+        &self,
+        tagged: &Reference,
+        id: &Digest,
+        index: Option<&ImageIndex>,
+        digest: &Digest,
+    ) -> Result<(), Error> {
         let by_digest = tagged.with_digest(*digest);
-        if self.images.by_name(&by_digest) != Some(*id) {
+        let known = match index {
+            Some(_) => self.images.index_by_name(&by_digest).is_some(),
+            None => self.images.by_name(&by_digest) == Some(*id),
+        };
+        if !known {
             // An image that was removed meanwhile is pushed, and stays removed.
-            self.images.name_too(id, &by_digest)?;
+            self.images.name_too(id, index, &by_digest)?;
         }
         self.remote_event("push", tagged, id);
         Ok(())
+    }
+
+    /// The one image to be pushed of a name, and the same with the manifest that an index has for
+    /// it.
+    fn one_to_push(
+        &self,
+        name: &Reference,
+        index: Option<&ImageIndex>,
+        platform: Option<&Platform>,
+    ) -> Result<(Arc<Entry>, silo_store::Image), Error> {
+        let entry = self.images.find_for(&name.familiar(), platform)?;
+        let inner = self.images.read();
+        let Some(index) = index else { return Ok((Arc::clone(&entry), entry.image.clone())) };
+        let available = inner.available(index);
+        let runs = Platform::host().matches(&entry.image.config.platform());
+        if platform.is_none() && available.len() > 1 && !runs {
+            // moby wording, with what there is
+            return Err(Error::conflict(format!(
+                "multiple matching manifests found but no specific platform requested: {} has \
+                 images for several platforms here, but not all that its index names",
+                name.familiar()
+            )));
+        }
+        let named = available.into_iter().find(|(_, other)| other.id() == entry.id());
+        let image = match named {
+            Some((named, _)) => self.store.image_of_entry(named).map_err(Error::from_kind)?,
+            None => entry.image.clone(),
+        };
+        Ok((entry, image))
     }
 }
 

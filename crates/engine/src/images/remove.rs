@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use silo_docker::Filters;
 use silo_docker::images::{DeleteItem, ImagesPruneReport};
 use silo_docker::query::ImageRemoveQuery;
+use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 use silo_types::{Digest, Error};
 
@@ -126,6 +127,18 @@ impl Engine {
         }
     }
 
+    /// The other images of the indexes that lead to an image.
+    fn image_siblings(&self, names: &[Reference], id: &Digest) -> Vec<Digest> {
+        let inner = self.images.read();
+        let indexes = names.iter().filter_map(|name| inner.index_of(name));
+        let images = indexes.flat_map(|index| inner.available(index));
+        let mut siblings: Vec<Digest> = images.map(|(_, entry)| entry.id()).collect();
+        siblings.retain(|sibling| sibling != id);
+        siblings.sort();
+        siblings.dedup();
+        siblings
+    }
+
     /// Names and records of one removal; layers stay until the next collection.
     fn image_remove_records(
         &self,
@@ -135,25 +148,89 @@ impl Engine {
         let entry = self.images.find(text)?;
         let id = entry.id();
         let names = self.images.names(&id);
+        let siblings = self.image_siblings(&names, &id);
+        let mut items = self.image_remove_one(text, id, &names, &siblings, query)?;
+        // What only the index led to goes with it.
+        for sibling in siblings {
+            if self.images.names(&sibling).is_empty() {
+                self.image_delete(sibling, &mut items, query, true)?;
+            }
+        }
+        Ok(items)
+    }
+
+    /// Removes images for some platforms of an index; the names stay with the others.
+    fn image_remove_platforms(
+        &self,
+        text: &str,
+        platforms: &[Platform],
+        force: bool,
+    ) -> Result<Vec<DeleteItem>, Error> {
+        let mut images = BTreeSet::new();
+        for platform in platforms {
+            images.insert(self.images.find_for(text, Some(platform))?.id());
+        }
+        let mut items = Vec::new();
+        for id in images {
+            self.image_delete_of_index(id, &mut items, force)?;
+        }
+        Ok(items)
+    }
+
+    /// Removes an image to which an index leads, which stays for others.
+    fn image_delete_of_index(
+        &self,
+        id: Digest,
+        items: &mut Vec<DeleteItem>,
+        force: bool,
+    ) -> Result<(), Error> {
+        if let Some(obstacle) = self.image_obstacle(&id, false, !force) {
+            return Err(obstacle.error(&id));
+        }
+        let before = self.images.names(&id);
+        self.image_event("delete", &id, &id.to_string());
+        self.images.forget(&id)?;
+        let gone = before.iter().filter(|name| self.images.by_name(name).is_none());
+        items.extend(gone.map(untagged));
+        items.push(deleted(&id));
+        Ok(())
+    }
+
+    fn image_remove_one(
+        &self,
+        text: &str,
+        id: Digest,
+        names: &[Reference],
+        siblings: &[Digest],
+        query: ImageRemoveQuery,
+    ) -> Result<Vec<DeleteItem>, Error> {
         let mut items = Vec::new();
         let by_id = id.to_string().starts_with(text) || id.hex().starts_with(text);
         let mut quiet = false;
         if by_id {
-            if is_single(&names) {
+            let is_shown = names.iter().any(|name| self.images.by_name(name) == Some(id));
+            if !names.is_empty() && !is_shown {
+                // The id is of no image that a name stands for: the others stay.
+                self.image_delete_of_index(id, &mut items, query.force)?;
+                return Ok(items);
+            }
+            if is_single(names) {
                 if let Some(obstacle) = self.image_obstacle(&id, false, !query.force) {
                     return Err(obstacle.error(&id));
                 }
-                for name in &names {
+                for name in names {
                     items.push(self.image_untag(name, &id)?);
                 }
             }
         } else {
-            if !query.force && is_single(&names) {
+            if !query.force && is_single(names) {
+                let is_one = |image: &Digest| *image == id || siblings.contains(image);
                 let uses = |container: &Container| {
                     let record = container.record();
-                    record.image == Some(id)
+                    record.image.as_ref().is_some_and(is_one)
                         || record.mounts.iter().any(|mount| {
-                            mount.kind == MountKind::Image && mount.source == id.to_string()
+                            mount.kind == MountKind::Image
+                                && mount.source.parse().is_ok_and(|image| is_one(&image))
                         })
                 };
                 if let Some(user) = self.image_user(uses) {
@@ -190,14 +267,19 @@ impl Engine {
         Ok(items)
     }
 
-    /// `DELETE /images/{name}`.
+    /// `DELETE /images/{name}`; with platforms, only the images for these.
     pub async fn image_remove(
         &self,
         text: &str,
         query: ImageRemoveQuery,
+        platforms: &[Platform],
     ) -> Result<Vec<DeleteItem>, Error> {
         let _one_at_a_time = self.images.removing.lock().await;
-        let mut items = self.image_remove_records(text, query)?;
+        let mut items = if platforms.is_empty() {
+            self.image_remove_records(text, query)?
+        } else {
+            self.image_remove_platforms(text, platforms, query.force)?
+        };
         if items.iter().any(|item| !item.deleted.is_empty()) {
             let collected = self.images.collect().await?;
             self.collect_registries();

@@ -16,17 +16,6 @@ use silo_types::{Digest, Error, ErrorKind};
 use super::{change, config, repository_and_tag};
 use crate::engine::Engine;
 
-/// What a new container needs of its image.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    /// The image.
-    pub id: Digest,
-    /// Its layers, by the topmost chain id; `None` for none.
-    pub chain: Option<Digest>,
-    /// Its configuration.
-    pub config: Arc<ImageConfig>,
-}
-
 async fn blocking<T: Send + 'static>(
     what: &'static str,
     work: impl FnOnce() -> Result<T, silo_store::Error> + Send + 'static,
@@ -61,33 +50,13 @@ fn progress_line(progress: Progress) -> StreamMessage {
 }
 
 impl Engine {
-    /// The image that a container is to be made of. Another platform than the one asked for is an
-    /// error.
-    pub fn image_resolve(&self, name: &str, platform: Option<&str>) -> Result<Resolved, Error> {
-        let entry = self.images.find(name)?;
-        let image = &entry.image;
-        if let Some(text) = platform {
-            let wanted: Platform =
-                text.parse().map_err(|error: silo_oci::platform::PlatformError| {
-                    Error::invalid(error.to_string())
-                })?;
-            let found = image.config.platform();
-            if !wanted.matches(&found) {
-                return Err(Error::not_found(format!(
-                    "image with reference {name} was found but its platform ({found}) does not \
-                     match the specified platform ({wanted})"
-                )));
-            }
-        }
-        Ok(Resolved { id: image.id, chain: image.top(), config: Arc::clone(&image.config) })
-    }
-
     /// `POST /images/load`: reads an archive and tells `sink` how it goes. What was loaded before
     /// an error stays.
     pub async fn image_load(
         &self,
         input: impl Read + Send + 'static,
         quiet: bool,
+        platforms: &[Platform],
         sink: impl Fn(StreamMessage) + Send + Clone + 'static,
     ) -> Result<(), Error> {
         let store = Arc::clone(&self.store);
@@ -100,7 +69,21 @@ impl Engine {
             })
         })
         .await?;
-        for image in &loaded.images {
+        let wanted = |image: &silo_store::Image| {
+            let is_for = |wanted| super::indexed::is_for(wanted, image);
+            platforms.is_empty() || platforms.iter().any(is_for)
+        };
+        if !loaded.images.iter().any(|image| wanted(&image.image)) {
+            drop(loaded);
+            self.images.collect().await?;
+            let list: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+            // moby wording
+            return Err(Error::not_found(format!(
+                "requested platform(s) ({}) not found in the archive",
+                list.join(", ")
+            )));
+        }
+        for image in loaded.images.iter().filter(|image| wanted(&image.image)) {
             let names: Vec<Reference> = image
                 .names
                 .iter()
@@ -119,16 +102,35 @@ impl Engine {
                 }
             }
             self.images.put(image.image.clone(), None, &names)?;
+            // Those of an index are told of by its name.
+            let in_index = loaded.indexes.iter().any(|found| {
+                let entries = &found.index.entries;
+                !found.names.is_empty() && entries.iter().any(|e| e.image == Some(image.id))
+            });
             for name in &names {
                 sink(StreamMessage::stream(format!("Loaded image: {}\n", name.familiar())));
             }
-            if names.is_empty() {
+            if names.is_empty() && !in_index {
                 sink(StreamMessage::stream(format!("Loaded image ID: {}\n", image.id)));
             }
             self.image_event("load", &image.id, &image.id.to_string());
         }
+        for found in &loaded.indexes {
+            let names: Vec<Reference> = found
+                .names
+                .iter()
+                .filter_map(|name| Reference::parse_normalized(name).ok())
+                .filter(|name| name.digest().is_none())
+                .collect();
+            let here = found.index.entries.iter().filter_map(|entry| entry.image);
+            let Some(entry) = here.filter_map(|id| self.images.get(&id)).next() else { continue };
+            self.images.put_indexed(entry.image.clone(), None, &names, Some(&found.index))?;
+        }
         // The records keep the content from here on.
         drop(loaded.lease);
+        if !platforms.is_empty() {
+            self.images.collect().await?;
+        }
         Ok(())
     }
 
@@ -139,37 +141,54 @@ impl Engine {
     }
 
     /// The images behind names, for [`Engine::image_save`]. A bare repository stands for all of
-    /// its tags, an id for the image without a name.
-    pub fn image_save_resolve(&self, names: &[String]) -> Result<Vec<SaveImage>, Error> {
+    /// its tags, an id for the image without a name, a name of an index for all images of it that
+    /// are here, or for those for `platforms`.
+    pub fn image_save_resolve(
+        &self,
+        names: &[String],
+        platforms: &[Platform],
+    ) -> Result<Vec<SaveImage>, Error> {
         let mut images: Vec<SaveImage> = Vec::new();
-        let mut add = |id: Digest, name: Option<String>| {
-            let known = images.iter_mut().find(|image| image.id == id);
+        let mut add = |id: Digest, index: Option<Digest>, name: Option<String>| {
+            let known = images.iter_mut().find(|image| image.id == id && image.index == index);
             match known {
                 Some(image) => image.names.extend(name),
-                None => images.push(SaveImage { id, names: name.into_iter().collect() }),
+                None => images.push(SaveImage { id, names: name.into_iter().collect(), index }),
             }
         };
         for text in names {
             let not_found = || Error::not_found(format!("No such image: {text}"));
             let bare = Reference::parse(text).ok().filter(Reference::is_name_only);
             if let Some(repository) = bare {
-                let inner = self.images.read();
-                let mut found = false;
-                for (name, id) in &inner.names {
-                    if name.name() == repository.name() && name.tag().is_some() {
-                        add(*id, Some(name.to_string()));
-                        found = true;
+                let tags = self.images.tags_of(&repository.without_suffix());
+                for (name, id) in &tags {
+                    let text = name.to_string();
+                    for platform in platforms {
+                        let entry = self.images.find_for(&text, Some(platform))?;
+                        add(entry.id(), None, Some(text.clone()));
+                    }
+                    if platforms.is_empty() {
+                        let index = self.images.index_by_name(name);
+                        add(*id, index.map(|index| index.descriptor.digest), Some(text));
                     }
                 }
-                if found {
+                if !tags.is_empty() {
                     continue;
                 }
             }
             let entry = self.images.find(text).map_err(|_| not_found())?;
+            let index = self.images.index_named(text).map(|index| index.descriptor.digest);
             let name = Reference::parse_normalized(text)
                 .ok()
                 .filter(|name| name.tag().is_some() && self.images.by_name(name).is_some());
-            add(entry.id(), name.map(|name| name.to_string()));
+            let name = name.map(|name| name.to_string());
+            for platform in platforms {
+                let entry = self.images.find_for(text, Some(platform))?;
+                add(entry.id(), None, name.clone());
+            }
+            if platforms.is_empty() {
+                add(entry.id(), index, name);
+            }
         }
         Ok(images)
     }

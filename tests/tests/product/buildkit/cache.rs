@@ -92,7 +92,19 @@ fn layouts_and_lists() {
         built(&engine, &upon, &arguments);
         assert_eq!(fs::read_to_string(to.join("all").join(architecture)).expect("a file"), "x");
     }
-    let refused = build(&engine, &base, &["--platform", "linux/amd64,linux/arm64", "-t", "x"]);
-    assert_ne!(refused.code, 0);
-    assert!(refused.stderr.contains("type=oci,dest=FILE"), "{}", refused.stderr);
+    // Under one name of the store, and a base of both from there.
+    let both = engine.name("both");
+    built(&engine, &base, &["--platform", "linux/amd64,linux/arm64", "-t", &both]);
+    let text = format!("FROM {both}\nCOPY --from={both} / /all/\n");
+    let upon = context(&engine, "again", &[("Dockerfile", &text)]);
+    let again = engine.name("again");
+    built(&engine, &upon, &["--platform", "linux/arm64,linux/amd64", "-t", &again]);
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        let container = engine.silo(&["create", "--platform", &platform, &again, "x"]).stdout;
+        let container = container.trim();
+        let listed = engine.docker(&["export", container]).stdout;
+        assert!(listed.contains(&format!("all/{architecture}")), "{architecture}");
+        engine.ok(&["rm", container]);
+    }
 }

@@ -103,6 +103,21 @@ fn a_list_of_images_is_built_and_built_upon() {
     built(&engine, &arm, &upon);
     assert_eq!(fs::read_to_string(out.join("copy")).expect("a file"), "arm\n");
 
+    // The files of both, each in a directory.
+    let list = format!("base=oci-layout://{}:1", layout.display());
+    let several = engine.scratch().join("several");
+    let to = several.to_str().expect("text");
+    built(&engine, &[both, "-o", to, "--build-context", &list], &upon);
+    let archive = engine.scratch().join("several.tar");
+    let output = format!("type=tar,dest={}", archive.display());
+    built(&engine, &[both, "-o", &output, "--build-context", &list], &upon);
+    for directory in [several, unpacked(&archive)] {
+        for (platform, content) in [("linux_amd64", "amd\n"), ("linux_arm64", "arm\n")] {
+            let found = fs::read_to_string(directory.join(platform).join("copy")).expect("a file");
+            assert_eq!(found, content);
+        }
+    }
+
     let refused = |arguments: &[&str], said: &str| {
         let mut all = vec!["build"];
         all.extend(arguments);
@@ -113,8 +128,6 @@ fn a_list_of_images_is_built_and_built_upon() {
     };
     let other = ["--platform=linux/s390x", "--build-context", &place];
     refused(&other, "no match for platform in manifest");
-    refused(&[both, "--build-context", &place], "--output type=oci,dest=FILE");
-    refused(&[both, "-o", to, "--build-context", &place], "the files of several platforms");
     let nothing = format!("base=oci-layout://{}:9", layout.display());
     refused(&["--build-context", &nothing], "nothing has the name 9");
     refused(&["--build-context", "base=oci-layout:///no/such"], "is no OCI layout");
