@@ -72,17 +72,19 @@ impl Job {
     /// What an image in the store brings to a stage.
     fn base_of(&self, name: &str) -> Option<Base> {
         let engine = &self.builder.engine;
-        let entry = match engine.image(name) {
+        let entry = match engine.image_best(name, self.request.platform.as_ref()) {
             Ok(entry) => entry,
             Err(_) => engine.substitute(name)?.0,
         };
+        // Each stage gets the image of its platform from an index.
+        let is_one = !engine.image_has_index(name);
         let image = &entry.image.config;
         let env = image.config.env.iter().flatten();
         let pair = |text: &String| text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
         Some(Base {
             env: env.filter_map(pair).collect(),
             shell: image.config.shell.is_some(),
-            platform: (!image.architecture.is_empty()).then(|| image.platform()),
+            platform: (is_one && !image.architecture.is_empty()).then(|| image.platform()),
             os: if image.os == "windows" { Os::Windows } else { Os::Linux },
         })
     }

@@ -130,15 +130,17 @@ impl Job {
             let tree = self.context(turn.step.is_none()).await?;
             return Ok(Source { tree, chain: None, names: Names::Exact });
         };
+        let preferred = turn.stage.platform.as_ref().or(self.request.platform.as_ref());
         let state = match self.plan.origin(from, turn.stage.index, &self.request) {
             Origin::Stage(index) => State::clone(&*self.stage(index).await?),
-            Origin::Image(name) => self.image_state(&name, None, work).await?,
+            Origin::Image(name) => self.image_state(&name, None, preferred, work).await?,
             Origin::Scratch => State::scratch("linux", "", ""),
             Origin::Context(name) => match self.request.named_contexts.get(&name) {
-                Some(ContextRef::Image(image)) => self.image_state(image, None, work).await?,
+                Some(ContextRef::Image(image)) => {
+                    self.image_state(image, None, preferred, work).await?
+                }
                 Some(ContextRef::Layout { source, digest }) => {
-                    let wanted = turn.stage.platform.as_ref().or(self.request.platform.as_ref());
-                    self.layout_state(&name, source, *digest, wanted).await?
+                    self.layout_state(&name, source, *digest, preferred).await?
                 }
                 Some(ContextRef::Empty) | None => State::scratch("linux", "", ""),
                 Some(context) => {

@@ -221,10 +221,10 @@ impl Job {
                 let platform = platform.unwrap_or(host);
                 Ok(State::scratch(&platform.os, &platform.architecture, &platform.variant))
             }
-            Origin::Image(name) => self.image_state(name, platform.as_ref(), work).await,
+            Origin::Image(name) => self.image_state(name, platform.as_ref(), None, work).await,
             Origin::Context(name) => match self.request.named_contexts.get(name) {
                 Some(ContextRef::Image(image)) => {
-                    self.image_state(image, platform.as_ref(), work).await
+                    self.image_state(image, platform.as_ref(), None, work).await
                 }
                 Some(ContextRef::Layout { source, digest }) => {
                     self.layout_state(name, source, *digest, platform.as_ref()).await
@@ -245,15 +245,17 @@ impl Job {
         }
     }
 
-    /// The state of an image: from the store, or from its registry.
+    /// The state of an image: from the store, or from its registry. It must be for `platform`; of
+    /// an index without that, the one for `preferred` is taken.
     pub(crate) async fn image_state(
         &self,
         name: &str,
         platform: Option<&Platform>,
+        preferred: Option<&Platform>,
         work: &Work,
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
-        let entry = match engine.image_best(name, platform) {
+        let entry = match engine.image_best(name, platform.or(preferred)) {
             Ok(entry) => {
                 let fits = check_platform(name, platform, &entry.image.config).is_ok();
                 if fits && !self.request.pull {

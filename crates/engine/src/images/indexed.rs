@@ -197,6 +197,11 @@ impl crate::engine::Engine {
         self.images.find_for(text, platform)
     }
 
+    /// Does a name lead to an index?
+    pub fn image_has_index(&self, text: &str) -> bool {
+        self.images.index_named(text).is_some()
+    }
+
     /// The image that a name leads to: of an index, the best for a platform, if one is there.
     pub fn image_best(&self, text: &str, platform: Option<&Platform>) -> Result<Arc<Entry>, Error> {
         let entry = self.images.find(text)?;
