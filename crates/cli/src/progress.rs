@@ -54,6 +54,18 @@ impl Messages {
         if !error.is_empty() {
             return Err(Failure::new(error));
         }
+        let aux = message.get("aux");
+        if aux.get("manifestPushedInsteadOfIndex").bool() {
+            self.clear();
+            let digest = |name| aux.path(&[name, "digest"]).str();
+            // Docker's words.
+            warn(&format!(
+                "Not all multiplatform-content is present and only the available single-platform \
+                 image was pushed\n{} -> {}",
+                digest("originalIndex"),
+                digest("selectedManifest")
+            ));
+        }
         if self.sink == Sink::Nothing {
             return Ok(());
         }

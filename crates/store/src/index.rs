@@ -43,11 +43,10 @@ impl Store {
             lease.hold(digest(bytes));
             self.put_blob(bytes)?;
         }
-        let media_type = match (parsed.media_type.as_str(), media_type) {
-            ("", "") => media::OCI_INDEX,
-            ("", said) => said,
-            (own, _) => own,
-        };
+        // Only types that are known: it is a header of requests later.
+        let said = [parsed.media_type.as_str(), media_type];
+        let media_type =
+            said.into_iter().find(|said| media::is_index(said)).unwrap_or(media::OCI_INDEX);
         let mut descriptor = Descriptor::new(media_type, digest(bytes), bytes.len() as u64);
         descriptor.annotations.insert(KIND.to_owned(), "1".to_owned());
         let index = self.look_into(descriptor, &parsed);
@@ -144,11 +143,18 @@ impl Store {
         let mut image = self.image(&id)?;
         let named = self.read_blob(&entry.descriptor.digest, MAX_DOCUMENT as u64);
         let manifest = named.ok().and_then(|bytes| Manifest::parse(&bytes).ok());
-        if manifest.is_some_and(|manifest| self.is_whole(&manifest, &image)) {
-            image.manifest = entry.descriptor.clone();
-        } else {
-            image.manifest = plain_descriptor(&image);
-        }
+        image.manifest = match manifest.filter(|manifest| self.is_whole(manifest, &image)) {
+            Some(manifest) => {
+                let mut descriptor = entry.descriptor.clone();
+                if !media::is_manifest(&descriptor.media_type) {
+                    let own = manifest.media_type;
+                    descriptor.media_type =
+                        if own.is_empty() { media::OCI_MANIFEST.to_owned() } else { own };
+                }
+                descriptor
+            }
+            None => plain_descriptor(&image),
+        };
         Ok(image)
     }
 

@@ -85,6 +85,8 @@ fn several_platforms_under_one_name() {
     assert!(refused.stderr.contains(&said), "{}", refused.stderr);
     assert_eq!(manifests(&engine, &name), both(true, true));
     // Old clients see a plain image; new ones the list where they ask for it.
+    let line = engine.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert_eq!(line, format!("{name}:latest"));
     let plain = engine.http("GET", "/v1.24/images/json", "").json();
     assert_eq!(plain.as_array().expect("images").len(), 1);
     assert!(plain[0].get("Manifests").is_none() && plain[0].get("Descriptor").is_none());
@@ -186,6 +188,8 @@ fn an_index_goes_to_a_registry_and_comes_back_in_parts() {
     let said = engine.http("POST", &target, "").body;
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(said.contains("manifestPushedInsteadOfIndex") && said.contains(&pushed), "{said}");
+    let said = engine.silo(&["push", &elsewhere]).stderr;
+    assert!(said.contains("only the available single-platform image was pushed"), "{said}");
     engine.ok(&["rmi", &elsewhere]);
     engine.ok(&["pull", "--platform", foreign, &elsewhere]);
     assert_eq!(manifests(&engine, &elsewhere).len(), 1);
