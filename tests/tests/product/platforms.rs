@@ -207,6 +207,15 @@ fn an_index_goes_to_a_registry_and_comes_back_in_parts() {
     assert!(again.contains("Image is up to date"), "{again}");
     let by_digest = format!("{repository}@{pushed}");
     assert_eq!(file_for(&engine, Some(foreign), &by_digest), foreign["linux/".len()..]);
+    // By digest of the index, and of one of its manifests.
+    let target = format!("/v1.50/images/{name}/json?manifests=1");
+    let list = engine.http("GET", &target, "").json()["Manifests"].clone();
+    for one in list.as_array().expect("manifests") {
+        let manifest = one["ID"].as_str().expect("a digest");
+        let platform = &one["ImageData"]["Platform"]["architecture"];
+        assert_eq!(&engine.inspect(manifest)["Architecture"], platform);
+    }
+    assert_eq!(engine.inspect(&pushed)["Architecture"], host());
     // Both are here now, and go as they came.
     engine.ok(&["tag", &name, &elsewhere]);
     assert!(engine.ok(&["push", &elsewhere]).contains(&pushed));
@@ -219,4 +228,11 @@ fn an_index_goes_to_a_registry_and_comes_back_in_parts() {
     engine.ok(&["rmi", &alone]);
     engine.ok(&["pull", "--platform", foreign, &alone]);
     assert_eq!(manifests(&engine, &alone).len(), 1);
+    // An id that no name stands for is one image; the digest of an index is all of it.
+    let id = engine.ok(&["inspect", "-f", "{{.Id}}", &alone]);
+    engine.ok(&["rmi", "-f", &alone, &elsewhere]);
+    engine.ok(&["rmi", &id]);
+    assert_eq!(manifests(&engine, &name).iter().filter(|(_, here)| *here).count(), 1);
+    engine.ok(&["rmi", &pushed]);
+    assert_eq!(engine.ok(&["images", "-aq"]), "");
 }

@@ -166,6 +166,21 @@ impl Images {
         inner.index_of(&reference).cloned()
     }
 
+    /// What the digest of a manifest or an index stands for: an image, and for an index the names
+    /// that point to it, tags first. `None` for any other text.
+    pub(super) fn behind_digest(&self, text: &str) -> Option<(Digest, Vec<Reference>)> {
+        let digest = text.parse().ok()?;
+        let inner = self.read();
+        if inner.images.contains_key(&digest) {
+            return None;
+        }
+        let id = inner.by_manifest(&digest)?.id();
+        let lists = inner.lists.iter().filter(|(_, index)| **index == digest);
+        let mut names: Vec<Reference> = lists.map(|(name, _)| name.clone()).collect();
+        names.sort_by_key(|name| name.tag().is_none());
+        Some((id, names))
+    }
+
     /// The images that a name leads to: one, or those of an index that are here.
     pub(crate) fn all_named(&self, text: &str) -> Result<Vec<Arc<Entry>>, Error> {
         let entry = self.find(text)?;

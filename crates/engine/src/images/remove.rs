@@ -145,6 +145,34 @@ impl Engine {
         text: &str,
         query: ImageRemoveQuery,
     ) -> Result<Vec<DeleteItem>, Error> {
+        match self.images.behind_digest(text) {
+            None => self.image_remove_by(text, query),
+            // A manifest stands for its image.
+            Some((id, names)) if names.is_empty() => self.image_remove_by(&id.to_string(), query),
+            // An index stands for its names.
+            Some((id, names)) => {
+                let tags = names.iter().filter(|name| name.tag().is_some()).count();
+                if tags > 1 && !query.force {
+                    let message = "image is referenced in multiple repositories".to_owned();
+                    return Err(Obstacle { message, used: false, hard: false }.error(&id));
+                }
+                let mut items = Vec::new();
+                for name in names {
+                    // The digests of a repository went with its last tag.
+                    if self.images.by_name(&name).is_some() {
+                        items.extend(self.image_remove_by(&name.to_string(), query)?);
+                    }
+                }
+                Ok(items)
+            }
+        }
+    }
+
+    fn image_remove_by(
+        &self,
+        text: &str,
+        query: ImageRemoveQuery,
+    ) -> Result<Vec<DeleteItem>, Error> {
         let entry = self.images.find(text)?;
         let id = entry.id();
         let names = self.images.names(&id);
