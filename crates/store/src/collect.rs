@@ -32,6 +32,7 @@ impl Store {
             live.extend(self.manifest_layers(&image.manifest.digest)?);
             chains.extend(image.top());
         }
+        crate::index::settle(&mut state);
         live.extend(crate::index::documents(&state));
         let alive = mark(chains, &state, &mut live);
 

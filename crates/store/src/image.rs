@@ -9,7 +9,7 @@ use silo_oci::image::{
 use silo_types::Digest;
 
 use crate::durable::{INDEX, SYNCED};
-use crate::index::{documents, is_index, list};
+use crate::index::{documents, is_index, list, settle};
 use crate::lease::lock;
 use crate::store::{State, names};
 use crate::{Error, Image, Layer, Lease, Store, stand_in};
@@ -72,6 +72,7 @@ impl Store {
                 }
             }
         }
+        settle(&mut state);
         if lost || !is_newest {
             self.write_index(&mut state)?;
         }

@@ -177,17 +177,21 @@ impl Store {
     }
 }
 
+/// Forgets the manifests of images that are gone, which say nothing any more.
+pub(crate) fn settle(state: &mut State) {
+    for index in state.indexes.values_mut() {
+        let ImageIndex { entries, documents, .. } = index;
+        for entry in entries {
+            if entry.image.take_if(|id| !state.images.contains_key(id)).is_some() {
+                documents.retain(|digest| *digest != entry.descriptor.digest);
+            }
+        }
+    }
+}
+
 /// The blobs that indexes need, but for those of their images.
 pub(crate) fn documents(state: &State) -> impl Iterator<Item = Digest> {
-    // A manifest without its image says nothing any more.
-    let is_gone = |index: &ImageIndex, digest: &Digest| {
-        let entry = index.entries.iter().find(|entry| entry.descriptor.digest == *digest);
-        let id = entry.and_then(|entry| entry.image);
-        id.is_some_and(|id| !state.images.contains_key(&id))
-    };
-    state.indexes.values().flat_map(move |index| {
-        index.documents.iter().filter(move |digest| !is_gone(index, digest)).copied()
-    })
+    state.indexes.values().flat_map(|index| index.documents.iter().copied())
 }
 
 /// An index document.
