@@ -365,6 +365,11 @@ mod tests {
             entries.iter().filter(|entry| store.has_blob(&entry.descriptor.digest)).count()
         };
         assert_eq!(manifests(&store), 1);
+        // It may come back.
+        let back = load(&store, &archive(&all, &all[..2], false).0);
+        assert_eq!((there(&store, &wanted), manifests(&store)), (vec![true, true, false], 2));
+        drop(back);
+        store.collect(|| one.clone()).unwrap();
         drop(store);
         let store = Store::open(root.path()).unwrap();
         assert_eq!(there(&store, &wanted).iter().filter(|here| **here).count(), 1);
