@@ -56,7 +56,9 @@ impl Messages {
         }
         let aux = message.get("aux");
         if aux.get("manifestPushedInsteadOfIndex").bool() {
-            self.clear();
+            if let Some(screen) = &mut self.screen {
+                *screen = Screen::default();
+            }
             let digest = |name| aux.path(&[name, "digest"]).str();
             // Docker's words.
             warn(&format!(

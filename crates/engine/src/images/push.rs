@@ -181,7 +181,7 @@ impl Engine {
         name: &Reference,
         index: Option<&ImageIndex>,
         platform: Option<&Platform>,
-    ) -> Result<(Arc<Entry>, silo_store::Image), Error> {
+    ) -> Result<(Arc<Entry>, Image), Error> {
         let entry = self.images.find_for(&name.familiar(), platform)?;
         let inner = self.images.read();
         let Some(index) = index else { return Ok((Arc::clone(&entry), entry.image.clone())) };
