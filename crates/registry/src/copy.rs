@@ -17,7 +17,7 @@ mod referrers;
 mod source;
 mod target;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -168,7 +168,7 @@ fn stays_away(blob: &Descriptor) -> bool {
 impl Job<'_> {
     /// Copies a document with all that it names.
     async fn tree(&mut self, root: Content, name: Name<'_>) -> Result<(), CopyError> {
-        let mut documents: Vec<Content> = Vec::new();
+        let mut documents: Vec<(Content, Vec<Digest>)> = Vec::new();
         let mut waiting: Vec<(Content, usize)> = vec![(root, 0)];
         let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
         let mut seen: HashSet<Digest> = HashSet::new();
@@ -180,6 +180,7 @@ impl Job<'_> {
             if size > MAX_DOCUMENTS || seen.len() > MAX_MANIFESTS || depth > MAX_DEPTH {
                 return Err(CopyError::TooMany);
             }
+            let mut names = Vec::new();
             match read(&content)? {
                 Document::Manifest(manifest) => {
                     for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
@@ -191,6 +192,7 @@ impl Job<'_> {
                         let kind = entry.media_type.as_str();
                         let is_document =
                             kind.is_empty() || media::is_index(kind) || media::is_manifest(kind);
+                        names.push(entry.digest);
                         if !is_document {
                             // Caches of builds have layers here.
                             blobs.entry(entry.digest).or_insert_with(|| entry.clone());
@@ -204,13 +206,13 @@ impl Job<'_> {
                     }
                 }
             }
-            documents.push(content);
+            documents.push((content, names));
         }
         self.blobs(blobs.into_values()).await?;
-        // An index comes before what it names.
-        while let Some(content) = documents.pop() {
-            let name = if documents.is_empty() { name } else { Name::Digest };
-            self.target.put_document(&content, name).await?;
+        let last = documents.len();
+        for (number, content) in named_first(&documents).into_iter().enumerate() {
+            let name = if number + 1 == last { name } else { Name::Digest };
+            self.target.put_document(content, name).await?;
             self.documents.push(content.descriptor.digest);
         }
         Ok(())
@@ -277,6 +279,29 @@ impl Job<'_> {
     }
 }
 
+/// Documents, of which the first leads to all, with what each names: in an order in which those
+/// that are named come before those that name them.
+fn named_first(documents: &[(Content, Vec<Digest>)]) -> Vec<&Content> {
+    let place = |(at, (content, _)): (usize, &(Content, _))| (content.descriptor.digest, at);
+    let places: HashMap<Digest, usize> = documents.iter().enumerate().map(place).collect();
+    let mut ordered = Vec::new();
+    let mut begun = HashSet::from([0]);
+    let mut open = vec![(0, 0)];
+    while let Some((at, next)) = open.last_mut() {
+        let Some((content, names)) = documents.get(*at) else { break };
+        if let Some(named) = names.get(*next) {
+            *next += 1;
+            if let Some(place) = places.get(named).filter(|place| begun.insert(**place)) {
+                open.push((*place, 0));
+            }
+        } else {
+            ordered.push(content);
+            open.pop();
+        }
+    }
+    ordered
+}
+
 /// Gets one blob to the target; `false` if it need not be sent.
 async fn one(
     source: &Arc<Source>,
@@ -296,4 +321,46 @@ async fn one(
     target.put_blob(source, blob, progress.meter(id, "Copying", blob.size)).await?;
     progress.state(id, "Copied");
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_twice_comes_before_both() {
+        let digest = |name: &str| silo_oci::image::digest(name.as_bytes());
+        let document = |name: &str, names: &[&str]| {
+            let descriptor = Descriptor::new(media::OCI_INDEX, digest(name), 1);
+            let names: Vec<Digest> = names.iter().map(|name| digest(name)).collect();
+            (Content { descriptor, bytes: Bytes::from(name.to_owned()) }, names)
+        };
+        for found in [
+            vec![document("root", &[])],
+            vec![
+                document("root", &["y", "x", "not here"]),
+                document("x", &[]),
+                document("y", &["x", "layer"]),
+            ],
+            vec![document("root", &["x", "y"]), document("y", &["x"]), document("x", &[])],
+            vec![
+                document("root", &["a", "c"]),
+                document("a", &["b"]),
+                document("c", &[]),
+                document("b", &["c"]),
+            ],
+        ] {
+            let ordered = named_first(&found);
+            assert_eq!(ordered.len(), found.len());
+            assert_eq!(ordered.last().unwrap().bytes, "root");
+            let place = |wanted: &Digest| {
+                ordered.iter().position(|content| content.descriptor.digest == *wanted)
+            };
+            for (content, names) in &found {
+                for named in names.iter().filter_map(place) {
+                    assert!(Some(named) < place(&content.descriptor.digest), "{ordered:?}");
+                }
+            }
+        }
+    }
 }

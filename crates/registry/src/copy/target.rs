@@ -55,7 +55,7 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for whoever else writes to a layout.
+/// Keeps others from writing to a layout; refused while somebody else does.
 fn lock(path: &Path) -> Result<fs_err::File, CopyError> {
     let directory = fs_err::File::open(path).map_err(CopyError::io("open", path))?;
     match directory.file().try_lock() {

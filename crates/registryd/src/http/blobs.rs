@@ -13,7 +13,7 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use silo_store::{Layer, View};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::Error;
 use crate::engine::Content;
@@ -103,13 +103,18 @@ pub(crate) async fn get(
         Some(range) if text(IF_RANGE).is_none_or(same) => range::wanted(range, size)?,
         _ => None,
     };
+    // Who takes a made layer holds a thread, however slowly: some have to be left for others.
+    let making = match &source {
+        Source::Made(..) => Some(server.making().await?),
+        _ => None,
+    };
     let Some((first, count)) = range else {
-        return Ok(head(StatusCode::OK, size).map(|_| source.body(0, size)));
+        return Ok(head(StatusCode::OK, size).map(|_| source.body(0, size, making)));
     };
     let mut response = head(StatusCode::PARTIAL_CONTENT, count);
     let last = first + count - 1;
     set(&mut response, CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
-    Ok(response.map(|_| source.body(first, count)))
+    Ok(response.map(|_| source.body(first, count, making)))
 }
 
 /// Where a blob comes from.
@@ -130,11 +135,11 @@ impl Source {
         }
     }
 
-    fn body(self, first: u64, count: u64) -> Body {
+    fn body(self, first: u64, count: u64, making: Option<OwnedSemaphorePermit>) -> Body {
         match self {
             Self::File(file, _) => read(file, first, count),
             Self::Fetch(fetch) => proxy::body(&fetch, first, count),
-            Self::Made(view, layer) => make(view, *layer, first, count),
+            Self::Made(view, layer) => make(view, *layer, making, first, count),
         }
     }
 }
@@ -177,9 +182,16 @@ async fn of_engine(server: &Arc<Server>, name: &Name, digest: &Digest) -> Result
 }
 
 /// Makes a layer's tar as the client takes it. Its last piece goes out when all of it was right.
-fn make(view: View, layer: Layer, first: u64, count: u64) -> Body {
+fn make(
+    view: View,
+    layer: Layer,
+    making: Option<OwnedSemaphorePermit>,
+    first: u64,
+    count: u64,
+) -> Body {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::task::spawn_blocking(move || {
+        let _making = making;
         let piece = Vec::new();
         let mut out = Part { sender: sender.clone(), skip: first, left: count, piece };
         match view.write_layer_tar(&layer, &mut out) {

@@ -53,6 +53,8 @@ pub(crate) struct Server {
     /// The registry behind this one.
     pub(crate) upstream: Option<Arc<Upstream>>,
     transfers: Semaphore,
+    /// Layers that are being made.
+    makers: Arc<Semaphore>,
 }
 
 impl Server {
@@ -73,7 +75,19 @@ impl Server {
             _ => Err(Refusal::busy("too many uploads are going on").into()),
         }
     }
+
+    /// Waits until another layer may be made.
+    pub(crate) async fn making(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = Arc::clone(&self.makers).acquire_owned();
+        match tokio::time::timeout(self.config.limits.head, permit).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refusal::busy("too many layers of the engine are being fetched").into()),
+        }
+    }
 }
+
+/// Layers that are made at once.
+const MAKERS: usize = 32;
 
 /// Runs work on the registry where it may block. It goes on when nobody waits for it any more.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -114,8 +128,18 @@ pub async fn serve(
     let uploads = Arc::new(Uploads::open(registry.files.clone(), config.limits.clone())?);
     let transfers = Semaphore::new(config.limits.transfers);
     let slots = Arc::new(Semaphore::new(config.limits.connections));
-    let server =
-        Arc::new(Server { registry, uploads, config, users, access, engine, upstream, transfers });
+    let makers = Arc::new(Semaphore::new(MAKERS));
+    let server = Arc::new(Server {
+        registry,
+        uploads,
+        config,
+        users,
+        access,
+        engine,
+        upstream,
+        transfers,
+        makers,
+    });
     let goodbye = watch::Sender::new(false);
     let mut tasks = JoinSet::new();
     for listener in listeners {
