@@ -150,11 +150,13 @@ pub(crate) async fn search(invocation: Invocation) -> Outcome {
         .await?;
     let mut text = "NAME\tDESCRIPTION\tSTARS\tOFFICIAL\n".to_owned();
     for item in found.list() {
-        let description = item.get("description").str().replace('\n', " ");
+        // The registry's words are anybody's, and go to a terminal.
+        let plain = |text: &str| text.replace(|c: char| c.is_control(), " ");
+        let description = plain(item.get("description").str());
         let description =
             if flags.no_trunc { description } else { crate::table::ellipsis(&description, 45) };
         let official = if item.get("is_official").bool() { "[OK]" } else { "" };
-        let (name, stars) = (item.get("name").str(), item.get("star_count").int());
+        let (name, stars) = (plain(item.get("name").str()), item.get("star_count").int());
         text.push_str(&format!("{name}\t{description}\t{stars}\t{official}\n"));
     }
     invocation.cli.print(&crate::table::align(&text, 10, 3))

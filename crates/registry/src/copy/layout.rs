@@ -228,10 +228,14 @@ pub(super) fn new_index() -> Value {
 pub(super) fn put_entry(index: &mut Value, descriptor: &Descriptor, name: Option<&str>) {
     let Some(entries) = index["manifests"].as_array_mut() else { return };
     let digest = descriptor.digest.to_string();
-    entries.retain(|entry| {
-        let old = entry["annotations"][REF_NAME].as_str();
-        // One without a name needs to be there once.
-        if name.is_some() { old != name } else { entry["digest"] != digest.as_str() }
+    let is_same = |entry: &Value| entry["digest"] == digest.as_str();
+    // One without a name needs to be there once, whatever name it has.
+    if name.is_none() && entries.iter().any(is_same) {
+        return;
+    }
+    entries.retain(|entry| match entry["annotations"][REF_NAME].as_str() {
+        None => !is_same(entry),
+        old => old != name,
     });
     let mut descriptor = descriptor.clone();
     let mut annotations: BTreeMap<String, String> = std::mem::take(&mut descriptor.annotations);
@@ -287,9 +291,12 @@ mod tests {
         index["x"] = json!(1);
         let one = Descriptor::new(media::OCI_MANIFEST, digest(b"1"), 1);
         let two = Descriptor::new(media::OCI_MANIFEST, digest(b"2"), 1);
+        put_entry(&mut index, &one, None);
         put_entry(&mut index, &one, Some("a"));
         put_entry(&mut index, &one, None);
-        assert_eq!(index["manifests"].as_array().unwrap().len(), 1);
+        let entries = index["manifests"].as_array().unwrap();
+        assert_eq!(entries.len(), 1);
+        assert_eq!(entries[0]["annotations"][REF_NAME], "a", "it keeps its name");
         put_entry(&mut index, &one, Some("a"));
         put_entry(&mut index, &two, Some("b"));
         put_entry(&mut index, &two, Some("a"));
