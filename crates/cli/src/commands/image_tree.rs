@@ -16,11 +16,11 @@ struct Line {
     cells: Option<[String; 4]>,
 }
 
-fn cells(id: &str, total: f64, content: f64, is_used: bool) -> Option<[String; 4]> {
+fn cells(id: &str, total: f64, content: f64, is_used: bool) -> [String; 4] {
     let extra = if is_used { "U" } else { "" };
     let sizes = [total, content].map(|bytes| size::human_with_precision(bytes, 3));
     let [total, content] = sizes;
-    Some([short_id(id), total, content, extra.to_owned()])
+    [short_id(id), total, content, extra.to_owned()]
 }
 
 /// The lines of one image.
@@ -37,8 +37,8 @@ fn lines(image: &Value) -> Vec<Line> {
     let mut lines: Vec<Line> =
         names.iter().map(|name| Line { name: (*name).to_owned(), cells: None }).collect();
     match lines.last_mut() {
-        Some(last) => last.cells = top,
-        None => lines.push(Line { name: "<untagged>".to_owned(), cells: top }),
+        Some(last) => last.cells = Some(top),
+        None => lines.push(Line { name: "<untagged>".to_owned(), cells: Some(top) }),
     }
     for (number, manifest) in images.iter().enumerate() {
         let platform = manifest.path(&["ImageData", "Platform"]);
@@ -48,12 +48,12 @@ fn lines(image: &Value) -> Vec<Line> {
         let size = |name: &str| manifest.path(&["Size", name]).float();
         lines.push(Line {
             name: format!("{branch} {}", parts.join("/")),
-            cells: cells(
+            cells: Some(cells(
                 manifest.get("ID").str(),
                 size("Total"),
                 size("Content"),
                 is_used(manifest),
-            ),
+            )),
         });
     }
     lines

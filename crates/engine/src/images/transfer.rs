@@ -122,8 +122,8 @@ impl Engine {
                 .filter_map(|name| Reference::parse_normalized(name).ok())
                 .filter(|name| name.digest().is_none())
                 .collect();
-            let here = found.index.entries.iter().filter_map(|entry| entry.image);
-            let Some(entry) = here.filter_map(|id| self.images.get(&id)).next() else { continue };
+            let mut here = found.index.entries.iter().filter_map(|entry| entry.image);
+            let Some(entry) = here.find_map(|id| self.images.get(&id)) else { continue };
             self.images.put_indexed(entry.image.clone(), None, &names, Some(&found.index))?;
         }
         // The records keep the content from here on.
