@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use silo_docker::stream::StreamMessage;
 use silo_dockerfile::ast::{Instruction, Located};
 use silo_dockerfile::{Expander, Span};
-use silo_engine::images::Entry;
+use silo_engine::images::{Entry, WhichBase};
 use silo_oci::image::{Empty, Healthcheck, ImageConfig};
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
@@ -280,6 +280,9 @@ impl Job {
         };
         let image = &entry.image;
         check_platform(name, platform, &image.config)?;
+        if let Some(text) = engine.stands_on(name, &entry) {
+            work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
+        }
         let lease = engine.store().lease();
         for layer in &image.chain {
             lease.hold(*layer);
@@ -308,8 +311,10 @@ impl Job {
         };
         let engine = &self.builder.engine;
         let platform = platform.or(self.request.platform.as_ref()).cloned();
+        let base = WhichBase::Default;
         // Rarely needed, and large.
-        let pulled = Box::pin(engine.image_pull_for(name, platform, &credentials, sink)).await;
+        let pulled =
+            Box::pin(engine.image_pull_for(name, platform, base, &credentials, sink)).await;
         for line in lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             work.log(crate::progress::Stream::Stderr, format!("{line}\n").into());
         }

@@ -22,6 +22,7 @@ flags! {
         name: String, "name", "Assign a name to the container";
         pull: Option<String>, "pull", "Pull image before running (\"always\", \"missing\", \"never\") (default \"missing\")";
         quiet: bool, ['q'] "quiet", "Suppress the pull output";
+        base: Option<String>, "base", "What to put beneath an image with Microsoft's base layers (\"silo\", \"exact\") (default \"silo\")";
         platform: Option<String>, "platform", "Set platform if server is multi-platform capable";
         disable_content_trust: Option<bool>, "disable-content-trust", "";
         add_host: ExtraHosts, "add-host", "Add a custom host-to-IP mapping (host:ip)";

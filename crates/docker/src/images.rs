@@ -149,6 +149,39 @@ model! {
         /// The images for several platforms behind the name; only where they are asked for.
         #[serde(skip_serializing_if = "empty")]
         pub manifests: List<ManifestSummary>,
+        /// What stands in for its lowest layers; only Silo has this.
+        #[serde(rename = "StandIn", skip_serializing_if = "empty")]
+        pub stand_in: Option<StandIn>,
+    }
+}
+
+model! {
+    /// Layers of another image that are beneath an image in place of its own lowest ones.
+    pub struct StandIn {
+        /// The other image.
+        pub base: String,
+        /// Digests of its uncompressed layers, and of the one that says what is different.
+        pub layers: Vec<String>,
+        /// The layers that are not here.
+        pub in_place_of: Vec<ReplacedLayer>,
+    }
+}
+
+model! {
+    /// See [`StandIn`].
+    pub struct ReplacedLayer {
+        /// Digest of the uncompressed layer.
+        #[serde(rename = "DiffID")]
+        pub diff_id: String,
+        /// Its media type.
+        pub media_type: String,
+        /// Digest of the blob.
+        pub digest: String,
+        /// Bytes of the blob.
+        pub size: i64,
+        /// Where else than on the registry it is.
+        #[serde(rename = "URLs", skip_serializing_if = "empty")]
+        pub urls: Vec<String>,
     }
 }
 

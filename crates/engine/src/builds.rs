@@ -261,6 +261,11 @@ impl Engine {
         self.windows_substitute(name).map(|found| (found.entry, found.notice))
     }
 
+    /// What the client is told of an image that stands on one of Silo's bases.
+    pub fn stands_on(&self, name: &str, entry: &Entry) -> Option<String> {
+        self.windows_stands_on(name, entry)
+    }
+
     /// The files of layers without anything of a container, as a read-only mount.
     pub fn layers_root(&self, chain: Option<Digest>, is_windows: bool) -> Result<OwnedFd, Error> {
         let lowers = self.directories_of(chain, is_windows)?;

@@ -35,7 +35,8 @@ mod remove;
 mod search;
 mod transfer;
 
-pub use pull::{DistributionInspect, ImagePull};
+pub use pull::{DistributionInspect, ImagePull, WhichBase};
+pub(crate) use push::Places;
 pub use remote::RemoteArchive;
 
 /// What the engine records about an image.

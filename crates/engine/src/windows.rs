@@ -7,11 +7,13 @@
 //! (see [`silo_windows::control`]). Records keep the paths of mounts as they are in the
 //! container, `/c/data` for `C:\data`; [`paths`] translates at the edges.
 
+pub(crate) mod bases;
 mod check;
 mod commit;
 pub(crate) mod drive;
 pub(crate) mod paths;
 mod process;
+mod recognise;
 mod registry;
 mod spec;
 mod start;

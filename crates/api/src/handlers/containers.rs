@@ -8,6 +8,7 @@ use silo_docker::containers::{
 use silo_docker::networks::PortBinding;
 use silo_docker::query::{ContainerListQuery, ContainerRemoveQuery, StopQuery, WaitCondition};
 use silo_docker::{ApiVersion, List};
+use silo_engine::images::WhichBase;
 use silo_types::{Error, ErrorKind};
 
 use crate::body::Body;
@@ -200,6 +201,9 @@ pub(crate) async fn create(mut request: Request) -> Answer {
     let warnings = adapt(&mut body, request.version)?;
     let platform = if request.at_least(41) { request.query.get("platform") } else { "" };
     let name = request.query.get("name");
+    if request.query.get("base").parse::<WhichBase>()? == WhichBase::Exact {
+        request.engine.windows_is_exact(&body.config.image)?;
+    }
     let mut response = request.engine.container_create(name, platform, body).await?;
     response.warnings.extend(warnings);
     respond::created(&response)

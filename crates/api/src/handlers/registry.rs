@@ -66,7 +66,8 @@ pub(crate) async fn pull(request: Request, from: &str) -> Answer {
         _ => None,
     };
     let credentials = credentials(&request);
-    let pull = request.engine.image_pull(&reference, platform, &credentials).await?;
+    let base = request.query.get("base").parse()?;
+    let pull = request.engine.image_pull(&reference, platform, base, &credentials).await?;
     let (sender, body) = progress_channel();
     let lines = sender.clone();
     spawn(sender, pull.run(move |message| drop(lines.send(message))));

@@ -16,6 +16,7 @@ flags! {
     /// Flags of `pull`.
     PullFlags {
         all_tags: bool, ['a'] "all-tags", "Download all tagged images in the repository";
+        base: Option<String>, "base", "What to put beneath images with Microsoft's base layers (\"silo\", \"exact\") (default \"silo\")";
         disable_content_trust: Option<bool>, "disable-content-trust", "";
         platform: Option<String>, "platform", "Set platform if server is multi-platform capable";
         quiet: bool, ['q'] "quiet", "Suppress verbose output";
@@ -62,12 +63,13 @@ pub(super) async fn pull_for_run(
     client: &Client,
     image: &str,
     platform: Option<&str>,
+    base: Option<&str>,
     quiet: bool,
 ) -> Outcome {
     let reference =
         Reference::parse_normalized(image).map_err(|error| Failure::new(error.to_string()))?;
     let sink = if quiet { Sink::Nothing } else { Sink::Stderr };
-    fetch(cli, client, &reference, platform, sink).await
+    fetch(cli, client, &reference, platform, base, sink).await
 }
 
 async fn fetch(
@@ -75,6 +77,7 @@ async fn fetch(
     client: &Client,
     reference: &Reference,
     platform: Option<&str>,
+    base: Option<&str>,
     sink: Sink,
 ) -> Outcome {
     let digest = reference.digest().map(ToString::to_string);
@@ -83,7 +86,8 @@ async fn fetch(
         .post("/images/create")
         .query("fromImage", reference.name())
         .query_some("tag", tag)
-        .query_some("platform", platform.map(str::to_lowercase));
+        .query_some("platform", platform.map(str::to_lowercase))
+        .query_some("base", base);
     let auth = cli.config().registry_auth(reference.domain())?;
     if !auth.is_empty() {
         request = request.header("x-registry-auth", &auth);
@@ -107,7 +111,15 @@ pub(crate) async fn pull(invocation: Invocation) -> Outcome {
     }
     let client = invocation.cli.client().await?;
     let sink = if flags.quiet { Sink::Nothing } else { Sink::Stdout };
-    fetch(&invocation.cli, &client, &reference, flags.platform.as_deref(), sink).await?;
+    fetch(
+        &invocation.cli,
+        &client,
+        &reference,
+        flags.platform.as_deref(),
+        flags.base.as_deref(),
+        sink,
+    )
+    .await?;
     invocation.cli.line(&reference.to_string())
 }
 

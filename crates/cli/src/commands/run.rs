@@ -130,7 +130,19 @@ async fn create_container(
         Some(Reference::parse_normalized(image).map_err(|error| Failure::new(error.to_string()))?)
     };
     let pull = flags.pull.as_deref().unwrap_or("missing");
-    let fetch = || registry::pull_for_run(cli, client, image, platform.as_deref(), flags.quiet);
+    let base = flags.base.as_deref();
+    let pull_it =
+        || registry::pull_for_run(cli, client, image, platform.as_deref(), base, flags.quiet);
+    let fetch = || async {
+        match pull_it().await {
+            Err(failure) if windows::says_setup(&failure.message) => {
+                let error = ClientError::Engine { status: 503, message: failure.message };
+                windows::offer_setup(client, error).await?;
+                pull_it().await
+            }
+            other => other,
+        }
+    };
     if pull == "always" {
         fetch().await?;
     }
@@ -139,7 +151,8 @@ async fn create_container(
         if !flags.name.is_empty() {
             post = post.query("name", &flags.name);
         }
-        post.query_some("platform", platform.as_deref()).json(body).receive::<Value>()
+        let post = post.query_some("platform", platform.as_deref()).query_some("base", base);
+        post.json(body).receive::<Value>()
     };
     let answer = match post().await {
         Err(error) if windows::lacks_setup(&error) => {

@@ -102,6 +102,11 @@ fn request(flags: SetupFlags) -> Request {
     }
 }
 
+/// Whether a message of the engine says that Windows containers are not set up.
+pub(crate) fn says_setup(message: &str) -> bool {
+    message.contains(runtime::HOW_TO_SET_UP)
+}
+
 /// Whether an error of the engine says that Windows containers are not set up.
 pub(crate) fn lacks_setup(error: &ClientError) -> bool {
     matches!(error, ClientError::Engine { status: 503, message } if message.contains(runtime::HOW_TO_SET_UP))

@@ -101,6 +101,10 @@ impl Engine {
         }
         let is_windows = found.as_ref().is_some_and(|entry| entry.image.config.os == windows::OS);
         let asked = (host_config.binds.clone(), host_config.mounts.clone());
+        if is_windows && let Some(entry) = &found {
+            self.windows_is_runnable(&config.image, entry)?;
+            notice = notice.or_else(|| self.windows_stands_on(&config.image, entry));
+        }
         if is_windows {
             self.windows_runtime()?;
             windows::account(&config.user)?;

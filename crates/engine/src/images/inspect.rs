@@ -7,7 +7,7 @@ use serde::Serialize;
 use silo_docker::List;
 use silo_docker::images::{
     GraphDriver, HistoryItem, ImageInspect, ImageMetadata, ManifestAttestation, ManifestImage,
-    ManifestImageSize, ManifestSize, ManifestSummary, RootFs,
+    ManifestImageSize, ManifestSize, ManifestSummary, ReplacedLayer, RootFs, StandIn,
 };
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest};
 use silo_oci::platform::Platform;
@@ -178,10 +178,33 @@ impl Engine {
                 kind: "layers".to_owned(),
                 layers: image.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
             },
+            stand_in: self.stand_in_of(entry),
             metadata: ImageMetadata { last_tag_time: api_time(entry.record.tagged) },
             descriptor: None,
             manifests: List::null(),
         }
+    }
+
+    /// What stands in for the lowest layers of an image.
+    fn stand_in_of(&self, entry: &Entry) -> Option<StandIn> {
+        let stand_in = entry.image.stand_in.as_ref()?;
+        let stack = self.store.stack(entry.image.chain.first().copied()).unwrap_or_default();
+        let layers = stack.iter().filter_map(|chain| self.store.layer(chain).ok());
+        Some(StandIn {
+            base: stand_in.name.clone(),
+            layers: layers.map(|layer| layer.diff_id.to_string()).collect(),
+            in_place_of: stand_in
+                .replaced
+                .iter()
+                .map(|layer| ReplacedLayer {
+                    diff_id: layer.diff_id.to_string(),
+                    media_type: layer.blob.media_type.clone(),
+                    digest: layer.blob.digest.to_string(),
+                    size: bytes(layer.blob.size),
+                    urls: layer.blob.urls.clone(),
+                })
+                .collect(),
+        })
     }
 
     /// `GET /images/{name}/history`, newest first.

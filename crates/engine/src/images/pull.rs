@@ -8,11 +8,12 @@ use silo_docker::stream::StreamMessage;
 use silo_oci::image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT};
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
-use silo_registry::{Action, Credentials, Progress, Pulling, Repository};
+use silo_registry::{Action, Bases, Credentials, Progress, Pulling, Repository};
 use silo_types::{Digest, Error, ErrorKind};
 
 use crate::engine::Engine;
 use crate::images::Entry;
+use crate::windows::bases::OwnBases;
 
 /// A pull whose first manifest has come: what can still go wrong is told in its stream.
 #[derive(Debug)]
@@ -23,6 +24,31 @@ pub struct ImagePull {
     first: (Reference, Pulling),
     /// Further tags.
     rest: Vec<Reference>,
+    bases: Option<Arc<dyn Bases>>,
+}
+
+/// What is to be beneath images that have Microsoft's base layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhichBase {
+    /// As the engine's settings say.
+    #[default]
+    Default,
+    /// Those layers.
+    Exact,
+}
+
+impl std::str::FromStr for WhichBase {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "" | "silo" => Ok(Self::Default),
+            "exact" => Ok(Self::Exact),
+            _ => Err(Error::invalid(format!(
+                "invalid value for base: {text:?}: must be \"silo\" or \"exact\""
+            ))),
+        }
+    }
 }
 
 /// What `GET /distribution/{name}/json` answers.
@@ -51,6 +77,7 @@ impl Engine {
         self: &Arc<Self>,
         reference: &Reference,
         platform: Option<Platform>,
+        base: WhichBase,
         credentials: &Credentials,
     ) -> Result<ImagePull, Error> {
         check_name(reference)?;
@@ -69,12 +96,15 @@ impl Engine {
         let first = rest.pop().unwrap_or_else(|| reference.clone());
         let begun = self.puller.begin(Arc::clone(&repository), &first, platform.as_ref()).await;
         let pulling = begun.map_err(Error::from_kind)?;
+        let stands = self.config.windows_substitutes && base == WhichBase::Default;
+        let bases = stands.then(|| Arc::new(OwnBases(Arc::clone(self))) as Arc<dyn Bases>);
         Ok(ImagePull {
             engine: Arc::clone(self),
             repository,
             platform,
             first: (first, pulling),
             rest,
+            bases,
         })
     }
 
@@ -83,11 +113,12 @@ impl Engine {
         self: &Arc<Self>,
         name: &str,
         platform: Option<Platform>,
+        base: WhichBase,
         credentials: &Credentials,
         sink: impl Fn(StreamMessage) + Send + Sync + 'static,
     ) -> Result<Arc<Entry>, Error> {
         let reference = Reference::parse_normalized(name).map_err(Error::from_kind)?;
-        let pull = self.image_pull(&reference, platform.clone(), credentials).await?;
+        let pull = self.image_pull(&reference, platform.clone(), base, credentials).await?;
         pull.run(sink).await?;
         self.image_best(name, platform.as_ref())
     }
@@ -216,6 +247,10 @@ impl ImagePull {
                 id: selector,
                 ..StreamMessage::status(format!("Pulling from {path}"))
             });
+            let pulling = match &self.bases {
+                Some(bases) => pulling.with_bases(Arc::clone(bases)),
+                None => pulling,
+            };
             let pulled = pulling.run(&progress).await.map_err(Error::from_kind)?;
             sink(StreamMessage::status(format!("Digest: {}", pulled.digest)));
             let is_new = self.engine.record_pulled(&reference, pulled)?;

@@ -95,7 +95,9 @@ fn version(text: &str) -> Option<(u32, u32)> {
 fn version_of_tag(tag: &str) -> Option<(u32, u32)> {
     let release = tag.split('-').next().unwrap_or(tag);
     let is_its = |build: &&Build| {
-        build.tag == release || build.aliases.contains(&release) || build.nano_alias == Some(release)
+        build.tag == release
+            || build.aliases.contains(&release)
+            || build.nano_alias == Some(release)
     };
     let build = BUILDS.iter().find(is_its);
     version(release).or_else(|| build.map(|build| (build.number, build.revision)))
@@ -177,7 +179,9 @@ pub(crate) fn recognise(
     let build = version.and_then(|(number, _)| build_for(number));
     let (Some(version), Some(build)) = (version, build) else {
         let shown: String = config.os_version.chars().take(60).collect();
-        return Err(format!("its os.version {shown:?} is no build of Windows that Silo has a base for"));
+        return Err(format!(
+            "its os.version {shown:?} is no build of Windows that Silo has a base for"
+        ));
     };
     let size: u64 = manifest.layers[..layers.min(manifest.layers.len())]
         .iter()
@@ -218,10 +222,9 @@ mod tests {
             annotations: std::collections::BTreeMap::new(),
         };
         let diff_ids = (0..layers.len()).map(|at| digest(format!("tar {at}").as_bytes())).collect();
-        let steps = history.iter().map(|step| History {
-            created_by: (*step).to_owned(),
-            ..History::default()
-        });
+        let steps = history
+            .iter()
+            .map(|step| History { created_by: (*step).to_owned(), ..History::default() });
         let config = ImageConfig {
             os: "windows".into(),
             os_version: os_version.into(),
@@ -259,15 +262,51 @@ mod tests {
             (app, "10.0.17763.1518", &core[..], &[][..], Some((2, "servercore:ltsc2019", 17763))),
             (app, "10.0.17763.1518", &plain, &steps, Some((2, "servercore:ltsc2019", 17763))),
             (app, "10.0.17763.1518", &plain, &["RUN x"], None),
-            (app, "10.0.17763.3770", &nano, &["Apply image 10.0.17763.3770", "x"], Some((1, "nanoserver:ltsc2019", 17763))),
-            (app, "", &nano, &["Apply image 10.0.20348.1", "x"], Some((1, "nanoserver:ltsc2022", 20348))),
+            (
+                app,
+                "10.0.17763.3770",
+                &nano,
+                &["Apply image 10.0.17763.3770", "x"],
+                Some((1, "nanoserver:ltsc2019", 17763)),
+            ),
+            (
+                app,
+                "",
+                &nano,
+                &["Apply image 10.0.20348.1", "x"],
+                Some((1, "nanoserver:ltsc2022", 20348)),
+            ),
             (app, "", &plain, &steps, Some((2, "servercore:ltsc2019", 17763))),
-            (app, "10.0.14393", &[(FOREIGN, 4_069_985_900, old)], &[], Some((1, "servercore:ltsc2016", 14393))),
-            (app, "10.0.18363.1556", &nano, &["Apply image 1909-amd64", ""], Some((1, "nanoserver:ltsc2022", 18363))),
+            (
+                app,
+                "10.0.14393",
+                &[(FOREIGN, 4_069_985_900, old)],
+                &[],
+                Some((1, "servercore:ltsc2016", 14393)),
+            ),
+            (
+                app,
+                "10.0.18363.1556",
+                &nano,
+                &["Apply image 1909-amd64", ""],
+                Some((1, "nanoserver:ltsc2022", 18363)),
+            ),
             (app, "10.0.26200.1", &core, &[], Some((2, "servercore:ltsc2025", 26200))),
             (app, "10.0.17763.1", &evil, &[], None),
-            ("mcr.microsoft.com/windows/servercore:ltsc2022", "10.0.20348.1", &plain[..2], &[], Some((2, "servercore:ltsc2022", 20348))),
-            ("mcr.microsoft.com/windows/server:ltsc2025", "", &plain[..1], &[], Some((1, "server:ltsc2025", 26100))),
+            (
+                "mcr.microsoft.com/windows/servercore:ltsc2022",
+                "10.0.20348.1",
+                &plain[..2],
+                &[],
+                Some((2, "servercore:ltsc2022", 20348)),
+            ),
+            (
+                "mcr.microsoft.com/windows/server:ltsc2025",
+                "",
+                &plain[..1],
+                &[],
+                Some((1, "server:ltsc2025", 26100)),
+            ),
             ("mcr.microsoft.com/dotnet/runtime:8.0", "10.0.20348.1", &plain, &[], None),
         ] {
             let expected = expected.map(|(count, base, build)| (count, base.to_owned(), build));
@@ -287,7 +326,10 @@ mod tests {
         };
         let learned = [known(1, "nanoserver"), known(2, "server")];
         let image = (manifest, config.clone());
-        assert_eq!(found("a/b", &image, &learned).unwrap(), Some((2, "server:ltsc2022".into(), 20348)));
+        assert_eq!(
+            found("a/b", &image, &learned).unwrap(),
+            Some((2, "server:ltsc2022".into(), 20348))
+        );
         assert_eq!(found("a/b", &image, &[]), Ok(None));
         config.os = "linux".into();
         assert_eq!(found("a/b", &(image.0, config), &learned), Ok(None));
@@ -297,7 +339,9 @@ mod tests {
     fn lies_are_told_apart_from_bases() {
         let nano = [(PLAIN, 103_054_555, ""), (PLAIN, 1162, "")];
         let steps = ["Apply image x", "y"];
-        for version in ["banana", "10.0.99999999999.1", "10.0.1.1", "6.1.7601", "10.0.17763.1.1", "10.0.+1.1"] {
+        for version in
+            ["banana", "10.0.99999999999.1", "10.0.1.1", "6.1.7601", "10.0.17763.1.1", "10.0.+1.1"]
+        {
             let image = image(version, &nano, &steps);
             assert!(found("a/b", &image, &[]).unwrap_err().contains("os.version"), "{version}");
         }

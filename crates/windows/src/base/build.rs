@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::{Value as Json, json};
 use silo_hive::delta::{DiffOptions, diff};
-use silo_hive::{Hive, Value};
+use silo_hive::{Hive, Key, Value};
 use silo_winlayer::FileAttributes;
 
 use super::content::Layer;
@@ -206,6 +206,32 @@ impl Deltas {
     }
 }
 
+/// The tar of a layer that gives a base another build and revision: for an image that was made
+/// for those.
+pub fn version_layer(number: u32, revision: u32) -> Result<Vec<u8>, Error> {
+    let base = Hive::new(Key::new("ROOT"));
+    let mut software = base.clone();
+    for view in ["", "Wow6432Node\\"] {
+        let path = format!("{view}Microsoft\\Windows NT\\CurrentVersion");
+        let key = software.root.create(&path, base.last_written);
+        let key = key.map_err(|source| Error::Hive { hive: "SOFTWARE", source })?;
+        for name in ["CurrentBuild", "CurrentBuildNumber"] {
+            key.set_value(Value::string(name, &number.to_string()));
+        }
+        key.set_value(Value::dword("UBR", revision));
+    }
+    let options = DiffOptions { times: false, ..Default::default() };
+    let software = registry::file("Software_Delta", &diff(&base, &software, &options))?;
+    let mut tar = Vec::new();
+    let mut layer = Layer::new(&mut tar, 0);
+    layer.directory("Files", FileAttributes::DIRECTORY)?;
+    layer.directory("Hives", FileAttributes::DIRECTORY)?;
+    let write = |out: &mut dyn Write| out.write_all(&software);
+    layer.file("Hives/Software_Delta", FileAttributes::ARCHIVE, software.len() as u64, write)?;
+    layer.finish()?;
+    Ok(tar)
+}
+
 /// The part of a base image's configuration that is not about its layers; `runtime` is the
 /// version of Wine that it was made from, `recipe` the digest of all its ingredients.
 pub fn config(kind: &Kind, build: &Build, runtime: &str, recipe: &str) -> Json {
@@ -231,7 +257,7 @@ pub fn config(kind: &Kind, build: &Build, runtime: &str, recipe: &str) -> Json {
 #[cfg(test)]
 mod tests {
     use silo_hive::delta::merge;
-    use silo_hive::{Key, read};
+    use silo_hive::read;
     use silo_winlayer::hives::{HiveFile, recognise};
     use silo_winlayer::{EntryKind, LayerReader};
 
@@ -262,6 +288,18 @@ mod tests {
         let effective = merge(base.system, &read(&deltas.system).unwrap());
         let options = effective.get("ControlSet001\\Control\\ProductOptions").unwrap();
         assert_eq!(options.value("ProductType").unwrap().text().as_deref(), Some("ServerNT"));
+    }
+
+    #[test]
+    fn other_updates_of_a_build() {
+        let tar = version_layer(17763, 3887).unwrap();
+        assert_eq!(tar, version_layer(17763, 3887).unwrap());
+        let at = tar.windows(4).position(|bytes| bytes == b"regf").unwrap();
+        let base = base();
+        let effective = merge(base.software, &read(&tar[at..]).unwrap());
+        let key = effective.get("Microsoft\\Windows NT\\CurrentVersion").unwrap();
+        assert_eq!(key.value("CurrentBuild").unwrap().text().as_deref(), Some("17763"));
+        assert_eq!(key.value("UBR").unwrap().number(), Some(3887));
     }
 
     #[test]
