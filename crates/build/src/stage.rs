@@ -270,6 +270,12 @@ impl Job {
             }
             Err(error) if error.kind() == ErrorKind::NotFound => match engine.substitute(name) {
                 Some((entry, text)) => {
+                    // Of Microsoft's base only the manifest comes.
+                    if self.request.pull
+                        && let Ok(entry) = self.pull(name, platform, work).await
+                    {
+                        return self.state_of(name, platform, &entry, work);
+                    }
                     work.note(NoteKind::Warning(text.clone()));
                     work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
                     entry
@@ -278,9 +284,20 @@ impl Job {
             },
             Err(error) => return Err(error.into()),
         };
+        self.state_of(name, platform, &entry, work)
+    }
+
+    fn state_of(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+        entry: &Entry,
+        work: &Work,
+    ) -> Result<State, BuildError> {
+        let engine = &self.builder.engine;
         let image = &entry.image;
         check_platform(name, platform, &image.config)?;
-        if let Some(text) = engine.stands_on(name, &entry) {
+        if let Some(text) = engine.stands_on(name, entry) {
             work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
         }
         let lease = engine.store().lease();

@@ -37,6 +37,11 @@ impl Progress {
         Self(Arc::new(sink))
     }
 
+    /// A line of text from whoever pulls or pushes.
+    pub fn note(&self, text: impl Into<String>) {
+        self.line(text);
+    }
+
     /// A line of text.
     pub(crate) fn line(&self, text: impl Into<String>) {
         (self.0)(StreamMessage::status(text));

@@ -136,3 +136,91 @@ impl Store {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use silo_oci::image::{Descriptor, RootFs, chain_ids, digest, media};
+
+    use super::*;
+    use crate::Replaced;
+
+    fn tar(text: &str) -> Vec<u8> {
+        let mut writer = silo_archive::Writer::new(Vec::new());
+        let mut entry = silo_archive::Entry::new(silo_archive::EntryKind::Regular, "file", 0o644);
+        entry.size = text.len() as u64;
+        entry.stored = entry.size;
+        writer.append(&entry, &mut text.as_bytes()).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn stand_in(base: Digest, names: &[&str]) -> StandIn {
+        let replaced = names.iter().map(|name| Replaced {
+            diff_id: digest(name.as_bytes()),
+            blob: Descriptor::new(media::DOCKER_FOREIGN, digest(&name.as_bytes()[1..]), 7),
+        });
+        StandIn { name: "own/base:1".into(), base, replaced: replaced.collect() }
+    }
+
+    #[test]
+    fn nobody_else_gets_what_stands_in() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let (base, base_lease) = store.import(&tar("base")[..], ImageConfig::default()).unwrap();
+        let base_top = base.top().unwrap();
+        let lease = store.lease();
+        let wanted = stand_in(base_top, &["a1", "a2"]);
+        let diff_ids = [digest(b"a1"), digest(b"a2")];
+        let placed = store.place_stand_in(wanted.clone(), &tar("version")[..], &lease).unwrap();
+        // Of the layers in whose place it stands there is none, for any image.
+        for chain in chain_ids(&diff_ids) {
+            assert!(store.layer(&chain).is_err());
+        }
+        assert!(store.layer(&digest(b"a1")).is_err());
+        // The same again is the same; whatever is different is another one.
+        let again = store.place_stand_in(wanted.clone(), &tar("version")[..], &lease).unwrap();
+        assert_eq!(again.chain_id, placed.chain_id);
+        let mut other = wanted.clone();
+        other.replaced[1].blob.urls.push("https://x".into());
+        let other = store.place_stand_in(other, &tar("version")[..], &lease).unwrap();
+        assert_ne!(other.chain_id, placed.chain_id);
+        let other = store.place_stand_in(wanted.clone(), &tar("another")[..], &lease).unwrap();
+        assert_ne!(other.chain_id, placed.chain_id);
+        // An image of other layers cannot stand on it.
+        let mut config = ImageConfig::default();
+        config.rootfs = RootFs { diff_ids: vec![diff_ids[1], diff_ids[0]], ..RootFs::default() };
+        let record = |config: &ImageConfig| {
+            let stand_in = Some(placed.chain_id);
+            store.record_received(config.to_bytes(), Vec::new(), "", stand_in, &lease)
+        };
+        assert!(record(&config).is_err());
+
+        config.rootfs.diff_ids = diff_ids.to_vec();
+        let image = record(&config).unwrap();
+        assert_eq!(image.chain, [placed.chain_id, placed.chain_id]);
+        assert_eq!(image.layer_sizes, [4 + 7, 0]);
+        assert_eq!(store.diff_ids(image.top()).unwrap(), diff_ids);
+        assert_eq!(store.stack(image.top()).unwrap(), [base_top, placed.chain_id]);
+        assert_eq!(store.image_chain(image.top()).unwrap(), image.chain);
+        // What is made of it has the true layers, with their descriptors.
+        let (child, child_lease) = store.derive(image.top(), ImageConfig::default()).unwrap();
+        assert_eq!(child.config.rootfs.diff_ids, diff_ids);
+        let bytes = store.read_blob(&child.manifest.digest, 1 << 20).unwrap();
+        let manifest = silo_oci::image::Manifest::parse(&bytes).unwrap();
+        let blobs: Vec<_> = wanted.replaced.iter().map(|layer| layer.blob.clone()).collect();
+        assert_eq!(manifest.layers, blobs);
+        let save = crate::SaveImage { id: image.id, names: Vec::new() };
+        assert!(matches!(store.save(&[save], Vec::new()), Err(Error::NotHere { .. })));
+
+        // It is there for as long as the image is, with what it stands on.
+        drop((lease, base_lease, child_lease, store));
+        let store = Store::open(directory.path()).unwrap();
+        let found = store.image(&image.id).unwrap();
+        assert_eq!((found.chain, found.stand_in.as_deref()), (image.chain, Some(&wanted)));
+        store.collect(&HashSet::from([image.id])).unwrap();
+        assert!(store.layer(&base_top).is_ok() && store.layer(&placed.chain_id).is_ok());
+        store.collect(&HashSet::new()).unwrap();
+        assert!(store.layers().is_empty());
+    }
+}

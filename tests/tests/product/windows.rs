@@ -1,6 +1,7 @@
 //! Windows containers: real programs in them, and what holds between them and the host. Docker
 //! has none on Linux, so all of these are of Silo alone.
 
+mod bases;
 mod check;
 mod commands;
 mod console;

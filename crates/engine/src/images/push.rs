@@ -115,6 +115,9 @@ impl Engine {
                 }
             }
             let (entry, image) = self.one_to_push(&tagged, index.as_ref(), platform)?;
+            if let Some(note) = self.windows_push_note(&tagged.familiar(), &entry) {
+                progress.note(note);
+            }
             let options = PushOptions { tag: Some(tag.to_owned()), ..PushOptions::default() };
             let pushed =
                 silo_registry::push(&self.store, &repository, &image, &options, &known, &progress);

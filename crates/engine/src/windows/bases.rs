@@ -120,6 +120,19 @@ impl Engine {
         entry.image.stand_in.as_ref().map(|stand_in| notice(name, stand_in))
     }
 
+    /// What is said when an image is pushed that has Silo's base in its manifest.
+    pub(crate) fn windows_push_note(&self, name: &str, entry: &Entry) -> Option<String> {
+        if entry.image.stand_in.is_some() || entry.image.config.os != super::OS {
+            return None;
+        }
+        let lowest = entry.image.chain.first()?;
+        let base = self.silo_bases().find(|base| base.chain.first() == Some(lowest))?;
+        Some(format!(
+            "{name} has the layers of Silo's own base ({}), not Microsoft's: it runs with Silo, and not on a Windows host. For an image that does, pull Microsoft's base by name, and build again",
+            base.name
+        ))
+    }
+
     /// Refuses an image with Microsoft's own base: its programs are not made for Wine.
     pub(crate) fn windows_is_runnable(&self, name: &str, entry: &Entry) -> Result<(), Error> {
         if entry.image.stand_in.is_some() {

@@ -62,9 +62,9 @@ impl Known {
 }
 
 /// A base image of Silo's.
-struct Base {
-    name: String,
-    chain: Vec<Digest>,
+pub(super) struct Base {
+    pub(super) name: String,
+    pub(super) chain: Vec<Digest>,
 }
 
 fn failed(error: std::io::Error) -> Error {
@@ -288,7 +288,7 @@ impl Engine {
     }
 
     /// Silo's own base images that are there.
-    fn silo_bases(&self) -> impl Iterator<Item = Base> {
+    pub(super) fn silo_bases(&self) -> impl Iterator<Item = Base> {
         // The newest of the usual ones comes first.
         let kinds = KINDS.iter().filter(|kind| kind.name == "servercore").chain(&KINDS);
         kinds.flat_map(|kind| BUILDS.iter().rev().map(move |build| (kind, build))).filter_map(
