@@ -209,12 +209,17 @@ impl Deltas {
 /// The tar of a layer that gives a base another build and revision: for an image that was made
 /// for those.
 pub fn version_layer(number: u32, revision: u32) -> Result<Vec<u8>, Error> {
-    let base = Hive::new(Key::new("ROOT"));
+    // The keys are there already: what else is in them stays.
+    let mut base = Hive::new(Key::new("ROOT"));
+    let paths =
+        ["", "Wow6432Node\\"].map(|view| format!("{view}Microsoft\\Windows NT\\CurrentVersion"));
+    for path in &paths {
+        let made = base.root.create(path, base.last_written);
+        made.map_err(|source| Error::Hive { hive: "SOFTWARE", source })?;
+    }
     let mut software = base.clone();
-    for view in ["", "Wow6432Node\\"] {
-        let path = format!("{view}Microsoft\\Windows NT\\CurrentVersion");
-        let key = software.root.create(&path, base.last_written);
-        let key = key.map_err(|source| Error::Hive { hive: "SOFTWARE", source })?;
+    for path in &paths {
+        let Some(key) = software.root.get_mut(path) else { continue };
         for name in ["CurrentBuild", "CurrentBuildNumber"] {
             key.set_value(Value::string(name, &number.to_string()));
         }
@@ -269,6 +274,8 @@ mod tests {
             .create("Microsoft\\Windows NT\\CurrentVersion", silo_hive::FileTime(1))
             .unwrap()
             .set_value(Value::string("CurrentBuild", "1"));
+        let key = software.get_mut("Microsoft\\Windows NT\\CurrentVersion").unwrap();
+        key.set_value(Value::string("Other", "stays"));
         Hives {
             software: Hive::new(software),
             system: Hive::default(),
@@ -300,6 +307,7 @@ mod tests {
         let key = effective.get("Microsoft\\Windows NT\\CurrentVersion").unwrap();
         assert_eq!(key.value("CurrentBuild").unwrap().text().as_deref(), Some("17763"));
         assert_eq!(key.value("UBR").unwrap().number(), Some(3887));
+        assert_eq!(key.value("Other").unwrap().text().as_deref(), Some("stays"));
     }
 
     #[test]

@@ -203,7 +203,8 @@ fn foreign_base_layers_are_not_fetched() {
     engine.ok(&["image", "prune", "-f"]);
     let output = engine.ok(&["run", "--rm", &image, "cmd", "/c", "type C:\\app\\hello.txt"]);
     assert!(output.contains("hello from the application"), "{output}");
-    let saved = engine.docker(&["save", "-o", "/dev/null", &image]);
+    let archive = engine.scratch().join("saved.tar").display().to_string();
+    let saved = engine.docker(&["save", "-o", &archive, &image]);
     assert!(saved.stderr.contains("--base=exact"), "{}", saved.stderr);
 }
 
@@ -217,7 +218,8 @@ fn plain_base_layers_are_found_by_history_and_digests() {
     fs_err::write(hosts.join("hosts.toml"), text).expect("a file");
     engine.stop_daemon();
     engine.add_option("--registry-certs");
-    engine.add_option(engine.scratch().join("hosts").display().to_string());
+    let certificates = engine.scratch().join("hosts").display().to_string();
+    engine.add_option(certificates);
     engine.start_daemon();
 
     let mut app = App::new(&engine, &[]);
@@ -251,7 +253,7 @@ fn plain_base_layers_are_found_by_history_and_digests() {
     assert!(inspect(&engine, &image).get("StandIn").is_none());
     let refused = engine.docker(&["run", "--rm", &image]);
     assert!(refused.stderr.contains("has Microsoft's own base layers"), "{}", refused.stderr);
-    engine.ok(&["save", "-o", "/dev/null", &image]);
+    engine.ok(&["save", "-o", &engine.scratch().join("saved.tar").display().to_string(), &image]);
     engine.ok(&["pull", &image]);
     assert_eq!(inspect(&engine, &image)["StandIn"]["Base"], "silo/servercore:ltsc2019");
     let refused = engine.silo(&["run", "--base=exact", "--rm", &image]);
@@ -295,7 +297,6 @@ fn plain_base_layers_are_found_by_history_and_digests() {
     let told = engine.ok(&["build", "-t", &built, &context.display().to_string()]);
     assert!(told.contains("stands on silo/servercore:ltsc2019"), "{told}");
     let shown = inspect(&engine, &built);
-    assert_eq!(shown["RootFS"]["Layers"][..2].len(), 2);
     engine.ok(&["push", &built]);
     let manifest: Value = serde_json::from_slice(&target.manifest("3")).expect("JSON");
     let digests: Vec<&Value> = manifest["layers"]
