@@ -192,6 +192,7 @@ impl Pulling {
         // dockerd says nothing of the layers of an image that it has.
         let is_known = puller.store.image(&self.manifest.config.digest).is_ok();
         let mut tasks: JoinSet<Result<(), Error>> = JoinSet::new();
+        let (busy, mut idle) = mpsc::channel(1);
         let mut below = watch::channel(true).1;
         for layer in layers {
             let id = short(&layer.descriptor.digest);
@@ -210,6 +211,7 @@ impl Pulling {
                 layer,
                 id,
                 progress: progress.clone(),
+                busy: busy.clone(),
             };
             tasks.spawn(async move {
                 work.run(beneath).await?;
@@ -232,6 +234,9 @@ impl Pulling {
             tasks.abort_all();
         }
         if let Some(error) = failure {
+            // Threads go on for a moment when their tasks are gone, and clean up behind them.
+            drop(busy);
+            idle.recv().await;
             return Err(error.of_pull(&self.reference));
         }
         let store = puller.store.clone();
@@ -365,6 +370,8 @@ struct LayerWork {
     layer: Layer,
     id: String,
     progress: Progress,
+    /// There are clones of it for as long as something of the pull's goes on.
+    busy: mpsc::Sender<()>,
 }
 
 impl LayerWork {
@@ -390,8 +397,12 @@ impl LayerWork {
         beneath.wait_for(|placed| *placed).await.map_err(|_| Error::Cancelled)?;
         if let Some(received) = received {
             let (store, layer) = (self.puller.store.clone(), self.layer.clone());
-            blocking(move || store.place_received(received, layer.parent.as_ref(), &layer.diff_id))
-                .await?;
+            let busy = self.busy.clone();
+            blocking(move || {
+                let _busy = busy;
+                store.place_received(received, layer.parent.as_ref(), &layer.diff_id)
+            })
+            .await?;
         }
         self.progress.state(&self.id, "Pull complete");
         Ok(())
@@ -420,11 +431,11 @@ impl LayerWork {
         let descriptor = &self.layer.descriptor;
         let store = self.puller.store.clone();
         let wanted = descriptor.clone();
-        let held = Arc::clone(alone);
+        let (held, busy) = (Arc::clone(alone), self.busy.clone());
         let (receiving, position) = blocking(move || {
             // Nobody else may begin with the layer before this thread has left it, even if the
             // pull is dropped.
-            let _held = held;
+            let (_busy, _held) = (busy, held);
             let mut receiving = store.receive_layer(&wanted)?;
             let position = receiving.resume()?;
             Ok((receiving, position))
@@ -435,10 +446,11 @@ impl LayerWork {
         let broken = |error| (error, resumed);
         // Bytes go to a thread, which waits for the disk; the empty piece is the end.
         let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
-        let mut receiving = receiving;
-        let held = Arc::clone(alone);
+        let (held, busy) = (Arc::clone(alone), self.busy.clone());
         let thread = tokio::task::spawn_blocking(move || {
-            let _held = held;
+            let (_busy, _held) = (busy, held);
+            // It goes, and cleans up, before those two.
+            let mut receiving = receiving;
             while let Some(piece) = pieces.blocking_recv() {
                 if piece.is_empty() {
                     return receiving.finish().map(Some);
