@@ -41,6 +41,7 @@
 //! Credentials go to the server that they are for and to the token server that it names, by TLS
 //! unless the registry itself is one without; to no other host, whether a redirect or a layer's
 //! `urls` lead there (CVE-2020-15157).
+//! None of these leads to this host itself, unless the registry is on it, or to a link-local address.
 //!
 //! What may succeed a little later is tried again ([`Retry`]): broken connections, statuses 408,
 //! 429, 500, 502, 503 and 504, with the time that `Retry-After` asks for. A broken download goes
