@@ -34,6 +34,7 @@
 
 pub mod compress;
 pub mod entry;
+pub mod gzip;
 mod number;
 pub mod pax;
 pub mod pipe;

@@ -179,6 +179,17 @@ pub enum Error {
     /// The store refused.
     #[error(transparent)]
     Store(#[from] silo_store::Error),
+    /// The disk has no room for what is pulled.
+    // docker wording first
+    #[error(
+        "failed to register layer: write {path}: no space left on device: the engine's data root \
+         is full; `docker system df` tells what takes room, `docker system prune` removes what is \
+         not used"
+    )]
+    NoRoom {
+        /// What could not be written.
+        path: String,
+    },
     /// Reading what is to be pushed failed.
     #[error("read a layer")]
     Read(#[source] std::io::Error),
@@ -335,6 +346,11 @@ impl Error {
         if let Self::Refused { kind: kind @ ErrorKind::Unauthorized, .. } = &mut self {
             *kind = ErrorKind::Internal;
         }
+        if let Self::Store(error) = &self
+            && let Some(path) = error.lacks_room()
+        {
+            return Self::NoRoom { path };
+        }
         let Self::Refused { code, .. } = &self else { return self };
         let name = reference.familiar_name();
         // docker wording
@@ -385,6 +401,7 @@ impl Kind for Error {
             | Self::SearchResults(_)
             | Self::TooLarge { .. }
             | Self::Digest { .. }
+            | Self::NoRoom { .. }
             | Self::Read(_)
             | Self::Broken(_) => ErrorKind::Internal,
         }

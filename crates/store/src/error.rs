@@ -159,6 +159,18 @@ impl Error {
         }
     }
 
+    /// What could not be written because the disk is full; `None` for any other failure.
+    pub fn lacks_room(&self) -> Option<String> {
+        let full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        match self {
+            Self::Io { path, source, .. } if full(source) => Some(path.display().to_string()),
+            Self::Extract { path, source, .. } if full(source) => Some(format!("/{path}")),
+            _ => None,
+        }
+    }
+
     /// For `map_err` on a tar operation.
     pub(crate) fn archive(what: impl Into<String>) -> impl FnOnce(silo_archive::Error) -> Self {
         let what = what.into();

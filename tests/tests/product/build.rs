@@ -8,7 +8,7 @@ use fs_err as fs;
 use silo_tests::{Engine, Outcome, feed, write_files};
 
 mod cache_from;
-mod disk;
+pub(crate) mod disk;
 mod endings;
 mod limits;
 mod safety;

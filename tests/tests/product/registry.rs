@@ -1,5 +1,8 @@
 //! Images to and from Debian's `docker-registry`.
 
+mod full;
+mod kills;
+
 use std::process::Command;
 
 use silo_tests::{Engine, Registry};

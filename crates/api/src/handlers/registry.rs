@@ -1,6 +1,7 @@
 //! What has to do with registries: pull, push, `/auth` and `/distribution`.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use serde_json::json;
 use silo_docker::query::SearchQuery;
@@ -12,6 +13,7 @@ use silo_types::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::images::progress_channel;
+use crate::conn::ConnState;
 use crate::request::Request;
 use crate::respond::{self, Answer};
 
@@ -39,6 +41,7 @@ fn reference(name: &str, tag: &str) -> Result<Reference, Error> {
 
 /// Does the work in the background and tells of its failure, until it ends or the client is gone.
 fn spawn(
+    conn: Arc<ConnState>,
     sender: UnboundedSender<StreamMessage>,
     work: impl Future<Output = Result<(), Error>> + Send + 'static,
 ) {
@@ -46,6 +49,8 @@ fn spawn(
         let result = tokio::select! {
             result = work => result,
             () = sender.closed() => return,
+            // A registry may be silent: nothing is written then that would show it.
+            () = conn.gone() => return,
         };
         if let Err(error) = result {
             tracing::info!(error = error.chain(), "a transfer failed");
@@ -70,7 +75,7 @@ pub(crate) async fn pull(request: Request, from: &str) -> Answer {
     let pull = request.engine.image_pull(&reference, platform, base, &credentials).await?;
     let (sender, body) = progress_channel();
     let lines = sender.clone();
-    spawn(sender, pull.run(move |message| drop(lines.send(message))));
+    spawn(request.conn, sender, pull.run(move |message| drop(lines.send(message))));
     Ok(respond::content("application/json", body))
 }
 
@@ -81,7 +86,7 @@ pub(crate) fn push(request: Request, name: &str) -> Answer {
     let (sender, body) = progress_channel();
     let lines = sender.clone();
     let engine = request.engine;
-    spawn(sender, async move {
+    spawn(request.conn, sender, async move {
         let sink = move |message| drop(lines.send(message));
         engine.image_push(&reference, platform.as_ref(), &credentials, sink).await
     });

@@ -12,10 +12,10 @@ use super::{build, built, context, shell};
 use crate::crash::entries;
 
 /// Memory that is a disk of so many MiB.
-struct SmallDisk(TempDir);
+pub(crate) struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn new(size: u32) -> Self {
+    pub(crate) fn new(size: u32) -> Self {
         let directory = tempfile::Builder::new().prefix("silo-test-").tempdir();
         let disk = Self(directory.expect("a directory"));
         let option = format!("size={size}m,mode=0711");
@@ -25,14 +25,21 @@ impl SmallDisk {
         disk
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// How many MiB there is room for.
-    fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         let found = rustix::fs::statvfs(self.path()).expect("the disk");
         (found.f_bavail * found.f_frsize) >> 20
+    }
+
+    /// Gives it another size.
+    pub(crate) fn resize(&self, size: u32) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={size}m")]).arg(self.path());
+        assert!(mount.status().expect("run mount").success());
     }
 }
 
