@@ -92,6 +92,42 @@ fn both_command_lines_pull_what_is_missing() {
 }
 
 #[test]
+fn images_come_go_and_are_removed_at_once() {
+    const ROUNDS: usize = 10;
+    let Some((mut engine, _registry, name)) = pushed() else { return };
+    let gone = ["No such image: ", "An image does not exist locally with the tag: "];
+    let repeat = |arguments: &[&str], refusals: &[&str]| {
+        for _ in 0..ROUNDS {
+            let outcome = engine.silo(arguments);
+            let known = refusals.iter().any(|words| outcome.stderr.contains(words));
+            assert!(outcome.code == 0 || known, "{arguments:?}: {}", outcome.stderr);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| repeat(&["pull", "-q", &name], &[]));
+        scope.spawn(|| repeat(&["push", "-q", &name], &gone));
+        scope.spawn(|| repeat(&["rmi", "-f", &name], &gone));
+        scope.spawn(|| repeat(&["tag", &name, "other:1"], &gone));
+        let busy = ["a prune operation is already running"];
+        repeat(&["image", "prune", "-af"], &busy);
+    });
+    // Whatever is left is whole, and what is pulled again is as well.
+    let run = |engine: &Engine| {
+        for id in engine.ok(&["images", "-q", "--no-trunc"]).lines() {
+            assert_eq!(engine.ok(&["run", "--rm", id, "echo", "whole"]), "whole");
+        }
+    };
+    run(&engine);
+    engine.ok(&["pull", &name]);
+    run(&engine);
+    engine.stop_daemon();
+    engine.start_daemon();
+    run(&engine);
+    let log = engine.daemon_log();
+    assert!(!log.contains("is dropped"), "{log}");
+}
+
+#[test]
 fn absent_images_are_named() {
     let Some((engine, registry, name)) = pushed() else { return };
     let fails = |arguments: &[&str], words: &str| {
