@@ -93,7 +93,7 @@ fn both_command_lines_pull_what_is_missing() {
 
 #[test]
 fn images_come_go_and_are_removed_at_once() {
-    const ROUNDS: usize = 10;
+    const ROUNDS: usize = 6;
     let Some((mut engine, _registry, name)) = pushed() else { return };
     let gone = ["No such image: ", "An image does not exist locally with the tag: "];
     let repeat = |arguments: &[&str], refusals: &[&str]| {
