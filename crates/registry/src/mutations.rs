@@ -31,7 +31,11 @@ impl Dice {
                 0 => text.truncate(at),
                 1 => text.insert_str(at, ODD[self.roll(ODD.len())]),
                 2 if !text.is_empty() => drop(text.remove(at)),
-                3 => text.insert_str(at, &text[at..].to_owned()),
+                3 => {
+                    let rest = text.split_off(at);
+                    text.push_str(&rest);
+                    text.push_str(&rest);
+                }
                 _ => {
                     let from = self.roll(other.len());
                     text.insert_str(at, other.get(from..).unwrap_or_default());

@@ -378,7 +378,7 @@ fn documents_that_mislead_are_refused() {
     changed(&mut content, "none", |manifest| manifest["layers"][0]["size"] = of(0));
     changed(&mut content, "config", |manifest| manifest["config"]["size"] = of(i64::MAX));
     changed(&mut content, "path", |manifest| {
-        manifest["layers"][0]["digest"] = json!("sha256:../x")
+        manifest["layers"][0]["digest"] = json!("sha256:../x");
     });
     changed(&mut content, "fewer", |manifest| {
         manifest["layers"].as_array_mut().expect("layers").pop();

@@ -28,7 +28,9 @@ fn engine(options: &[&str]) -> Option<(Engine, std::path::PathBuf)> {
     let trusted = engine.scratch().join("certs.d");
     engine.add_option("--registry-certs");
     engine.add_option(trusted.to_str().expect("a path"));
-    options.iter().for_each(|option| engine.add_option(*option));
+    for option in options {
+        engine.add_option(*option);
+    }
     engine.start_daemon();
     let mut import = engine.docker_command();
     feed(import.args(["import", "-", "app"]), &tar_of("file", 1000));
