@@ -455,8 +455,9 @@ fn documents_that_mislead_are_refused() {
         assert_eq!(outcome.code, 1, "{tag}");
         assert!(outcome.stderr.contains(words), "{tag}: {}", outcome.stderr);
         assert_eq!(engine.ok(&["images", "-aq"]), "", "{tag}");
+        // What came of another layer stays for the next try.
         let left = unfinished(&engine);
-        assert!(left.is_empty(), "{tag}: {left:?}");
+        assert!(left.iter().all(|name| name.starts_with("content/partial/")), "{tag}: {left:?}");
     }
 }
 
