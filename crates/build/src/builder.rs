@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use silo_dockerfile::ast::{Dockerfile, Instruction};
@@ -43,6 +43,8 @@ pub struct Builder {
     closing: CancellationToken,
     /// Knows what still works for builds.
     pub(crate) tasks: TaskTracker,
+    /// When the cache was last collected.
+    pub(crate) collected: Mutex<Option<Instant>>,
 }
 
 /// What the cache holds of one step, or a cache mount.
@@ -78,8 +80,12 @@ pub struct PruneOptions {
     /// Only these ids, kinds, parents...: `id=`, `type=`, `description~=`, `inuse`, `shared`,
     /// `private`, `until=`, as `docker builder prune --filter` has them.
     pub filters: Vec<(String, String)>,
-    /// Bytes that may stay, the newest first.
+    /// Bytes that may always stay, the newest first.
     pub keep_storage: u64,
+    /// Bytes that may stay at most; 0 for no such bound.
+    pub max_used_space: u64,
+    /// Bytes of the disk that are to be free; 0 for no such bound.
+    pub min_free_space: u64,
     /// Only what was not used for so long.
     pub keep_duration: Duration,
 }
@@ -107,6 +113,7 @@ impl Builder {
             running: Mutex::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            collected: Mutex::default(),
         }))
     }
 
@@ -146,7 +153,10 @@ impl Builder {
                 let why = if self.closing.is_cancelled() { "the engine is shutting down" } else { "build cancelled" };
                 Err(BuildError::new(ErrorKind::Cancelled, why))
             }
-            outcome = self.run(request, progress) => outcome,
+            outcome = self.run(request, progress) => {
+                self.collect();
+                outcome
+            }
         }
     }
 
@@ -156,7 +166,7 @@ impl Builder {
         progress: Arc<dyn Progress>,
     ) -> Result<Outcome, BuildError> {
         let nonce = nonce();
-        let main = self.files_of(&request.context).await?;
+        let main = self.files_of(&request.context, &request.ssh).await?;
         let (name, text, loading) = self.load(&request, &main, &progress, nonce).await?;
         let text: Arc<[u8]> = text.into();
         let located = |span: Option<Span>, mut error: BuildError| {

@@ -320,6 +320,29 @@ impl Cache {
         Ok(())
     }
 
+    /// Forgets keys that lead nowhere any more, and the oldest beyond a number. What was found by
+    /// them is found by its contents, or made again.
+    pub(crate) fn bound(&self, keys: u64) -> Result<(), Error> {
+        let keys = i64::try_from(keys).unwrap_or(i64::MAX);
+        let mut inner = self.lock();
+        let transaction = inner.db.transaction().map_err(failed("bound"))?;
+        transaction
+            .execute(
+                "DELETE FROM aliases WHERE record <> '' AND record NOT IN (SELECT key FROM records)",
+                [],
+            )
+            .and_then(|_| {
+                // A key that is used again is written again.
+                transaction.execute(
+                    "DELETE FROM aliases WHERE rowid <= \
+                     (SELECT rowid FROM aliases ORDER BY rowid DESC LIMIT 1 OFFSET ?1)",
+                    [keys],
+                )
+            })
+            .map_err(failed("bound"))?;
+        transaction.commit().map_err(failed("bound"))
+    }
+
     /// A lock for as long as a step with this key is carried out, so that of two that are the
     /// same the second finds the first's result.
     pub(crate) fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -418,6 +441,28 @@ mod tests {
         fs_err::write(directory.join("cache.db"), "not a database at all, but long enough")
             .unwrap();
         assert!(Cache::open(&directory, store).unwrap().records().unwrap().is_empty());
+    }
+
+    #[test]
+    fn keys_are_bounded() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(temporary.path()).unwrap());
+        let cache = Cache::open(&temporary.path().join("build"), store).unwrap();
+        cache.put(&record("a"), None).unwrap();
+        for (key, record) in [("1", "a"), ("2", ""), ("3", "gone"), ("4", "a"), ("1", "a")] {
+            cache.alias(key, record).unwrap();
+        }
+        cache.bound(10).unwrap();
+        assert_eq!(cache.aliases("a").unwrap(), ["1", "4"]);
+        assert!(cache.aliases("gone").unwrap().is_empty());
+        assert!(cache.has_alias("2").unwrap());
+        // The one that was written last stays.
+        cache.bound(2).unwrap();
+        assert_eq!(cache.aliases("a").unwrap(), ["1", "4"]);
+        assert!(!cache.has_alias("2").unwrap());
+        cache.bound(1).unwrap();
+        assert_eq!(cache.aliases("a").unwrap(), ["1"]);
+        assert!(cache.get("a").unwrap().is_some());
     }
 
     #[test]

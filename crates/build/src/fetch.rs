@@ -21,15 +21,20 @@ use tokio::process::Command;
 use crate::Boxed;
 use crate::builder::Builder;
 use crate::context::{Context, ContextRef, Digests, Filter, Transfer, Tree};
+pub(crate) use crate::git_ref::{GitRef, is_url};
 use crate::job::{Work, blocking};
+use crate::mounts::Agent;
 use crate::outcome::BuildError;
 use crate::progress::Stream;
 use crate::scratch::Scratch;
+use crate::secret::SshAgents;
 
 /// Bytes of what a program writes that are kept of each of its outputs.
 const MAX_OUTPUT: u64 = 256 << 10;
 /// The name of a file whose URL has none.
 const UNNAMED: &str = "__unnamed__";
+/// The agent of the client that git may use.
+const DEFAULT_AGENT: &str = "default";
 
 /// A remote source.
 #[derive(Debug, Clone)]
@@ -38,56 +43,6 @@ pub(crate) enum Remote {
     Http(String),
     /// A repository; with its `.git`.
     Git(GitRef, bool),
-}
-
-/// A part of a git repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GitRef {
-    /// What `git fetch` is told.
-    pub(crate) remote: String,
-    /// Branch, tag or commit; empty for the repository's own choice.
-    pub(crate) reference: String,
-    /// A directory in it; empty for all.
-    pub(crate) directory: String,
-}
-
-/// Whether a source is a URL of a file.
-pub(crate) fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-impl GitRef {
-    /// Reads a repository's URL with `#reference:directory`; `None` for what is none.
-    pub(crate) fn parse(text: &str) -> Result<Option<Self>, String> {
-        let (remote, fragment) = text.split_once('#').unwrap_or((text, ""));
-        let is_git = ["git://", "ssh://", "git@"].iter().any(|start| remote.starts_with(start))
-            || (is_url(remote) && remote.strip_suffix(".git").is_some());
-        let is_short = remote.starts_with("github.com/");
-        if !is_git && !is_short {
-            return Ok(None);
-        }
-        let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
-        let refused = |what: &str| Err(format!("invalid git source {text:?}: {what}"));
-        let is_odd = |part: &str| {
-            part.starts_with('-') || part.chars().any(|c| c.is_control() || c.is_whitespace())
-        };
-        if is_odd(remote) || remote.contains("::") {
-            return refused("the repository cannot be named so");
-        }
-        if is_odd(reference)
-            || reference.contains("..")
-            || reference.contains(['~', '^', ':', '\\'])
-        {
-            return refused("the reference cannot be named so");
-        }
-        let leaves = directory.split('/').any(|part| part == "..");
-        if directory.starts_with('-') || leaves || directory.contains('\0') {
-            return refused("the directory must be one of the repository");
-        }
-        let remote = if is_short { format!("https://{remote}") } else { remote.to_owned() };
-        let directory = directory.trim_matches('/').to_owned();
-        Ok(Some(Self { remote, reference: reference.to_owned(), directory }))
-    }
 }
 
 /// Whether a file is an archive that `ADD` unpacks.
@@ -121,6 +76,7 @@ impl Builder {
     pub(crate) async fn files_of(
         &self,
         context: &ContextRef,
+        ssh: &Arc<dyn SshAgents>,
     ) -> Result<Arc<dyn Context>, BuildError> {
         let invalid = |text| BuildError::new(ErrorKind::InvalidParameter, text);
         match context {
@@ -129,11 +85,11 @@ impl Builder {
                 let reference = GitRef::parse(url).map_err(invalid)?;
                 let reference =
                     reference.ok_or_else(|| invalid(format!("{url:?} is not a git repository")))?;
-                let tree = self.fetch(&Remote::Git(reference, false), None, None).await?;
+                let tree = self.fetch(&Remote::Git(reference, false), None, None, ssh).await?;
                 Ok(Arc::new(Fixed(tree)))
             }
             ContextRef::Http(url) => {
-                let tree = self.fetch(&Remote::Http(url.clone()), None, None).await?;
+                let tree = self.fetch(&Remote::Http(url.clone()), None, None, ssh).await?;
                 self.unpacked(tree).await
             }
             ContextRef::Empty => {
@@ -189,15 +145,37 @@ impl Builder {
         remote: &Remote,
         checksum: Option<&str>,
         work: Option<&Work>,
+        ssh: &Arc<dyn SshAgents>,
     ) -> Result<Arc<Tree>, BuildError> {
         let scratch = self.scratch()?;
         match remote {
             Remote::Http(url) => self.fetch_file(scratch, url, checksum).await,
             Remote::Git(reference, keep) => {
-                let tree = git(scratch, reference.clone(), *keep, checksum, work).await?;
+                let agent = self.agent_for(reference, ssh).await?;
+                let keep = reference.keep.unwrap_or(*keep);
+                let tree = git(scratch, reference.clone(), keep, checksum, work, agent).await?;
                 Ok(Arc::new(tree))
             }
         }
+    }
+
+    /// The client's agent, where a repository may need it.
+    async fn agent_for(
+        &self,
+        source: &GitRef,
+        ssh: &Arc<dyn SshAgents>,
+    ) -> Result<Option<Agent>, BuildError> {
+        if is_url(&source.remote) || source.remote.starts_with("git://") {
+            return Ok(None);
+        }
+        if !ssh.has(DEFAULT_AGENT).await? {
+            return Ok(None);
+        }
+        let agent =
+            Agent::listen(self.scratch()?, Arc::clone(ssh), DEFAULT_AGENT.into(), 0o600, (0, 0));
+        let agent =
+            agent.map_err(|error| Error::internal(format!("forward an ssh agent: {error}")))?;
+        Ok(Some(agent))
     }
 
     async fn fetch_file(
@@ -323,9 +301,17 @@ async fn git(
     keep: bool,
     checksum: Option<&str>,
     work: Option<&Work>,
+    agent: Option<Agent>,
 ) -> Result<Tree, BuildError> {
     let checkout = scratch.directory("files")?;
     let home = scratch.directory("home")?;
+    // Without an agent there is nobody to prove it to. With one, a host that nobody knows yet is
+    // taken for what it says, as BuildKit does; one that is known must be the same.
+    let known = format!("-o UserKnownHostsFile={}/known_hosts", home.display());
+    let ssh = format!(
+        "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none \
+         -o StrictHostKeyChecking=accept-new {known}"
+    );
     let run = async |arguments: &[&str]| -> Result<String, BuildError> {
         let mut command = Command::new("git");
         command
@@ -344,8 +330,11 @@ async fn git(
             .env("HOME", &home)
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes")
+            .env("GIT_SSH_COMMAND", &ssh)
             .stdin(Stdio::null());
+        if let Some(agent) = &agent {
+            command.env("SSH_AUTH_SOCK", agent.path());
+        }
         let failed = |text: String| BuildError::new(ErrorKind::Internal, text);
         let output = run_bounded(command).await;
         let output = output.map_err(|error| failed(format!("cannot run git: {error}")))?;
@@ -371,7 +360,7 @@ async fn git(
     } else {
         run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
     }
-    if let Some(wanted) = checksum {
+    for wanted in [checksum, source.checksum.as_deref()].into_iter().flatten() {
         let commit = run(&["rev-parse", "HEAD"]).await?;
         if !commit.starts_with(wanted) {
             // buildkit wording
@@ -379,7 +368,9 @@ async fn git(
             return Err(BuildError::new(ErrorKind::InvalidParameter, text));
         }
     }
-    run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+    if !source.no_submodules {
+        run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+    }
     blocking(move || {
         let failed = |error: std::io::Error| {
             // docker wording
@@ -402,37 +393,6 @@ async fn git(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn repositories() {
-        let reference = |remote: &str, reference: &str, directory: &str| GitRef {
-            remote: remote.into(),
-            reference: reference.into(),
-            directory: directory.into(),
-        };
-        for (text, expected) in [
-            ("https://h/a.git", Some(reference("https://h/a.git", "", ""))),
-            ("https://h/a.git#v1:sub/dir", Some(reference("https://h/a.git", "v1", "sub/dir"))),
-            ("git@h:a/b.git#main", Some(reference("git@h:a/b.git", "main", ""))),
-            ("github.com/a/b", Some(reference("https://github.com/a/b", "", ""))),
-            ("https://h/a.tar.gz", None),
-            ("a.git", None),
-            ("file:///etc/a.git", None),
-        ] {
-            assert_eq!(GitRef::parse(text).unwrap(), expected, "{text}");
-        }
-        for bad in [
-            "https://h/a.git#--upload-pack=touch x",
-            "https://h/a.git#-x",
-            "https://h/a.git#main:../..",
-            "https://h/a.git#main:a/../../b",
-            "git@-oProxyCommand=x:a.git# b",
-            "https://h/a.git#a..b",
-            "git://ext::sh -c x/a.git",
-        ] {
-            assert!(GitRef::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[tokio::test]
     async fn programs_are_held_to_bounds() {

@@ -144,7 +144,7 @@ impl Job {
                 }
                 Some(ContextRef::Empty) | None => State::scratch("linux", "", ""),
                 Some(context) => {
-                    let context = self.builder.files_of(context).await?;
+                    let context = self.builder.files_of(context, &self.request.ssh).await?;
                     let tree = self.named_tree(&name, &context).await?;
                     return Ok(Source { tree, chain: None, names: Names::Exact });
                 }
@@ -228,7 +228,8 @@ impl Job {
         for remote in remote {
             let is_git = matches!(remote, fetch::Remote::Git(..));
             let checksum = step.checksum.as_deref();
-            let tree = self.builder.fetch(&remote, checksum, Some(&*work)).await?;
+            let tree =
+                self.builder.fetch(&remote, checksum, Some(&*work), &self.request.ssh).await?;
             let source = Source { tree, chain: None, names: Names::Exact };
             let piece = blocking(move || {
                 let pattern = if is_git { "." } else { "*" };

@@ -13,6 +13,8 @@ mod copy;
 mod export;
 mod fetch;
 mod files;
+mod gc;
+mod git_ref;
 mod image;
 mod job;
 mod layout;

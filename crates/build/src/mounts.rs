@@ -424,7 +424,7 @@ fn file_in_memory(
 
 /// A socket that leads to an agent of the client's.
 #[derive(Debug)]
-struct Agent {
+pub(crate) struct Agent {
     scratch: Scratch,
     task: tokio::task::JoinHandle<()>,
 }
@@ -436,7 +436,7 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    fn listen(
+    pub(crate) fn listen(
         scratch: Scratch,
         agents: Arc<dyn SshAgents>,
         id: String,
@@ -470,6 +470,11 @@ impl Agent {
             }
         });
         Ok(Self { scratch, task })
+    }
+
+    /// Where it is for programs of the host.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.scratch.path().join("s")
     }
 
     fn tree(&self) -> io::Result<OwnedFd> {

@@ -9,6 +9,7 @@ use silo_types::{Digest, Error};
 
 use crate::builder::{Builder, CacheRecord, PruneOptions, Pruned};
 use crate::cache::Record;
+use crate::gc;
 
 /// The kind of a cache mount.
 const MOUNT: &str = "exec.cachemount";
@@ -121,10 +122,15 @@ impl Builder {
         let wanted = Wanted::new(options)?;
         let mut pruned = Pruned::default();
         let held = self.held()?;
-        let mut total: u64 = held.iter().map(|(record, _)| record.size).sum();
+        // What images have as well takes no room of its own.
+        let counts = |record: &CacheRecord| options.all || !record.shared;
+        let own = held.iter().filter(|(record, _)| counts(record));
+        let mut total: u64 = own.map(|(record, _)| record.size).sum();
+        let (_, free) = gc::disk(&self.directory)?;
+        let kept = gc::kept(total, free, options);
         let mut keys = Vec::new();
         for (record, what) in held {
-            if options.keep_storage > 0 && total <= options.keep_storage {
+            if kept.is_some_and(|kept| total <= kept) {
                 break;
             }
             if record.in_use || (record.shared && !options.all) || !wanted.is(&record) {

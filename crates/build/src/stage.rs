@@ -237,7 +237,7 @@ impl Job {
                     let platform = platform.unwrap_or(host);
                     let state =
                         State::scratch(&platform.os, &platform.architecture, &platform.variant);
-                    let context = self.builder.files_of(context).await?;
+                    let context = self.builder.files_of(context, &self.request.ssh).await?;
                     let tree = self.named_tree(name, &context).await?;
                     self.layer_of_tree(state, tree).await
                 }

@@ -59,8 +59,9 @@ impl Control for Service {
         let options = PruneOptions {
             all: request.all,
             filters: request.filter.iter().flat_map(|filter| prune_filters(filter)).collect(),
-            keep_storage: u64::try_from(request.reserved_space.max(request.max_used_space))
-                .unwrap_or_default(),
+            keep_storage: u64::try_from(request.reserved_space).unwrap_or_default(),
+            max_used_space: u64::try_from(request.max_used_space).unwrap_or_default(),
+            min_free_space: u64::try_from(request.min_free_space).unwrap_or_default(),
             keep_duration: Duration::from_nanos(
                 u64::try_from(request.keep_duration).unwrap_or_default(),
             ),

@@ -2,6 +2,7 @@
 
 mod cache;
 mod platforms;
+mod prune;
 mod push;
 mod ssh;
 

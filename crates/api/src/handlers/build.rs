@@ -107,13 +107,15 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
 
 /// Where a `remote` parameter leads.
 pub(super) fn remote(url: &str) -> Result<ContextRef, Error> {
-    let plain = url.split('#').next().unwrap_or_default();
+    let plain = url.split(['#', '?']).next().unwrap_or_default();
     let is_http = plain.starts_with("http://") || plain.starts_with("https://");
     if is_http && plain.strip_suffix(".git").is_none() {
         return Ok(ContextRef::Http(url.to_owned()));
     }
     let is_git = is_http
-        || ["git://", "git@", "ssh://", "github.com/"].iter().any(|start| plain.starts_with(start));
+        || ["git://", "git@", "git+", "ssh://", "github.com/"]
+            .iter()
+            .any(|start| plain.starts_with(start));
     if is_git {
         return Ok(ContextRef::Git(url.to_owned()));
     }
@@ -280,16 +282,15 @@ pub(crate) async fn import_cache(request: Request) -> Answer {
 /// `POST /build/prune`.
 pub(crate) async fn prune(request: Request) -> Answer {
     let filters = request.query.filters()?;
+    let bytes = |name: &str| -> Result<u64, Error> {
+        Ok(u64::try_from(request.query.number(name)?.unwrap_or(0)).unwrap_or(0))
+    };
     let mut options = PruneOptions {
         all: request.query.flag("all"),
-        keep_storage: u64::try_from(
-            request
-                .query
-                .number("keep-storage")?
-                .or(request.query.number("reserved-space")?)
-                .unwrap_or(0),
-        )
-        .unwrap_or(0),
+        // The older name of the same.
+        keep_storage: bytes("keep-storage")?.max(bytes("reserved-space")?),
+        max_used_space: bytes("max-used-space")?,
+        min_free_space: bytes("min-free-space")?,
         ..PruneOptions::default()
     };
     for key in

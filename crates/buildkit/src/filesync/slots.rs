@@ -152,7 +152,8 @@ impl Slots {
     pub(crate) fn prune(&self, options: &PruneOptions) -> Pruned {
         let mut pruned = Pruned::default();
         let ours = |(name, value): &(String, String)| name == "type" && value == "source.local";
-        if !options.filters.iter().all(ours) || options.keep_storage > 0 {
+        let bounds = [options.keep_storage, options.max_used_space, options.min_free_space];
+        if !options.filters.iter().all(ours) || bounds != [0; 3] {
             return pruned;
         }
         for kept in self.kept() {

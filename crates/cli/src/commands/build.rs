@@ -71,6 +71,9 @@ flags! {
         filter: Filters, "filter", "Provide filter values (e.g. \"until=24h\")";
         force: bool, ['f'] "force", "Do not prompt for confirmation";
         keep_storage: Bytes, "keep-storage", "Amount of disk space to keep for cache";
+        max_used_space: Bytes, "max-used-space", "Maximum amount of disk space allowed to keep for cache";
+        min_free_space: Bytes, "min-free-space", "Target amount of free disk space after pruning";
+        reserved_space: Bytes, "reserved-space", "Amount of disk space always allowed to keep for cache";
     }
 }
 
@@ -209,8 +212,15 @@ pub(crate) async fn prune(invocation: Invocation) -> Outcome {
     let client = invocation.cli.client().await?;
     let mut request = client.post("/build/prune");
     request = request.query_if("all", flags.all);
-    if flags.keep_storage.0 != 0 {
-        request = request.query("keep-storage", flags.keep_storage.0.to_string());
+    for (name, bytes) in [
+        ("keep-storage", flags.keep_storage.0),
+        ("max-used-space", flags.max_used_space.0),
+        ("min-free-space", flags.min_free_space.0),
+        ("reserved-space", flags.reserved_space.0),
+    ] {
+        if bytes != 0 {
+            request = request.query(name, bytes.to_string());
+        }
     }
     let answer: crate::value::Value =
         request.query_some("filters", flags.filter.query()).receive().await?;

@@ -186,3 +186,79 @@ fn git_sources_give_no_options() {
     }
     assert!(!marker.exists());
 }
+
+/// Images that say that they are what a step makes, and bases that differ in what a build must
+/// not take from the cache.
+#[test]
+fn what_passes_for_a_cached_step_is_not_taken() {
+    let engine = Engine::start();
+    let (tag, base, poison) = (engine.name("cached"), engine.name("base"), engine.name("poison"));
+    let container = engine.name("c");
+    let step = "echo ok > /f";
+    // By its history it comes from the same image and by the same command.
+    let all = ["run", "--name", &container, "busybox", "/bin/sh", "-c"];
+    engine.ok(&[&all[..], &["echo ok > /f; touch /evil"]].concat());
+    let change = format!("CMD [\"/bin/sh\",\"-c\",\"{step}\"]");
+    engine.ok(&["commit", "--change", &change, &container, &poison]);
+    engine.ok(&["rm", &container]);
+    let build_upon = |base: &str| {
+        let text = format!("FROM {base}\nRUN {step}\n");
+        built(&engine, &context(&engine, &[("Dockerfile", &text)]), &["-t", &tag])
+    };
+    build_upon("busybox");
+    assert_eq!(shell(&engine, &tag, "ls /f /evil 2>/dev/null || true"), "/f");
+
+    // The same files under another configuration.
+    let configured = |health: &str, trigger: &str| {
+        let text = format!("FROM busybox\nHEALTHCHECK CMD {health}\nONBUILD RUN {trigger}\n");
+        built(&engine, &context(&engine, &[("Dockerfile", &text)]), &["-t", &base]);
+        build_upon(&base)
+    };
+    configured("true", "echo one > /trigger");
+    configured("test -e /f", "echo two > /trigger");
+    let health = engine.inspect(&tag)["Config"]["Healthcheck"]["Test"].clone();
+    assert_eq!(health, serde_json::json!(["CMD-SHELL", "test -e /f"]));
+    assert_eq!(shell(&engine, &tag, "cat /trigger"), "two");
+    // Other files of the same name: the parent counts, not how it is called.
+    let text = "FROM busybox\nRUN echo other > /other\n";
+    built(&engine, &context(&engine, &[("Dockerfile", text)]), &["-t", &base]);
+    build_upon(&base);
+    assert_eq!(shell(&engine, &tag, "cat /other /f"), "other\nok");
+    engine.docker(&["rmi", "-f", &tag, &base, &poison]);
+}
+
+/// What a Dockerfile may write to get more rights than its steps have.
+#[test]
+fn steps_get_no_rights_that_nobody_gave() {
+    let engine = Engine::start();
+    if !engine.is_silo_or_skip("older engines have no flags of RUN") {
+        return;
+    }
+    let refused = "granting entitlement security.insecure is not allowed";
+    for (step, words) in [
+        ("RUN --security=insecure true", refused),
+        ("RUN --security=other true", "security"),
+        ("RUN --network=container:x true", "network"),
+        ("RUN --device=vendor.com/device=all,required true", "device"),
+    ] {
+        let at = context(&engine, &[("Dockerfile", &format!("FROM busybox\n{step}\n"))]);
+        for outcome in
+            [build(&engine, &at, &[]), engine.silo(&["build", at.to_str().expect("text")])]
+        {
+            assert_ne!(outcome.code, 0, "{step}");
+            assert!(outcome.stderr.contains(words), "{step}: {}", outcome.stderr);
+        }
+    }
+    // Filters of system calls stay, and so does everything that a container has not.
+    let steps = "FROM busybox\nRUN grep -q '^Seccomp:.*2' /proc/self/status\n\
+        RUN grep -q '^NoNewPrivs' /proc/self/status; ! mount -t tmpfs t /mnt\n\
+        RUN ! mknod /dev/sda b 8 0 || ! head -c 1 /dev/sda\n\
+        RUN ! chroot / unshare -m true\n\
+        RUN test ! -w /proc/sysrq-trigger && test ! -e /run/docker.sock\n\
+        RUN --security=sandbox --network=none test \"$(ls /sys/class/net | grep -v ifb)\" = lo\n";
+    let marker = std::path::Path::new("/tmp/silo-step-was-here");
+    let steps = format!("{steps}RUN touch {}\n", marker.display());
+    let at = context(&engine, &[("Dockerfile", &steps)]);
+    built(&engine, &at, &["--no-cache", "--network", "none"]);
+    assert!(!marker.exists(), "a step writes to the host's /tmp");
+}

@@ -37,6 +37,91 @@ fn pages(directory: &Path, at: &str, pages: &mut BTreeMap<String, Page>) {
     }
 }
 
+/// A repository on a server of plain files; its URL, without a query.
+fn serve(bare: &Path) -> (FileServer, String) {
+    git(bare, &["update-server-info"]);
+    let mut all = BTreeMap::new();
+    pages(bare, "/r.git", &mut all);
+    // The client asks for the newer protocol first.
+    let refs = all["/r.git/info/refs"].clone();
+    all.insert("/r.git/info/refs?service=git-upload-pack".into(), refs);
+    let server = FileServer::start(all);
+    let url = format!("http://127.0.0.1:{}/r.git", server.port());
+    (server, url)
+}
+
+/// Parts of repositories by fragments and by queries, as contexts and for `ADD`.
+#[test]
+fn repositories_and_their_parts() {
+    let engine = Engine::start();
+    if !engine.is_silo_or_skip("dockerd of this age knows no queries") {
+        return;
+    }
+    let work = engine.scratch().join("work");
+    fs::create_dir_all(work.join("sub")).expect("a directory");
+    git(&work, &["init", "--quiet"]);
+    let dockerfile = |text: &str| format!("FROM scratch\nCOPY {text} /file\n");
+    fs::write(work.join("Dockerfile"), dockerfile("f")).expect("a file");
+    fs::write(work.join("f"), "first\n").expect("a file");
+    fs::write(work.join("sub/Dockerfile"), dockerfile("g")).expect("a file");
+    fs::write(work.join("sub/g"), "below\n").expect("a file");
+    git(&work, &["add", "--all"]);
+    git(&work, &["commit", "--quiet", "-m", "first"]);
+    git(&work, &["tag", "v1"]);
+    git(&work, &["checkout", "--quiet", "-b", "other"]);
+    fs::write(work.join("f"), "second\n").expect("a file");
+    git(&work, &["commit", "--quiet", "-am", "second"]);
+    git(&work, &["checkout", "--quiet", "main"]);
+    git(&work, &["clone", "--quiet", "--bare", ".", "../served.git"]);
+    let (_server, url) = serve(&engine.scratch().join("served.git"));
+    let out = engine.scratch().join("out");
+    let built = |source: &str| {
+        let outcome: silo_tests::Outcome = engine
+            .silo_command()
+            .args(["build", "-o"])
+            .args([out.as_path(), Path::new(source)])
+            .output()
+            .expect("silo")
+            .into();
+        assert_eq!(outcome.code, 0, "{source}: {}", outcome.stderr);
+        fs::read_to_string(out.join("file")).expect("what was built")
+    };
+    for (part, expected) in [
+        ("", "first\n"),
+        ("#other", "second\n"),
+        ("?ref=other", "second\n"),
+        ("?branch=other", "second\n"),
+        ("?tag=v1&submodules=false", "first\n"),
+        ("#main:sub", "below\n"),
+        ("?ref=main&subdir=sub", "below\n"),
+    ] {
+        assert_eq!(built(&format!("{url}{part}")), expected, "{part}");
+    }
+    assert_eq!(built(&format!("git+{url}?ref=other")), "second\n");
+    let classic = format!("{url}?ref=main&subdir=sub").replace('?', "%3F").replace('&', "%26");
+    let answer = engine.http("POST", &format!("/build?remote={classic}"), "");
+    let said = String::from_utf8_lossy(&answer.body);
+    assert!(said.contains("Successfully built"), "{said}");
+
+    let steps = format!(
+        "FROM busybox\nADD {url}?branch=other /a\nADD {url}?ref=v1&keep-git-dir=true /b\n\
+         ADD --keep-git-dir=true {url}#main:sub /c\n\
+         RUN cat /a/f /b/f /c/g && test ! -e /a/.git && test -d /b/.git\n"
+    );
+    let at = context(&engine, &[("Dockerfile", &steps)]);
+    let outcome = super::built(&engine, &at, &["--no-cache"]);
+    assert!(outcome.contains("second\nfirst\nbelow\n"), "{outcome}");
+    for (query, words) in [
+        ("?ref=main&exec=x", "unexpected query"),
+        ("?commit=0123456789", "expected checksum to match"),
+        ("?ref=none", "failed to fetch"),
+    ] {
+        let refused = engine.silo(&["build", &format!("{url}{query}")]);
+        assert_eq!(refused.code, 1, "{query}");
+        assert!(refused.stderr.contains(words), "{query}: {}", refused.stderr);
+    }
+}
+
 /// A repository whose files are links that lead out, and hooks and submodules that would run
 /// programs, on a server of plain files.
 #[test]
@@ -83,14 +168,7 @@ fn repositories_reach_nothing_outside() {
     for hook in ["post-checkout", "post-merge", "reference-transaction"] {
         fs::write(bare.join("hooks").join(hook), format!("#!/bin/sh\n{touch}\n")).expect("a hook");
     }
-    git(&bare, &["update-server-info"]);
-    let mut all = BTreeMap::new();
-    pages(&bare, "/r.git", &mut all);
-    // The client asks for the newer protocol first.
-    let refs = all["/r.git/info/refs"].clone();
-    all.insert("/r.git/info/refs?service=git-upload-pack".into(), refs);
-    let server = FileServer::start(all);
-    let url = format!("http://127.0.0.1:{}/r.git", server.port());
+    let (server, url) = serve(&bare);
 
     let remote = |fragment: &str| {
         let source = format!("{url}{fragment}").replace('#', "%23").replace(':', "%3A");

@@ -1,5 +1,6 @@
 //! `RUN --mount=type=ssh`: the agent, or keys of files, through `silo build` and `buildx`.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -156,5 +157,110 @@ fn buildx_brings_keys_and_agents_too() {
         let built = silo_tests::Outcome::from(command.arg(&at).output().expect("docker"));
         assert_eq!(built.code, 0, "{}", built.stderr);
         has_signed(&built.stderr, &[""]);
+    }
+}
+
+/// An SSH server for one test, as root, on a port of its own. Dropping it ends it.
+struct Sshd {
+    child: Child,
+    port: u16,
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Sshd {
+    /// Lets in who has the key `authorized`. `None`, with the running test counted as skipped,
+    /// where there is no server; `SILO_TEST_SSHD` may name one that is not installed.
+    fn start_or_skip(directory: &Path, authorized: &Path) -> Option<Self> {
+        let program = std::env::var("SILO_TEST_SSHD").unwrap_or("/usr/sbin/sshd".into());
+        if !Path::new(&program).exists() {
+            let this = std::thread::current();
+            skip(this.name().unwrap_or("a test"), "OpenSSH's server is not here");
+            return None;
+        }
+        fs::create_dir_all(directory).expect("a directory");
+        let host = key(directory, &["ed25519"]);
+        // Nobody else comes in, should the port be another's by then.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let config = directory.join("sshd_config");
+        let text = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
+             StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin yes\n",
+            host.display(),
+            authorized.with_extension("pub").display(),
+        );
+        fs::write(&config, text).expect("a configuration");
+        // It wants a user and a directory, which are there for it alone.
+        let script = "cp /etc/passwd \"$1/passwd\" && \
+            echo sshd:x:990:65534::/run/sshd:/usr/sbin/nologin >> \"$1/passwd\" && \
+            mount --bind \"$1/passwd\" /etc/passwd && mount -t tmpfs run /run && \
+            mkdir -m 755 /run/sshd && exec \"$2\" -D -e -f \"$1/sshd_config\"";
+        let mut child = Command::new("unshare")
+            .args(["-m", "sh", "-c", script, "sh"])
+            .args([directory.as_os_str(), program.as_ref()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut log = BufReader::new(child.stderr.take().expect("its log"));
+        let mut seen = String::new();
+        while !seen.contains("Server listening on") {
+            let count = log.read_line(&mut seen).expect("read the log");
+            assert!(count > 0, "the server did not start:\n{seen}");
+        }
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Some(Self { child, port })
+    }
+}
+
+#[test]
+fn repositories_come_over_ssh() {
+    let Some(engine) = super::engine() else { return };
+    let keys = engine.scratch().join("keys");
+    fs::create_dir_all(&keys).expect("a directory");
+    let (mine, other) = (key(&keys, &["ed25519"]), key(&keys, &["ecdsa"]));
+    let Some(server) = Sshd::start_or_skip(&engine.scratch().join("sshd"), &mine) else { return };
+    let files = [("Dockerfile", "FROM scratch\nCOPY sub/f /file\n"), ("sub/f", "over ssh\n")];
+    let repository = context(&engine, &files);
+    for arguments in [
+        &["init", "--quiet", "--initial-branch=main"][..],
+        &["add", "--all"],
+        &["-c", "user.name=n", "-c", "user.email=e", "commit", "--quiet", "-m", "first"],
+    ] {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(&repository).env("HOME", &keys);
+        assert!(git.status().expect("git").success(), "{arguments:?}");
+    }
+    let url = format!("ssh://root@127.0.0.1:{}{}", server.port, repository.display());
+    let added = format!("FROM scratch\nADD git+{url}?subdir=sub /\n");
+    let added = context(&engine, &[("Dockerfile", &added)]);
+    let out = engine.scratch().join("out");
+    let build = |ssh: &[&str], place: &str| {
+        let to = ["build", "-o", out.to_str().expect("text")];
+        engine.silo(&[&to[..], ssh, &[place]].concat())
+    };
+    let with = |key: &Path| format!("default={}", key.display());
+    for (place, file) in [
+        (url.as_str(), "file"),
+        (&format!("git+{url}?ref=main"), "file"),
+        (added.to_str().expect("text"), "f"),
+    ] {
+        let built = build(&["--ssh", &with(&mine)], place);
+        assert_eq!(built.code, 0, "{place}: {}\n{}", built.stderr, engine.daemon_log());
+        assert_eq!(fs::read_to_string(out.join(file)).expect("a file"), "over ssh\n");
+        fs::remove_file(out.join(file)).expect("remove");
+    }
+    // Neither a key that is not let in, nor the engine's own, which it does not look for.
+    for ssh in [&[][..], &["--ssh", &with(&other)]] {
+        let refused = build(ssh, &url);
+        assert_eq!(refused.code, 1, "{ssh:?}");
+        assert!(refused.stderr.contains("Permission denied"), "{}", refused.stderr);
     }
 }
