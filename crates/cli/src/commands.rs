@@ -3,6 +3,7 @@
 mod build;
 mod build_cache;
 mod container;
+mod copy;
 mod exec;
 mod hive;
 mod image;
@@ -10,11 +11,14 @@ mod image_stream;
 mod image_tree;
 mod inspect;
 mod list;
+mod login;
 mod logs;
+mod manifest;
 mod meta;
 mod network;
 mod registry;
 mod run;
+mod search;
 mod stats;
 mod system;
 mod volume;
@@ -33,6 +37,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("hive", "Read and change registry hives of Windows"),
     ("image", "Manage images"),
+    ("manifest", "Manage image manifests and manifest lists"),
     ("network", "Manage networks"),
     ("system", "Manage Silo"),
     ("volume", "Manage volumes"),
@@ -420,6 +425,61 @@ pub(crate) const COMMANDS: &[Command] = &[
     )
     .top("push"),
     Command::new(
+        "image",
+        "copy",
+        "[OPTIONS] SOURCE TARGET",
+        "Copy an image between registries, OCI layouts (oci:DIRECTORY[:TAG]) and tars of such (oci-archive:FILE[:TAG])",
+        Arity::Exactly(2),
+        copy::CopyFlags::FLAGS,
+        run!(copy::copy),
+    )
+    .top("copy"),
+    Command::new(
+        "manifest",
+        "annotate",
+        "[OPTIONS] MANIFEST_LIST MANIFEST",
+        "Add additional information to a local image manifest",
+        Arity::Exactly(2),
+        manifest::AnnotateFlags::FLAGS,
+        run!(manifest::annotate),
+    ),
+    Command::new(
+        "manifest",
+        "create",
+        "MANIFEST_LIST MANIFEST [MANIFEST...]",
+        "Create a local manifest list for annotating and pushing to a registry",
+        Arity::AtLeast(2),
+        manifest::CreateFlags::FLAGS,
+        run!(manifest::create),
+    ),
+    Command::new(
+        "manifest",
+        "inspect",
+        "[OPTIONS] [MANIFEST_LIST] MANIFEST",
+        "Display an image manifest, or manifest list",
+        Arity::Between(1, 2),
+        manifest::InspectFlags::FLAGS,
+        run!(manifest::inspect),
+    ),
+    Command::new(
+        "manifest",
+        "push",
+        "[OPTIONS] MANIFEST_LIST",
+        "Push a manifest list to a repository",
+        Arity::Exactly(1),
+        manifest::PushFlags::FLAGS,
+        run!(manifest::push),
+    ),
+    Command::new(
+        "manifest",
+        "rm",
+        "MANIFEST_LIST [MANIFEST_LIST...]",
+        "Delete one or more manifest lists from local storage",
+        Arity::AtLeast(1),
+        &[],
+        run!(manifest::rm),
+    ),
+    Command::new(
         "builder",
         "build",
         "[OPTIONS] PATH | URL | -",
@@ -462,8 +522,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "[OPTIONS] TERM",
         "Search a registry for images",
         Arity::Exactly(1),
-        registry::SearchFlags::FLAGS,
-        run!(registry::search),
+        search::SearchFlags::FLAGS,
+        run!(search::search),
     )
     .top("search"),
     Command::new(
@@ -472,8 +532,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         "[OPTIONS] [SERVER]",
         "Authenticate to a registry",
         Arity::AtMost(1),
-        registry::LoginFlags::FLAGS,
-        run!(registry::login),
+        login::LoginFlags::FLAGS,
+        run!(login::login),
     )
     .top("login"),
     Command::new(
@@ -483,7 +543,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         "Log out from a registry",
         Arity::AtMost(1),
         &[],
-        run!(registry::logout),
+        run!(login::logout),
     )
     .top("logout"),
     Command::new(

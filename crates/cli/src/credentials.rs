@@ -1,11 +1,12 @@
 //! Credentials for registries, where Docker keeps them: in `config.json`, or with a program
 //! `docker-credential-<name>` that the file names (`credsStore`, `credHelpers`).
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+mod helper;
 
+use std::io::Write as _;
+use std::path::Path;
+
+use fs_err::os::unix::fs::OpenOptionsExt as _;
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::{base64_decode, base64_url};
@@ -15,8 +16,6 @@ use crate::failure::{Failure, Outcome};
 pub(crate) const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 /// The name by which helpers mean a token in place of a user.
 const TOKEN_USER: &str = "<token>";
-/// What helpers say who know nothing of a registry.
-const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// Credentials for one registry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,9 +39,12 @@ fn host(server: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-/// What credentials for a registry are kept under.
+/// What credentials for a registry are kept under: its host, but for Docker Hub.
 pub(crate) fn key(registry: &str) -> &str {
-    if matches!(registry, "" | "docker.io" | "index.docker.io") { DOCKER_HUB } else { registry }
+    match host(registry) {
+        "" | "docker.io" | "index.docker.io" => DOCKER_HUB,
+        host => host,
+    }
 }
 
 impl<'a> Store<'a> {
@@ -70,16 +72,15 @@ impl<'a> Store<'a> {
     /// The credentials for a server, if there are any.
     pub(crate) fn get(&self, server: &str) -> Outcome<Option<Credentials>> {
         if let Some(helper) = self.helper(server) {
-            let answer = match ask(&helper, "get", server)? {
+            let failed =
+                |reason: String| Failure::new(format!("error getting credentials - {reason}"));
+            let answer = match helper::ask(&helper, "get", server, helper::PATIENCE) {
                 Ok(answer) => answer,
-                Err(reason) if reason.contains(NOT_FOUND) => return Ok(None),
-                Err(reason) => {
-                    return Err(Failure::new(format!("error getting credentials - {reason}")));
-                }
+                Err(error) if error.is_unknown() => return Ok(None),
+                Err(error) => return Err(failed(error.to_string())),
             };
-            let answer: Json = serde_json::from_str(&answer).map_err(|error| {
-                Failure::new(format!("error getting credentials - {helper}: {error}"))
-            })?;
+            let answer: Json = serde_json::from_slice(&answer)
+                .map_err(|error| failed(format!("docker-credential-{helper}: {error}")))?;
             let field = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
             let (username, secret) = (field("Username"), field("Secret"));
             return Ok(Some(if username == TOKEN_USER {
@@ -97,6 +98,8 @@ impl<'a> Store<'a> {
 
     /// Keeps the credentials for a server.
     pub(crate) fn put(&mut self, server: &str, credentials: &Credentials) -> Outcome {
+        // Somebody else may have logged in meanwhile.
+        *self = Self::open(self.directory)?;
         let mut entry = Map::new();
         if let Some(helper) = self.helper(server) {
             let (username, secret) = if credentials.identity_token.is_empty() {
@@ -105,8 +108,8 @@ impl<'a> Store<'a> {
                 (TOKEN_USER, &credentials.identity_token)
             };
             let input = json!({"ServerURL": server, "Username": username, "Secret": secret});
-            ask(&helper, "store", &input.to_string())?
-                .map_err(|reason| Failure::new(format!("error storing credentials - {reason}")))?;
+            helper::ask(&helper, "store", &input.to_string(), helper::PATIENCE)
+                .map_err(|error| Failure::new(format!("error storing credentials - {error}")))?;
         } else {
             let pair = format!("{}:{}", credentials.username, credentials.password);
             // The alphabet of this file is the standard one.
@@ -125,12 +128,13 @@ impl<'a> Store<'a> {
 
     /// Forgets the credentials for a server.
     pub(crate) fn remove(&mut self, server: &str) -> Outcome {
+        *self = Self::open(self.directory)?;
         if let Some(helper) = self.helper(server) {
-            let erased = ask(&helper, "erase", server)?;
-            if let Err(reason) = erased
-                && !reason.contains(NOT_FOUND)
+            let erased = helper::ask(&helper, "erase", server, helper::PATIENCE);
+            if let Err(error) = erased
+                && !error.is_unknown()
             {
-                return Err(Failure::new(format!("error erasing credentials - {reason}")));
+                return Err(Failure::new(format!("error erasing credentials - {error}")));
             }
         }
         let Some(all) = self.file.get_mut("auths").and_then(Json::as_object_mut) else {
@@ -155,10 +159,11 @@ impl<'a> Store<'a> {
         serde::Serialize::serialize(&self.file, &mut serializer)
             .map_err(|error| Failure::new(error.to_string()))?;
         let aside = folder.join(format!(".config.json.{}", std::process::id()));
+        // What a process of this number has left.
+        fs_err::remove_file(&aside).ok();
         let written = (|| {
             let mut options = fs_err::OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).open(&aside)?;
-            file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&aside)?;
             file.write_all(&text)?;
             file.sync_all()?;
             fs_err::rename(&aside, &path)
@@ -183,31 +188,25 @@ fn read_entry(entry: &Json) -> Option<Credentials> {
     (found != Credentials::default()).then_some(found)
 }
 
-/// Asks a helper. What it says when it fails is the inner error.
-fn ask(helper: &str, verb: &str, input: &str) -> Outcome<Result<String, String>> {
-    let program = format!("docker-credential-{helper}");
-    let failed = |error: std::io::Error| {
-        Failure::new(format!("error getting credentials - exec: {program:?}: {error}"))
-    };
-    let mut child = Command::new(&program)
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One who does not want to hear it says why.
-        stdin.write_all(input.as_bytes()).ok();
-    }
-    let output = child.wait_with_output().map_err(failed)?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    Ok(if output.status.success() { Ok(text) } else { Err(text) })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn what_registries_are_called() {
+        for (given, expected) in [
+            ("", DOCKER_HUB),
+            ("docker.io", DOCKER_HUB),
+            (DOCKER_HUB, DOCKER_HUB),
+            ("https://r:5000/v1/", "r:5000"),
+            ("http://r", "r"),
+            ("r:5000", "r:5000"),
+        ] {
+            assert_eq!(key(given), expected, "{given}");
+        }
+    }
 
     #[test]
     fn put_get_remove() {

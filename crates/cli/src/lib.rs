@@ -23,6 +23,7 @@ mod context;
 mod cp;
 mod create;
 mod credentials;
+mod direct;
 mod doctor;
 mod env;
 mod failure;

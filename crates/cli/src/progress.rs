@@ -20,12 +20,7 @@ pub(crate) enum Sink {
 /// command's failure.
 pub(crate) async fn show(mut response: Response, sink: Sink) -> Outcome {
     let mut pending = Vec::new();
-    let is_terminal = match sink {
-        Sink::Stdout => terminal::stdout_is_terminal(),
-        Sink::Stderr => terminal::stderr_is_terminal(),
-        Sink::Nothing => false,
-    };
-    let mut messages = Messages { screen: is_terminal.then(Screen::default), sink };
+    let mut messages = Messages::new(sink);
     while let Some(chunk) = response.chunk().await? {
         pending.extend_from_slice(&chunk);
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
@@ -36,14 +31,27 @@ pub(crate) async fn show(mut response: Response, sink: Sink) -> Outcome {
     messages.message(&pending)
 }
 
-struct Messages {
+/// Messages one by one.
+#[derive(Debug)]
+pub(crate) struct Messages {
     /// Bars are only for eyes.
     screen: Option<Screen>,
     sink: Sink,
 }
 
 impl Messages {
-    fn message(&mut self, line: &[u8]) -> Outcome {
+    /// None has come yet.
+    pub(crate) fn new(sink: Sink) -> Self {
+        let is_terminal = match sink {
+            Sink::Stdout => terminal::stdout_is_terminal(),
+            Sink::Stderr => terminal::stderr_is_terminal(),
+            Sink::Nothing => false,
+        };
+        Self { screen: is_terminal.then(Screen::default), sink }
+    }
+
+    /// Shows a message. One of a failure is the command's.
+    pub(crate) fn message(&mut self, line: &[u8]) -> Outcome {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }

@@ -3,7 +3,9 @@
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
 
 /// The terminal's settings from before raw mode, while it is raw.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -46,7 +48,19 @@ pub(crate) fn make_raw() {
     }
 }
 
-/// Undoes [`make_raw`].
+/// Makes the terminal on stdin, if there is one, not show what is typed.
+pub(crate) fn hide_input() {
+    let stdin = std::io::stdin();
+    let Ok(before) = tcgetattr(&stdin) else { return };
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    let mut saved = BEFORE.lock().unwrap_or_else(PoisonError::into_inner);
+    if saved.is_none() && tcsetattr(&stdin, OptionalActions::Now, &hidden).is_ok() {
+        *saved = Some(before);
+    }
+}
+
+/// Undoes [`make_raw`] and [`hide_input`].
 pub(crate) fn restore() {
     let before = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(before) = before {

@@ -196,12 +196,8 @@ impl Job<'_> {
                         if !is_document {
                             // Caches of builds have layers here.
                             blobs.entry(entry.digest).or_insert_with(|| entry.clone());
-                        } else if !seen.insert(entry.digest) {
-                            continue;
-                        } else if media::is_manifest(kind) && self.target.has(entry).await? {
-                            self.documents.push(entry.digest);
-                        } else {
-                            waiting.push((self.source.document(entry).await?, depth + 1));
+                        } else if seen.insert(entry.digest) {
+                            self.entry(entry, depth, &mut waiting).await?;
                         }
                     }
                 }
@@ -214,6 +210,21 @@ impl Job<'_> {
             let name = if number + 1 == last { name } else { Name::Digest };
             self.target.put_document(content, name).await?;
             self.documents.push(content.descriptor.digest);
+        }
+        Ok(())
+    }
+
+    /// Fetches a document that an index names, if the target does not have it.
+    async fn entry(
+        &mut self,
+        entry: &Descriptor,
+        depth: usize,
+        waiting: &mut Vec<(Content, usize)>,
+    ) -> Result<(), CopyError> {
+        if media::is_manifest(&entry.media_type) && self.target.has(entry).await? {
+            self.documents.push(entry.digest);
+        } else {
+            waiting.push((self.source.document(entry).await?, depth + 1));
         }
         Ok(())
     }

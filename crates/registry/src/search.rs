@@ -68,7 +68,7 @@ impl Registries {
             // docker wording
             text: match second {
                 Some(second) => format!(
-                    "invalid registry endpoint \"https://{host}/v1/\". HTTPS attempt: {first}. \
+                    "invalid registry endpoint \"http://{host}/v1/\". HTTPS attempt: {first}. \
                      HTTP attempt: {second}"
                 ),
                 None => format!(

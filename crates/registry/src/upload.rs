@@ -113,7 +113,7 @@ fn received(range: &str) -> Option<u64> {
 
 impl Repository {
     /// Asks the registry to take a blob from another of its repositories; `false` if it does not.
-    pub(crate) async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Error> {
+    pub async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, Error> {
         let path =
             format!("blobs/uploads/?mount={}&from={}", escape(&digest.to_string()), escape(from));
         let mut scopes = self.scopes().to_vec();

@@ -16,6 +16,7 @@ mod inspect;
 mod interop;
 mod lifecycle;
 mod limits;
+mod login;
 mod logs;
 mod network;
 mod platforms;

@@ -243,6 +243,13 @@ fn what_a_registry_has_can_be_looked_at() {
     assert_eq!(response.status, 200);
     let body: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!(body["Platforms"][0]["os"], "linux");
+    for id in [format!("sha256:{}", "0".repeat(64)), "0".repeat(64)] {
+        let refused = engine.http("GET", &format!("/distribution/{id}/json"), "");
+        assert_eq!(
+            (refused.status, refused.message().as_str()),
+            (400, "no manifest found for full image ID")
+        );
+    }
     let digest = body["Descriptor"]["digest"].as_str().expect("a digest");
     let listed = engine.ok(&["images", "--digests", "--format", "{{.Digest}}"]);
     assert!(listed.contains(digest), "{listed}");

@@ -1,9 +1,11 @@
 //! `silo registry serve`, by its protocol and by other people's clients.
 
 pub(super) mod clients;
+mod copies;
 mod crash;
 mod ending;
 mod hostile;
+mod manifests;
 mod protocol;
 mod proxy;
 mod shared;

@@ -1,16 +1,13 @@
-//! Verbs that need a registry or the builder. The engine decides; its answer is shown.
+//! Images from and to registries. The engine decides; its answer is shown.
 
 use silo_client::Client;
 use silo_oci::reference::Reference;
 
-use crate::cli_input::password;
 use crate::command::Invocation;
-use crate::context::{Cli, warn};
-use crate::credentials::{self, Credentials, Store};
+use crate::context::Cli;
 use crate::failure::{Failure, Outcome};
-use crate::flags::{Filters, flags};
+use crate::flags::flags;
 use crate::progress::{Sink, show};
-use crate::value::Value;
 
 flags! {
     /// Flags of `pull`.
@@ -31,30 +28,6 @@ flags! {
         platform: Option<String>, "platform", "Push a platform-specific manifest as a single-platform image to the registry.";
         quiet: bool, ['q'] "quiet", "Suppress verbose output";
     }
-}
-
-flags! {
-    /// Flags of `search`.
-    SearchFlags {
-        filter: Filters, ['f'] "filter", "Filter output based on conditions provided";
-        format: String, "format", "Pretty-print search using a Go template";
-        limit: Option<i64>, "limit", "Max number of search results";
-        no_trunc: bool, "no-trunc", "Don't truncate output";
-    }
-}
-
-flags! {
-    /// Flags of `login`.
-    LoginFlags {
-        password: String, ['p'] "password", "Password or Personal Access Token (PAT)";
-        password_stdin: bool, "password-stdin", "Take the Password or Personal Access Token (PAT) from stdin";
-        username: String, ['u'] "username", "Username";
-    }
-}
-
-flags! {
-    /// Flags of `logout`.
-    LogoutFlags {}
 }
 
 /// Pulls an image for `run` and `create`.
@@ -147,97 +120,4 @@ pub(crate) async fn push(invocation: Invocation) -> Outcome {
         .send()
         .await?;
     show(answer, if flags.quiet { Sink::Nothing } else { Sink::Stdout }).await
-}
-
-/// `search`
-pub(crate) async fn search(invocation: Invocation) -> Outcome {
-    let (flags, words) = invocation.parse::<SearchFlags>()?;
-    let client = invocation.cli.client().await?;
-    let found: Value = client
-        .get("/images/search")
-        .query("term", &words[0])
-        .query_some("limit", flags.limit.map(|limit| limit.to_string()))
-        .query_some("filters", flags.filter.query())
-        .receive()
-        .await?;
-    let mut text = "NAME\tDESCRIPTION\tSTARS\tOFFICIAL\n".to_owned();
-    for item in found.list() {
-        // The registry's words are anybody's, and go to a terminal.
-        let plain = |text: &str| text.replace(|c: char| c.is_control(), " ");
-        let description = plain(item.get("description").str());
-        let description =
-            if flags.no_trunc { description } else { crate::table::ellipsis(&description, 45) };
-        let official = if item.get("is_official").bool() { "[OK]" } else { "" };
-        let (name, stars) = (plain(item.get("name").str()), item.get("star_count").int());
-        text.push_str(&format!("{name}\t{description}\t{stars}\t{official}\n"));
-    }
-    invocation.cli.print(&crate::table::align(&text, 10, 3))
-}
-
-/// `login`
-pub(crate) async fn login(invocation: Invocation) -> Outcome {
-    let (flags, words) = invocation.parse::<LoginFlags>()?;
-    if flags.password_stdin && !flags.password.is_empty() {
-        return Err(Failure::new(
-            "conflicting options: cannot specify both --password and --password-stdin",
-        ));
-    }
-    if flags.password_stdin && flags.username.is_empty() {
-        return Err(Failure::new("the --password-stdin option requires --username to be set"));
-    }
-    let mut secret = flags.password.clone();
-    if flags.password_stdin || secret == "-" {
-        secret = password()?;
-    } else if !secret.is_empty() {
-        warn("WARNING! Using --password via the CLI is insecure. Use --password-stdin.");
-    }
-    let server = credentials::key(words.first().map_or("", String::as_str));
-    let mut store = Store::open(invocation.cli.config().directory())?;
-    let mut given =
-        Credentials { username: flags.username, password: secret, ..Credentials::default() };
-    if given.username.is_empty() && given.password.is_empty() {
-        // docker wording
-        let stored = store.get(server)?.ok_or_else(|| {
-            Failure::new(
-                "error: cannot perform an interactive login: give --username and --password-stdin",
-            )
-        })?;
-        let known = if stored.username.is_empty() {
-            String::new()
-        } else {
-            format!(" [Username: {}]", stored.username)
-        };
-        warn(&format!("Authenticating with existing credentials...{known}"));
-        given = stored;
-    } else if given.username.is_empty() {
-        return Err(Failure::new("username is empty"));
-    } else if given.password.trim().is_empty() {
-        return Err(Failure::new("password is empty"));
-    }
-    let client = invocation.cli.client().await?;
-    let answer: Value = client
-        .post("/auth")
-        .json(&serde_json::json!({
-            "username": given.username,
-            "password": given.password,
-            "identitytoken": given.identity_token,
-            "serveraddress": server,
-        }))
-        .receive()
-        .await?;
-    let token = answer.get("IdentityToken").str();
-    if !token.is_empty() {
-        given.password.clear();
-        token.clone_into(&mut given.identity_token);
-    }
-    store.put(server, &given)?;
-    invocation.cli.line(answer.get("Status").str())
-}
-
-/// `logout`
-pub(crate) async fn logout(invocation: Invocation) -> Outcome {
-    let (_, words) = invocation.parse::<LogoutFlags>()?;
-    let server = credentials::key(words.first().map_or("", String::as_str));
-    invocation.cli.line(&format!("Removing login credentials for {server}"))?;
-    Store::open(invocation.cli.config().directory())?.remove(server)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use silo_docker::stream::StreamMessage;
 use silo_oci::image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT};
 use silo_oci::platform::Platform;
-use silo_oci::reference::Reference;
+use silo_oci::reference::{Reference, is_identifier};
 use silo_registry::{Action, Bases, Credentials, Progress, Pulling, Repository};
 use silo_types::{Digest, Error, ErrorKind};
 
@@ -170,6 +170,10 @@ impl Engine {
         name: &str,
         credentials: &Credentials,
     ) -> Result<DistributionInspect, Error> {
+        if is_identifier(name.strip_prefix("sha256:").unwrap_or(name)) {
+            // docker wording
+            return Err(Error::invalid("no manifest found for full image ID"));
+        }
         let reference = Reference::parse_normalized(name).map_err(Error::from_kind)?;
         let failed = |error: silo_registry::Error| Error::from_kind(error);
         let repository = self.repository(&reference, Action::Pull, credentials)?;

@@ -31,6 +31,9 @@ pub enum CopyError {
         #[source]
         source: std::io::Error,
     },
+    /// The same, where the error tells it.
+    #[error(transparent)]
+    File(std::io::Error),
     /// A directory or an archive that is no layout.
     #[error("{}: {reason}", path.display())]
     Layout {
@@ -80,10 +83,9 @@ pub enum CopyError {
 impl CopyError {
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        // The path is in the message already.
-        move |error| {
-            let source = error.raw_os_error().map_or(error, std::io::Error::from_raw_os_error);
-            Self::Io { operation, path, source }
+        move |source| match source.get_ref() {
+            Some(_) => Self::File(source),
+            None => Self::Io { operation, path, source },
         }
     }
 }

@@ -30,6 +30,9 @@ pub(super) enum Files {
     Archive(PathBuf, Places),
 }
 
+/// A file's bytes from some place on, and its whole size.
+pub(super) type Opened = (Box<dyn Read + Send>, u64);
+
 /// The name of a blob's file.
 pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
@@ -63,11 +66,7 @@ impl Files {
     }
 
     /// A file from some byte on, and its size.
-    pub(super) fn reader(
-        &self,
-        name: &str,
-        offset: u64,
-    ) -> Result<Option<(Box<dyn Read + Send>, u64)>, CopyError> {
+    pub(super) fn reader(&self, name: &str, offset: u64) -> Result<Option<Opened>, CopyError> {
         let (path, start, size) = match self {
             Self::Directory(directory) => (directory.join(name), 0, None),
             Self::Archive(path, places) => match places.get(name) {

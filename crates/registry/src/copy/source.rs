@@ -110,7 +110,7 @@ impl Source {
                     let document = Document::parse(&bytes, "").map_err(|source| {
                         Error::Document { what: format!("manifest {}", wanted.digest), source }
                     })?;
-                    descriptor.media_type = media_type(&document).to_owned();
+                    media_type(&document).clone_into(&mut descriptor.media_type);
                 }
                 (descriptor, bytes.into())
             }
