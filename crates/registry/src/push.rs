@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use silo_archive::compress::{Encoder, Packing};
-use silo_archive::gzip::GzipWriter;
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
 use silo_oci::reference::Reference;
 use silo_store::{Image, Store};
