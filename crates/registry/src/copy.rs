@@ -118,12 +118,13 @@ pub async fn copy(
         documents: Vec::new(),
         copied,
     };
-    job.tree(root, Name::Given).await?;
-    if options.referrers {
-        job.referrers().await?;
+    match job.all(root).await {
+        Ok(()) => Ok(job.copied),
+        Err(error) => {
+            target.abandon();
+            Err(error)
+        }
     }
-    target.finish().await?;
-    Ok(job.copied)
 }
 
 fn read(content: &Content) -> Result<Document, CopyError> {
@@ -166,6 +167,14 @@ fn stays_away(blob: &Descriptor) -> bool {
 }
 
 impl Job<'_> {
+    async fn all(&mut self, root: Content) -> Result<(), CopyError> {
+        self.tree(root, Name::Given).await?;
+        if self.options.referrers {
+            self.referrers().await?;
+        }
+        self.target.finish().await
+    }
+
     /// Copies a document with all that it names.
     async fn tree(&mut self, root: Content, name: Name<'_>) -> Result<(), CopyError> {
         let mut documents: Vec<(Content, Vec<Digest>)> = Vec::new();

@@ -76,6 +76,11 @@ impl Outgoing {
         Ok(Self { path: path.to_owned(), aside, writer, directories: Vec::new() })
     }
 
+    /// Where it is until all of it is written.
+    pub(super) fn aside(&self) -> &Path {
+        &self.aside
+    }
+
     /// Adds a file of `size` bytes.
     pub(super) fn add(
         &mut self,

@@ -47,6 +47,7 @@ enum Kind {
     },
     Archive {
         selector: Selector,
+        aside: PathBuf,
         state: Arc<Mutex<(Outgoing, Value, Vec<Digest>)>>,
     },
 }
@@ -93,8 +94,10 @@ impl Target {
                 Kind::Directory { path, selector, index, _lock: lock }
             }
             Location::Archive(path, selector) => {
-                let state = (Outgoing::create(path)?, layout::new_index(), Vec::new());
-                Kind::Archive { selector: selector.clone(), state: Arc::new(Mutex::new(state)) }
+                let outgoing = Outgoing::create(path)?;
+                let (aside, selector) = (outgoing.aside().to_owned(), selector.clone());
+                let state = Arc::new(Mutex::new((outgoing, layout::new_index(), Vec::new())));
+                Kind::Archive { selector, aside, state }
             }
         }))
     }
@@ -225,7 +228,7 @@ impl Target {
                 )?;
                 enter(&mut held(index), &content.descriptor, selector, name);
             }
-            Kind::Archive { state, selector } => {
+            Kind::Archive { state, selector, .. } => {
                 let mut state = held(state);
                 let digest = content.descriptor.digest;
                 if !state.2.contains(&digest) {
@@ -272,6 +275,14 @@ impl Target {
         index.manifests.push(descriptor.clone());
         repository.put_manifest(Some(&tag), media::OCI_INDEX, &to_bytes(&index)).await?;
         Ok(())
+    }
+
+    /// The copy failed. What another copy goes on with stays.
+    pub(super) fn abandon(&self) {
+        if let Kind::Archive { aside, .. } = &self.0 {
+            // A thread may still write to it, but nobody reads it.
+            fs_err::remove_file(aside).ok();
+        }
     }
 
     /// Everything is there.

@@ -186,7 +186,9 @@ fn what_is_wrong_is_said() {
         let error = fails(directory, arguments);
         assert!(error.contains(said), "{arguments:?}: {error}");
     }
-    // Blobs that are not what they are called, too short, or not there.
+    // Blobs that are not what they are called, too short, or not there, for one who has them not.
+    let other = Registry::start();
+    let target = format!("{}/new/app:1", other.address);
     let whole = sha256(&noise(1, 300_000));
     let blob = layout.join("blobs").join(whole.replace(':', "/"));
     let bytes = fs_err::read(&blob).expect("a layer");
@@ -203,7 +205,7 @@ fn what_is_wrong_is_said() {
         }
         let error = fails(directory, &[&name, &target]);
         assert!(error.contains(said), "{said}: {error}");
-        assert_eq!(registry.get("/v2/new/app/manifests/1").status, 404, "{said}");
+        assert_eq!(other.get("/v2/new/app/manifests/1").status, 404, "{said}");
         let archive = directory.join("never.tar");
         fails(directory, &[&name, &format!("oci-archive:{}", archive.display())]);
         assert!(!archive.exists(), "{said}");
