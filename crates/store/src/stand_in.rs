@@ -210,7 +210,7 @@ mod tests {
         let manifest = silo_oci::image::Manifest::parse(&bytes).unwrap();
         let blobs: Vec<_> = wanted.replaced.iter().map(|layer| layer.blob.clone()).collect();
         assert_eq!(manifest.layers, blobs);
-        let save = crate::SaveImage { id: image.id, names: Vec::new() };
+        let save = crate::SaveImage { id: image.id, names: Vec::new(), index: None };
         assert!(matches!(store.save(&[save], Vec::new()), Err(Error::NotHere { .. })));
 
         // It is there for as long as the image is, with what it stands on.
@@ -218,9 +218,9 @@ mod tests {
         let store = Store::open(directory.path()).unwrap();
         let found = store.image(&image.id).unwrap();
         assert_eq!((found.chain, found.stand_in.as_deref()), (image.chain, Some(&wanted)));
-        store.collect(&HashSet::from([image.id])).unwrap();
+        store.collect(|| HashSet::from([image.id])).unwrap();
         assert!(store.layer(&base_top).is_ok() && store.layer(&placed.chain_id).is_ok());
-        store.collect(&HashSet::new()).unwrap();
+        store.collect(HashSet::new).unwrap();
         assert!(store.layers().is_empty());
     }
 }
