@@ -169,9 +169,10 @@ fn sources(
         let replaced = image.stand_in.as_ref().and_then(|stand_in| stand_in.replaced.get(at));
         if let Some(replaced) = replaced {
             let descriptor = descriptor.clone();
-            let source = match is_foreign {
-                true => Source::Foreign(descriptor),
-                false => Source::Elsewhere(descriptor),
+            let source = if is_foreign {
+                Source::Foreign(descriptor)
+            } else {
+                Source::Elsewhere(descriptor)
             };
             layers.push(Layer { diff_id: replaced.diff_id, source });
             continue;

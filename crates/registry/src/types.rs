@@ -41,9 +41,9 @@ pub(crate) fn change(manifest: &mut Manifest, oci: bool) -> Result<(), Error> {
         if !oci && blob.media_type == media::OCI_LAYER_ZSTD {
             return Err(Error::MediaType("zstd, which Docker has no type of layers for".into()));
         }
-        let new = PAIRS.iter().find_map(|(theirs, docker)| match oci {
-            true => (blob.media_type == *docker).then_some(theirs),
-            false => (blob.media_type == *theirs).then_some(docker),
+        let new = PAIRS.iter().find_map(|(theirs, docker)| {
+            let (from, to) = if oci { (docker, theirs) } else { (theirs, docker) };
+            (blob.media_type == *from).then_some(to)
         });
         if let Some(new) = new {
             (*new).clone_into(&mut blob.media_type);
