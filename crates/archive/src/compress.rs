@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use lzma_rust2::XzReader;
 
 use crate::Error;
+use crate::gzip::GzipWriter;
 use crate::pipe::{self, PipeReader};
 
 /// How many bytes [`Compression::sniff`] wants to see.
@@ -166,6 +167,8 @@ pub struct Encoder<W: Write>(Encoding<W>);
 
 enum Encoding<W: Write> {
     Plain(W),
+    /// At Docker's level.
+    Usual(GzipWriter<W>),
     Gzip(flate2::write::GzEncoder<W>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
@@ -181,12 +184,13 @@ impl<W: Write> Encoder<W> {
     pub fn new(packing: Packing, output: W) -> io::Result<Self> {
         Ok(Self(match packing.compression {
             Compression::None => Encoding::Plain(output),
-            Compression::Gzip => {
-                let level =
-                    packing.level.map(|level| flate2::Compression::new(level.min(MAX_GZIP)));
-                let level = level.unwrap_or_default();
-                Encoding::Gzip(flate2::write::GzEncoder::new(output, level))
-            }
+            Compression::Gzip => match packing.level {
+                None => Encoding::Usual(GzipWriter::new(output)),
+                Some(level) => {
+                    let level = flate2::Compression::new(level.min(MAX_GZIP));
+                    Encoding::Gzip(flate2::write::GzEncoder::new(output, level))
+                }
+            },
             Compression::Zstd => {
                 let level = packing.level.map_or(0, |level| level.min(MAX_ZSTD));
                 let level = i32::try_from(level).unwrap_or_default();
@@ -205,6 +209,7 @@ impl<W: Write> Encoder<W> {
     pub fn finish(self) -> io::Result<W> {
         match self.0 {
             Encoding::Plain(output) => Ok(output),
+            Encoding::Usual(encoder) => encoder.finish(),
             Encoding::Gzip(encoder) => encoder.finish(),
             Encoding::Zstd(encoder) => encoder.finish(),
         }
@@ -215,6 +220,7 @@ impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.0 {
             Encoding::Plain(output) => output.write(bytes),
+            Encoding::Usual(encoder) => encoder.write(bytes),
             Encoding::Gzip(encoder) => encoder.write(bytes),
             Encoding::Zstd(encoder) => encoder.write(bytes),
         }
@@ -223,6 +229,7 @@ impl<W: Write> Write for Encoder<W> {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Encoding::Plain(output) => output.flush(),
+            Encoding::Usual(encoder) => encoder.flush(),
             Encoding::Gzip(encoder) => encoder.flush(),
             Encoding::Zstd(encoder) => encoder.flush(),
         }

@@ -90,9 +90,9 @@ impl CacheForm {
             (media::OCI_LAYER, media::DOCKER_LAYER),
             (media::OCI_LAYER_GZIP, media::DOCKER_LAYER_GZIP),
         ];
-        pairs.into_iter().find_map(|(oci, docker)| match self.oci_types {
-            true => (own == docker).then_some(oci),
-            false => (own == oci).then_some(docker),
+        pairs.into_iter().find_map(|(oci, docker)| {
+            let (from, to) = if self.oci_types { (docker, oci) } else { (oci, docker) };
+            (own == from).then_some(to)
         })
     }
 }

@@ -252,8 +252,8 @@ fn repositories_come_over_ssh() {
         (&format!("git+{url}?ref=main"), "file"),
         (added.to_str().expect("text"), "f"),
     ] {
-        let built = build(&["--ssh", &with(&mine)], place);
-        assert_eq!(built.code, 0, "{place}: {}\n{}", built.stderr, engine.daemon_log());
+        let done = build(&["--ssh", &with(&mine)], place);
+        assert_eq!(done.code, 0, "{place}: {}\n{}", done.stderr, engine.daemon_log());
         assert_eq!(fs::read_to_string(out.join(file)).expect("a file"), "over ssh\n");
         fs::remove_file(out.join(file)).expect("remove");
     }
