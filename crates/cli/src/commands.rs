@@ -16,6 +16,7 @@ mod logs;
 mod manifest;
 mod meta;
 mod network;
+mod registries;
 mod registry;
 mod run;
 mod search;
@@ -424,61 +425,12 @@ pub(crate) const COMMANDS: &[Command] = &[
         run!(registry::push),
     )
     .top("push"),
-    Command::new(
-        "image",
-        "copy",
-        "[OPTIONS] SOURCE TARGET",
-        "Copy an image between registries, OCI layouts (oci:DIRECTORY[:TAG]) and tars of such (oci-archive:FILE[:TAG])",
-        Arity::Exactly(2),
-        copy::CopyFlags::FLAGS,
-        run!(copy::copy),
-    )
-    .top("copy"),
-    Command::new(
-        "manifest",
-        "annotate",
-        "[OPTIONS] MANIFEST_LIST MANIFEST",
-        "Add additional information to a local image manifest",
-        Arity::Exactly(2),
-        manifest::AnnotateFlags::FLAGS,
-        run!(manifest::annotate),
-    ),
-    Command::new(
-        "manifest",
-        "create",
-        "MANIFEST_LIST MANIFEST [MANIFEST...]",
-        "Create a local manifest list for annotating and pushing to a registry",
-        Arity::AtLeast(2),
-        manifest::CreateFlags::FLAGS,
-        run!(manifest::create),
-    ),
-    Command::new(
-        "manifest",
-        "inspect",
-        "[OPTIONS] [MANIFEST_LIST] MANIFEST",
-        "Display an image manifest, or manifest list",
-        Arity::Between(1, 2),
-        manifest::InspectFlags::FLAGS,
-        run!(manifest::inspect),
-    ),
-    Command::new(
-        "manifest",
-        "push",
-        "[OPTIONS] MANIFEST_LIST",
-        "Push a manifest list to a repository",
-        Arity::Exactly(1),
-        manifest::PushFlags::FLAGS,
-        run!(manifest::push),
-    ),
-    Command::new(
-        "manifest",
-        "rm",
-        "MANIFEST_LIST [MANIFEST_LIST...]",
-        "Delete one or more manifest lists from local storage",
-        Arity::AtLeast(1),
-        &[],
-        run!(manifest::rm),
-    ),
+    registries::TABLE[0],
+    registries::TABLE[1],
+    registries::TABLE[2],
+    registries::TABLE[3],
+    registries::TABLE[4],
+    registries::TABLE[5],
     Command::new(
         "builder",
         "build",
@@ -516,36 +468,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         run!(build::build),
     )
     .top("build"),
-    Command::new(
-        "",
-        "search",
-        "[OPTIONS] TERM",
-        "Search a registry for images",
-        Arity::Exactly(1),
-        search::SearchFlags::FLAGS,
-        run!(search::search),
-    )
-    .top("search"),
-    Command::new(
-        "",
-        "login",
-        "[OPTIONS] [SERVER]",
-        "Authenticate to a registry",
-        Arity::AtMost(1),
-        login::LoginFlags::FLAGS,
-        run!(login::login),
-    )
-    .top("login"),
-    Command::new(
-        "",
-        "logout",
-        "[SERVER]",
-        "Log out from a registry",
-        Arity::AtMost(1),
-        &[],
-        run!(login::logout),
-    )
-    .top("logout"),
+    registries::TABLE[6],
+    registries::TABLE[7],
+    registries::TABLE[8],
     Command::new(
         "volume",
         "create",
