@@ -82,7 +82,6 @@ fn what_cannot_be_is_refused() {
     }
     let folder = context(&engine, "c", &[("Dockerfile", "FROM busybox\n")]);
     for (arguments, words) in [
-        (&["--platform", "linux/amd64,linux/arm64"][..], "several platforms"),
         (&["-o", "type=nonsense"][..], "exporter \"nonsense\" could not be found"),
         (&["--ulimit", "nofile=10", "--network", "elsewhere"][..], "network mode"),
     ] {
