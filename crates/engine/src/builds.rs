@@ -263,7 +263,7 @@ impl Engine {
 
     /// What the client is told of an image that stands on one of Silo's bases.
     pub fn stands_on(&self, name: &str, entry: &Entry) -> Option<String> {
-        self.windows_stands_on(name, entry)
+        Self::windows_stands_on(name, entry)
     }
 
     /// The files of layers without anything of a container, as a read-only mount.

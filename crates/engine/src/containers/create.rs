@@ -103,7 +103,7 @@ impl Engine {
         let asked = (host_config.binds.clone(), host_config.mounts.clone());
         if is_windows && let Some(entry) = &found {
             self.windows_is_runnable(&config.image, entry)?;
-            notice = notice.or_else(|| self.windows_stands_on(&config.image, entry));
+            notice = notice.or_else(|| Self::windows_stands_on(&config.image, entry));
         }
         if is_windows {
             self.windows_runtime()?;

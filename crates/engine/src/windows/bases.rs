@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// What the client is told of an image that stands on one of Silo's bases.
-    pub(crate) fn windows_stands_on(&self, name: &str, entry: &Entry) -> Option<String> {
+    pub(crate) fn windows_stands_on(name: &str, entry: &Entry) -> Option<String> {
         entry.image.stand_in.as_ref().map(|stand_in| notice(name, stand_in))
     }
 
