@@ -204,7 +204,7 @@ mod tests {
             b"short",
             &text[..BLOCK - 1],
             &text[..BLOCK],
-            &text[..BLOCK + 1],
+            &text[..=BLOCK],
             &text[..2 * BLOCK],
             &noise,
             &text,

@@ -188,8 +188,8 @@ mod tests {
         let other = store.place_stand_in(wanted.clone(), &tar("another")[..], &lease).unwrap();
         assert_ne!(other.chain_id, placed.chain_id);
         // An image of other layers cannot stand on it.
-        let mut config = ImageConfig::default();
-        config.rootfs = RootFs { diff_ids: vec![diff_ids[1], diff_ids[0]], ..RootFs::default() };
+        let rootfs = RootFs { diff_ids: vec![diff_ids[1], diff_ids[0]], ..RootFs::default() };
+        let mut config = ImageConfig { rootfs, ..ImageConfig::default() };
         let record = |config: &ImageConfig| {
             let stand_in = Some(placed.chain_id);
             store.record_received(config.to_bytes(), Vec::new(), "", stand_in, &lease)

@@ -247,7 +247,7 @@ fn interrupted() -> Failure {
 }
 
 /// `logout`
-pub(crate) async fn logout(invocation: Invocation) -> Outcome {
+pub(crate) fn logout(invocation: Invocation) -> Outcome {
     let (_, words) = invocation.parse::<LogoutFlags>()?;
     let server = credentials::key(words.first().map_or("", String::as_str));
     // docker wording

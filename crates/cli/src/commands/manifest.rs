@@ -184,7 +184,7 @@ pub(crate) async fn create(invocation: Invocation) -> Outcome {
 }
 
 /// `manifest annotate`
-pub(crate) async fn annotate(invocation: Invocation) -> Outcome {
+pub(crate) fn annotate(invocation: Invocation) -> Outcome {
     let (flags, words) = invocation.parse::<AnnotateFlags>()?;
     let parse = |word: &str, what: &str| {
         name(word).map_err(|failure| {
@@ -404,7 +404,7 @@ async fn mount(
 }
 
 /// `manifest rm`
-pub(crate) async fn rm(invocation: Invocation) -> Outcome {
+pub(crate) fn rm(invocation: Invocation) -> Outcome {
     let (_, words) = invocation.parse::<RmFlags>()?;
     let lists = lists(&invocation.cli);
     let mut failures = Vec::new();

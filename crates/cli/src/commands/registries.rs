@@ -23,7 +23,7 @@ pub(super) const TABLE: [Command; 9] = [
         "Add additional information to a local image manifest",
         Arity::Exactly(2),
         manifest::AnnotateFlags::FLAGS,
-        |invocation| Box::pin(manifest::annotate(invocation)),
+        |invocation| Box::pin(std::future::ready(manifest::annotate(invocation))),
     ),
     Command::new(
         "manifest",
@@ -59,7 +59,7 @@ pub(super) const TABLE: [Command; 9] = [
         "Delete one or more manifest lists from local storage",
         Arity::AtLeast(1),
         &[],
-        |invocation| Box::pin(manifest::rm(invocation)),
+        |invocation| Box::pin(std::future::ready(manifest::rm(invocation))),
     ),
     Command::new(
         "",
@@ -88,7 +88,7 @@ pub(super) const TABLE: [Command; 9] = [
         "Log out from a registry",
         Arity::AtMost(1),
         &[],
-        |invocation| Box::pin(login::logout(invocation)),
+        |invocation| Box::pin(std::future::ready(login::logout(invocation))),
     )
     .top("logout"),
 ];

@@ -173,13 +173,13 @@ fn a_client_that_goes_away_leaves_what_came() {
         return;
     }
     let content = Arc::new(Mutex::new(Content::of(&[tar_of("file", 1_000_000)])));
-    let served = Arc::clone(&content);
-    let answers_all = Arc::new(AtomicBool::new(false));
-    let whole = Arc::clone(&answers_all);
+    let known = Arc::clone(&content);
+    let calm = Arc::new(AtomicBool::new(false));
+    let is_calm = Arc::clone(&calm);
     let server = Scripted::start(move |asked| {
-        let mut content = served.lock().expect("content");
+        let mut content = known.lock().expect("content");
         let reply = content.answer(asked);
-        let stops = is_layer(asked, &content) && !whole.load(Ordering::Relaxed);
+        let stops = is_layer(asked, &content) && !is_calm.load(Ordering::Relaxed);
         if stops { reply.after(300_000, End::Silence) } else { reply }
     });
     let name = format!("{}/app:latest", server.address());
@@ -190,7 +190,7 @@ fn a_client_that_goes_away_leaves_what_came() {
     }
     client.kill().expect("kill docker");
     client.wait().expect("docker");
-    answers_all.store(true, Ordering::Relaxed);
+    calm.store(true, Ordering::Relaxed);
     engine.ok(&["pull", &name]);
     let content = content.lock().expect("content");
     let ranges: Vec<String> = server
