@@ -86,6 +86,20 @@ impl Store {
         self.write_archive(output, &blobs, manifests, &items, &repositories)
     }
 
+    /// Refuses images that [`Store::save`] cannot give out whole, before anything is written.
+    pub fn check_save(&self, images: &[SaveImage]) -> Result<(), Error> {
+        for wanted in images {
+            is_here(&self.image(&wanted.id)?)?;
+            let Some(index) = &wanted.index else { continue };
+            for entry in &self.index(index)?.entries {
+                if let Ok(image) = self.image_of_entry(entry) {
+                    is_here(&image)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Writes images of several platforms as one: an index that has the names. The image that
     /// is best for this host is also what `docker load` takes. Gives back the index's digest.
     pub fn save_list(
@@ -216,9 +230,7 @@ impl Store {
         let config = self.read_blob(&image.id, MAX_DOCUMENT as u64)?;
         blobs.insert(image.id, (config.len() as u64, Source::Blob));
         let mut layers = Vec::new();
-        if let Some(stand_in) = &image.stand_in {
-            return Err(Error::NotHere { id: image.id, name: stand_in.name.clone() });
-        }
+        is_here(image)?;
         for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
             let layer = self.layer(chain)?;
             lease.hold(descriptor.digest);
@@ -258,6 +270,14 @@ impl Store {
                 writer.pad(size).map_err(written)
             }
         }
+    }
+}
+
+/// An image whose base is another's cannot be given out: its own layers are elsewhere.
+fn is_here(image: &Image) -> Result<(), Error> {
+    match &image.stand_in {
+        None => Ok(()),
+        Some(stand_in) => Err(Error::NotHere { id: image.id, name: stand_in.name.clone() }),
     }
 }
 

@@ -142,7 +142,8 @@ impl Engine {
 
     /// The images behind names, for [`Engine::image_save`]. A bare repository stands for all of
     /// its tags, an id for the image without a name, a name of an index for all images of it that
-    /// are here, or for those for `platforms`.
+    /// are here, or for those for `platforms`. Images that cannot be given out whole are refused
+    /// here, while the client can still be told.
     pub fn image_save_resolve(
         &self,
         names: &[String],
@@ -190,6 +191,7 @@ impl Engine {
                 add(entry.id(), index, name);
             }
         }
+        self.store.check_save(&images).map_err(Error::from_kind)?;
         Ok(images)
     }
 
