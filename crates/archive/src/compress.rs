@@ -33,6 +33,18 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// The format that the media type of an image's layer names (OCI image specification,
+    /// "layer"), which ends as `+gzip`, `.gzip` or `+zstd`.
+    pub fn of_media_type(media_type: &str) -> Self {
+        if media_type.ends_with("gzip") {
+            Self::Gzip
+        } else if media_type.ends_with("zstd") {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
+
     /// Tells the format from the first bytes of a stream.
     pub fn sniff(start: &[u8]) -> Self {
         match start {

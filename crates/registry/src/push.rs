@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use silo_archive::compress::{Encoder, Packing};
+use silo_archive::compress::{Compression, Encoder, Packing};
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
 use silo_oci::reference::Reference;
 use silo_store::{Image, Store};
@@ -161,7 +161,8 @@ fn sources(
 ) -> Result<Vec<Layer>, Error> {
     let mut layers = Vec::new();
     let stays = |blob: &Descriptor| {
-        !options.force || types::compression(&blob.media_type) == options.packing.compression
+        !options.force
+            || Compression::of_media_type(&blob.media_type) == options.packing.compression
     };
     for (at, (descriptor, chain)) in manifest.layers.iter().zip(&image.chain).enumerate() {
         let layer = store.layer(chain)?;
@@ -253,7 +254,7 @@ impl Context {
         if own.is_none() {
             // Of what is known nobody remembers the level.
             places.retain(|place| {
-                types::compression(&place.blob.media_type) == self.packing.compression
+                Compression::of_media_type(&place.blob.media_type) == self.packing.compression
                     && self.packing.level.is_none()
             });
         }

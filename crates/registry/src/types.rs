@@ -13,17 +13,6 @@ const PAIRS: [(&str, &str); 4] = [
     (media::OCI_LAYER_GZIP, media::DOCKER_LAYER_GZIP),
 ];
 
-/// The compression of layers of a type.
-pub(crate) fn compression(media_type: &str) -> Compression {
-    if media_type.ends_with("gzip") {
-        Compression::Gzip
-    } else if media_type.ends_with("zstd") {
-        Compression::Zstd
-    } else {
-        Compression::None
-    }
-}
-
 /// The type of layers in a compression.
 pub(crate) fn layer(compression: Compression) -> &'static str {
     match compression {
@@ -79,7 +68,7 @@ mod tests {
         let types: Vec<_> = changed.layers.iter().map(|layer| layer.media_type.as_str()).collect();
         assert_eq!(types, [media::DOCKER_LAYER, media::DOCKER_LAYER_GZIP, media::DOCKER_FOREIGN]);
         for (layer, expected) in types.iter().zip([Compression::None, Compression::Gzip]) {
-            assert_eq!(compression(layer), expected);
+            assert_eq!(Compression::of_media_type(layer), expected);
         }
         change(&mut changed, true).unwrap();
         let types: Vec<_> = changed.layers.iter().map(|layer| layer.media_type.as_str()).collect();

@@ -36,7 +36,7 @@ impl CacheForm {
 
     /// Is a layer to be packed anew?
     pub(super) fn packs(&self, blob: &Descriptor) -> bool {
-        let own = compression(&blob.media_type);
+        let own = Compression::of_media_type(&blob.media_type);
         own != self.packing.compression && (self.force || own == Compression::None)
     }
 
@@ -94,17 +94,6 @@ impl CacheForm {
             let (from, to) = if self.oci_types { (docker, oci) } else { (oci, docker) };
             (own == from).then_some(to)
         })
-    }
-}
-
-/// The compression of layers of a type.
-fn compression(media_type: &str) -> Compression {
-    if media_type.ends_with("gzip") {
-        Compression::Gzip
-    } else if media_type.ends_with("zstd") {
-        Compression::Zstd
-    } else {
-        Compression::None
     }
 }
 
