@@ -63,6 +63,12 @@ impl Request {
         Ok(bytes.freeze())
     }
 
+    /// Takes a body that says nothing: a client that is still sending it when the answer is
+    /// complete finds its connection closed.
+    pub(crate) async fn discard_body(&mut self) -> Result<(), Error> {
+        self.bytes().await.map(drop)
+    }
+
     /// A JSON body; an absent one is the default.
     pub(crate) async fn json<T: DeserializeOwned + Default>(&mut self) -> Result<T, Error> {
         Ok(self.json_if_any().await?.unwrap_or_default())
