@@ -257,6 +257,14 @@ impl Engine {
         self.daemon.as_ref().expect("a daemon of our own").id()
     }
 
+    /// Memory that the daemon has resident, in kB. Silo only.
+    pub fn resident_kb(&self) -> u64 {
+        let status = fs_err::read_to_string(format!("/proc/{}/status", self.daemon_pid()));
+        let status = status.expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|kb| kb.parse().ok()).expect("a number")
+    }
+
     /// Kills the daemon with SIGKILL; its containers go on.
     pub fn kill_daemon(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {

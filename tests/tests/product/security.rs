@@ -359,12 +359,6 @@ fn output_and_streams_do_not_pile_up() {
     if !engine.is_silo_or_skip("looks at Silo's own process and files") {
         return;
     }
-    let resident_kb = || {
-        let status = fs_err::read_to_string(format!("/proc/{}/status", engine.daemon_pid()))
-            .expect("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number")
-    };
     let descriptors =
         || fs_err::read_dir(format!("/proc/{}/fd", engine.daemon_pid())).expect("fd").count();
     let name = engine.name("flood");
@@ -378,7 +372,7 @@ fn output_and_streams_do_not_pile_up() {
         engine.http("POST", &format!("/exec/{id}/start"), "{}")
     };
     attach_once();
-    let (before_kb, before_fds) = (resident_kb(), descriptors());
+    let (before_kb, before_fds) = (engine.resident_kb(), descriptors());
     let mut child = engine
         .docker_command()
         .args(["exec", &name, "head", "-c", "1000000000", "/dev/zero"])
@@ -389,7 +383,7 @@ fn output_and_streams_do_not_pile_up() {
     for _ in 0..300 {
         attach_once();
     }
-    let (after_kb, after_fds) = (resident_kb(), descriptors());
+    let (after_kb, after_fds) = (engine.resident_kb(), descriptors());
     assert!(after_kb < before_kb + 16_000, "{before_kb} kB before, {after_kb} kB after");
     assert!(after_fds < before_fds + 20, "{before_fds} descriptors before, {after_fds} after");
     engine.ok(&["rm", "-f", &name]);

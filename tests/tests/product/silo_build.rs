@@ -6,7 +6,7 @@ mod prune;
 mod push;
 mod ssh;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use silo_tests::{Engine, Outcome, feed, write_files};
@@ -20,6 +20,17 @@ fn context(engine: &Engine, files: &[(&str, &str)]) -> PathBuf {
     let directory = engine.scratch().join(engine.name("context"));
     write_files(&directory, files);
     directory
+}
+
+/// Builds, which must go well; what it wrote.
+#[track_caller]
+fn built(engine: &Engine, arguments: &[&str], path: &Path) -> String {
+    let mut all = vec!["build", "--progress=plain"];
+    all.extend(arguments);
+    all.push(path.to_str().expect("text"));
+    let done = engine.silo(&all);
+    assert_eq!(done.code, 0, "{arguments:?}\n{}\n{}", done.stderr, engine.daemon_log());
+    done.stderr
 }
 
 fn piped(engine: &Engine, arguments: &[&str], input: &[u8]) -> Outcome {

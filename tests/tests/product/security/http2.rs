@@ -77,14 +77,8 @@ fn floods_of_frames_are_borne_or_refused() {
     if !engine.is_silo_or_skip("looks at Silo's own process") {
         return;
     }
-    let resident_kb = || {
-        let status = fs_err::read_to_string(format!("/proc/{}/status", engine.daemon_pid()))
-            .expect("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number")
-    };
     let streams = || (0..).map(|number: u32| 2 * number + 1);
-    let before = resident_kb();
+    let before = engine.resident_kb();
     // Requests that are taken back at once.
     flood(
         &engine,
@@ -114,7 +108,7 @@ fn floods_of_frames_are_borne_or_refused() {
     let begun = [frame(HEADERS, END_HEADERS, 1, REQUEST), frame(HEADERS, DATA_END, 1, &many)];
     let (taken, told) = flood(&engine, &begun.concat(), more(1));
     assert!(taken < 40_000 || told, "400 MB of trailers");
-    let grown = resident_kb().saturating_sub(before);
+    let grown = engine.resident_kb().saturating_sub(before);
     assert!(grown < 100 << 10, "{grown} KiB more");
     // It is all the same to others.
     assert!(!engine.ok(&["version", "-f", "{{.Server.Version}}"]).is_empty());

@@ -5,23 +5,11 @@ use std::process::Command;
 
 use fs_err as fs;
 use serde_json::Value;
-use silo_tests::Engine;
 
-use super::{context, engine};
+use super::{built, context, engine};
 
 const BASE: &str = "FROM scratch\nARG TARGETPLATFORM\nARG TARGETARCH\nLABEL for=$TARGETPLATFORM\n\
     COPY file-$TARGETARCH /file\n";
-
-/// Builds, which must go well; what it wrote.
-#[track_caller]
-fn built(engine: &Engine, arguments: &[&str], path: &Path) -> String {
-    let mut all = vec!["build", "--progress=plain"];
-    all.extend(arguments);
-    all.push(path.to_str().expect("text"));
-    let done = engine.silo(&all);
-    assert_eq!(done.code, 0, "{arguments:?}\n{}\n{}", done.stderr, engine.daemon_log());
-    done.stderr
-}
 
 fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("a document")).expect("JSON")

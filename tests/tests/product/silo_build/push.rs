@@ -1,22 +1,10 @@
 //! What is built goes to registries.
 
-use std::path::Path;
-
 use fs_err as fs;
 use serde_json::Value;
-use silo_tests::{Engine, Registry};
+use silo_tests::Registry;
 
-use super::{context, engine};
-
-#[track_caller]
-fn built(engine: &Engine, arguments: &[&str], path: &Path) -> String {
-    let mut all = vec!["build", "--progress=plain"];
-    all.extend(arguments);
-    all.push(path.to_str().expect("text"));
-    let done = engine.silo(&all);
-    assert_eq!(done.code, 0, "{arguments:?}\n{}\n{}", done.stderr, engine.daemon_log());
-    done.stderr
-}
+use super::{built, context, engine};
 
 /// The manifest of a tag.
 #[track_caller]
