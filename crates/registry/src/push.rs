@@ -461,7 +461,7 @@ fn make(
     let mut input = Counted { inner: encoder, count: 0, meter };
     let made = store.write_layer_tar(chain, &mut input).map_err(Error::from).and_then(|()| {
         let out = input.inner.finish().map_err(Error::Read)?;
-        out.end(types::layer(packing.compression)).map_err(Error::Read)
+        out.end(types::layer_type(packing.compression)).map_err(Error::Read)
     });
     if made.is_err() && sender.is_closed() {
         return Err(Error::Cancelled);

@@ -13,8 +13,16 @@ const PAIRS: [(&str, &str); 4] = [
     (media::OCI_LAYER_GZIP, media::DOCKER_LAYER_GZIP),
 ];
 
-/// The type of layers in a compression.
-pub(crate) fn layer(compression: Compression) -> &'static str {
+/// OCI's or Docker's type for the same; `None` where it is that already, or there is none.
+pub fn same_type(media_type: &str, oci: bool) -> Option<&'static str> {
+    PAIRS.iter().find_map(|(theirs, docker)| {
+        let (from, to) = if oci { (docker, theirs) } else { (theirs, docker) };
+        (media_type == *from).then_some(*to)
+    })
+}
+
+/// OCI's type of layers in a compression.
+pub fn layer_type(compression: Compression) -> &'static str {
     match compression {
         Compression::Gzip => media::OCI_LAYER_GZIP,
         Compression::Zstd => media::OCI_LAYER_ZSTD,
@@ -30,12 +38,8 @@ pub(crate) fn change(manifest: &mut Manifest, oci: bool) -> Result<(), Error> {
         if !oci && blob.media_type == media::OCI_LAYER_ZSTD {
             return Err(Error::MediaType("zstd, which Docker has no type of layers for".into()));
         }
-        let new = PAIRS.iter().find_map(|(theirs, docker)| {
-            let (from, to) = if oci { (docker, theirs) } else { (theirs, docker) };
-            (blob.media_type == *from).then_some(to)
-        });
-        if let Some(new) = new {
-            (*new).clone_into(&mut blob.media_type);
+        if let Some(new) = same_type(&blob.media_type, oci) {
+            new.clone_into(&mut blob.media_type);
         }
     }
     Ok(())
@@ -73,7 +77,7 @@ mod tests {
         change(&mut changed, true).unwrap();
         let types: Vec<_> = changed.layers.iter().map(|layer| layer.media_type.as_str()).collect();
         assert_eq!(types, layers);
-        let mut zstd = manifest(media::OCI_CONFIG, &[layer(Compression::Zstd)]);
+        let mut zstd = manifest(media::OCI_CONFIG, &[layer_type(Compression::Zstd)]);
         assert!(change(&mut zstd, false).is_err());
         change(&mut zstd, true).unwrap();
     }

@@ -53,11 +53,7 @@ impl CacheForm {
         store.write_layer_tar(chain, &mut encoder).map_err(Error::from_kind)?;
         let mut out = encoder.finish().map_err(sending)?;
         out.inner.flush().map_err(sending)?;
-        let media_type = match self.packing.compression {
-            Compression::Gzip => media::OCI_LAYER_GZIP,
-            Compression::Zstd => media::OCI_LAYER_ZSTD,
-            _ => media::OCI_LAYER,
-        };
+        let media_type = silo_registry::layer_type(self.packing.compression);
         Ok(Descriptor::new(media_type, Digest::from_sha256(out.hash.finalize().into()), out.size))
     }
 
@@ -69,7 +65,7 @@ impl CacheForm {
     ) -> (&'static str, Vec<u8>) {
         let mut layers = layers.to_vec();
         for layer in &mut layers {
-            if let Some(media_type) = self.media_type(&layer.media_type) {
+            if let Some(media_type) = silo_registry::same_type(&layer.media_type, self.oci_types) {
                 media_type.clone_into(&mut layer.media_type);
             }
         }
@@ -82,18 +78,6 @@ impl CacheForm {
         layers.push(config.clone());
         let index = Index { schema_version: 2, media_type, manifests: &layers };
         (media_type, to_bytes(&index))
-    }
-
-    /// The type of a layer where it is another one here.
-    fn media_type(&self, own: &str) -> Option<&'static str> {
-        let pairs = [
-            (media::OCI_LAYER, media::DOCKER_LAYER),
-            (media::OCI_LAYER_GZIP, media::DOCKER_LAYER_GZIP),
-        ];
-        pairs.into_iter().find_map(|(oci, docker)| {
-            let (from, to) = if self.oci_types { (docker, oci) } else { (oci, docker) };
-            (own == from).then_some(to)
-        })
     }
 }
 
