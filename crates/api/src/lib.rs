@@ -15,6 +15,7 @@ mod conn;
 mod handlers;
 mod query;
 mod request;
+mod request_body;
 mod respond;
 mod route;
 mod server;

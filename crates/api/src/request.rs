@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::HeaderMap;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use hyper::header::CONTENT_TYPE;
 use hyper::upgrade::OnUpgrade;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use silo_types::Error;
 
 use crate::conn::ConnState;
 use crate::query::Query;
+use crate::request_body::RequestBody;
 
 /// JSON bodies are not read beyond this.
 const MAX_JSON: usize = 8 << 20;
@@ -31,7 +32,7 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) conn: Arc<ConnState>,
     pub(crate) upgrade: Option<OnUpgrade>,
-    pub(crate) body: Incoming,
+    pub(crate) body: RequestBody,
 }
 
 impl Request {
@@ -61,12 +62,6 @@ impl Request {
         }
         self.conn.hold();
         Ok(bytes.freeze())
-    }
-
-    /// Takes a body that says nothing: a client that is still sending it when the answer is
-    /// complete finds its connection closed.
-    pub(crate) async fn discard_body(&mut self) -> Result<(), Error> {
-        self.bytes().await.map(drop)
     }
 
     /// A JSON body; an absent one is the default.

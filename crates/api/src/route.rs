@@ -148,7 +148,7 @@ async fn post(segments: &[&str], request: Request) -> Answer {
             images::prune(request).await
         }
         ["images", name @ .., "push"] if !name.is_empty() => {
-            registry::push(request, &name.join("/")).await
+            registry::push(request, &name.join("/"))
         }
         ["images", name @ .., "tag"] if !name.is_empty() => images::tag(request, &name.join("/")),
 

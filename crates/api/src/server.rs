@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, EXPECT, HeaderName, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
@@ -26,6 +26,7 @@ use crate::body::Body;
 use crate::conn::{Conn, ConnState, Socket};
 use crate::query::Query;
 use crate::request::Request;
+use crate::request_body::{RequestBody, Unread};
 use crate::respond::{self, Answer};
 use crate::route::route;
 
@@ -138,6 +139,13 @@ async fn answer(
         conn.hold();
     }
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let expects = request.headers().contains_key(EXPECT);
+    let mut unread = Unread::default();
+    let request = request.map(|incoming| {
+        let (body, rest) = RequestBody::new(incoming);
+        unread = rest;
+        body
+    });
     let result = dispatch(backend, Arc::clone(&conn), request).await;
     let mut response = result.unwrap_or_else(|error| {
         let code = error.kind().http_status();
@@ -148,6 +156,11 @@ async fn answer(
         }
         respond::failure(&error)
     });
+    // Who waits for `100 Continue` sends nothing before it.
+    let reads_rest = !expects && response.status() != StatusCode::SWITCHING_PROTOCOLS;
+    if reads_rest && unread.discard().await {
+        conn.hold();
+    }
     let headers = response.headers_mut();
     headers.insert(SERVER, SERVER_NAME);
     if let Ok(version) = HeaderValue::from_str(&API_VERSION.to_string()) {
@@ -171,7 +184,7 @@ async fn answer(
 async fn dispatch(
     backend: Backend,
     conn: Arc<ConnState>,
-    mut request: hyper::Request<Incoming>,
+    mut request: hyper::Request<RequestBody>,
 ) -> Answer {
     let upgrade = Some(hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();

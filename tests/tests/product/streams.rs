@@ -56,6 +56,41 @@ fn attach_with_and_without_upgrade() {
     }
 }
 
+/// A client that has sent the head of a request and not yet its body finds the connection open,
+/// whatever the answer is.
+#[test]
+fn bodies_that_nobody_reads_are_taken() {
+    let engine = Engine::start();
+    for (target, status) in [("/v1.41/images/absent/tag?repo=x", 404), ("/v1.41/_ping", 200)] {
+        let method = if status == 200 { "GET" } else { "POST" };
+        let mut stream = UnixStream::connect(engine.socket()).expect("connect");
+        for round in 0..2 {
+            write!(stream, "{method} {target} HTTP/1.1\r\nHost: e\r\nContent-Length: 3\r\n\r\n")
+                .expect("send a head");
+            // The engine has had its time when it has answered others.
+            for _ in 0..5 {
+                assert_eq!(engine.http("GET", "/_ping", "").status, 200);
+            }
+            stream.write_all(b"{}\n").expect("send a body");
+            let mut answer = Vec::new();
+            let mut buffer = [0; 4096];
+            while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+                let count = stream.read(&mut buffer).expect("receive");
+                assert!(count > 0, "round {round}: the connection ended");
+                answer.extend_from_slice(&buffer[..count]);
+            }
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{round}: {answer}");
+            // The rest of the answer's body, if it did not come with its head.
+            let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+            let length = head.to_ascii_lowercase();
+            let length = length.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.expect("a length").parse().expect("a number");
+            stream.read_exact(&mut vec![0; length - body.len()]).expect("the rest");
+        }
+    }
+}
+
 #[test]
 fn exec_terminal_is_raw() {
     let engine = Engine::start();

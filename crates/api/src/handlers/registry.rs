@@ -79,9 +79,7 @@ pub(crate) async fn pull(request: Request, from: &str) -> Answer {
     Ok(respond::content("application/json", body))
 }
 
-pub(crate) async fn push(mut request: Request, name: &str) -> Answer {
-    // Newer clients send `{}`.
-    request.discard_body().await?;
+pub(crate) fn push(request: Request, name: &str) -> Answer {
     let reference = reference(name, request.query.get("tag"))?;
     let platform = super::images::platform(&request, 46)?;
     let credentials = credentials(&request);

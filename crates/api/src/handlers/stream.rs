@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use silo_types::Error;
 use tokio::sync::mpsc;
+
+use crate::request_body::RequestBody;
 
 /// Bytes that are written to a client at a time.
 const CHUNK: usize = 128 * 1024;
@@ -24,7 +25,7 @@ pub(crate) struct BodyReader {
 }
 
 impl BodyReader {
-    pub(crate) fn new(mut body: Incoming) -> Self {
+    pub(crate) fn new(mut body: RequestBody) -> Self {
         let (sender, frames) = mpsc::channel(8);
         tokio::spawn(async move {
             while let Some(frame) = body.frame().await {
