@@ -7,6 +7,7 @@ mod demo;
 mod protos;
 mod rules;
 mod setup;
+mod sshd;
 mod test;
 
 use std::path::{Path, PathBuf};

@@ -27,7 +27,7 @@ const DEMO: [(&str, &str); 4] = [
 
 const LINUX: [(&str, &str); 1] = [("busybox-static", "/bin/busybox")];
 
-const TEST: [(&str, &str); 25] = [
+const TEST: [(&str, &str); 26] = [
     // Only compared with: setting up needs neither it nor any other tool of Debian.
     ("gpgv", "/usr/bin/gpgv"),
     ("bzip2", "/bin/bzip2"),
@@ -51,6 +51,7 @@ const TEST: [(&str, &str); 25] = [
     ("hyperfine", "/usr/bin/hyperfine"),
     ("python3", "/usr/bin/python3"),
     ("openssl", "/usr/bin/openssl"),
+    ("openssh-client", "/usr/bin/ssh-keygen"),
     ("netcat-openbsd", "/usr/bin/nc.openbsd"),
     ("libhivex-bin", "/usr/bin/hivexml"),
     ("python3-hivex", "/usr/lib/python3/dist-packages/hivex/__init__.py"),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{build_silo, check, clients, root, rules, setup, sh};
+use crate::{build_silo, check, clients, root, rules, setup, sh, sshd};
 
 /// Formatting, lints, rules and tests; further arguments go to the test runner.
 pub fn run(arguments: &[String]) -> Result<()> {
@@ -20,6 +20,9 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     prepare_windows(&silo);
     let clis = clients::docker_clis();
+    if let Err(error) = sshd::unpack() {
+        eprintln!("not tested with an SSH server: {error:#}");
+    }
     // What an earlier, interrupted run left is not this run's doing.
     let before = leftovers()?;
     let mut result = Ok(());

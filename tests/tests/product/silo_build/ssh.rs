@@ -175,14 +175,18 @@ impl Drop for Sshd {
 
 impl Sshd {
     /// Lets in who has the key `authorized`. `None`, with the running test counted as skipped,
-    /// where there is no server; `SILO_TEST_SSHD` may name one that is not installed.
+    /// where there is no server: neither one that is installed, nor the one that
+    /// `cargo xtask test` unpacks. `SILO_TEST_SSHD` may name another.
     fn start_or_skip(directory: &Path, authorized: &Path) -> Option<Self> {
-        let program = std::env::var("SILO_TEST_SSHD").unwrap_or("/usr/sbin/sshd".into());
-        if !Path::new(&program).exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+        let unpacked = root.join("target/openssh-server/usr");
+        let mut programs = vec![PathBuf::from("/usr/sbin/sshd"), unpacked.join("sbin/sshd")];
+        programs.extend(std::env::var_os("SILO_TEST_SSHD").map(PathBuf::from));
+        let Some(program) = programs.into_iter().rev().find(|program| program.exists()) else {
             let this = std::thread::current();
             skip(this.name().unwrap_or("a test"), "OpenSSH's server is not here");
             return None;
-        }
+        };
         fs::create_dir_all(directory).expect("a directory");
         let host = key(directory, &["ed25519"]);
         // Nobody else comes in, should the port be another's by then.
@@ -204,7 +208,8 @@ impl Sshd {
             mkdir -m 755 /run/sshd && exec \"$2\" -D -e -f \"$1/sshd_config\"";
         let mut child = Command::new("unshare")
             .args(["-m", "sh", "-c", script, "sh"])
-            .args([directory.as_os_str(), program.as_ref()])
+            .args([directory, &program])
+            .env("LD_LIBRARY_PATH", unpacked.join("lib/x86_64-linux-gnu"))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
