@@ -348,6 +348,8 @@ async fn git(
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     run(&["init", "--quiet"]).await?;
+    // Submodules whose places are relative are beside what this name stands for.
+    run(&["config", "remote.origin.url", &source.remote]).await?;
     let reference = if source.reference.is_empty() { "HEAD" } else { &source.reference };
     let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--", &source.remote, reference];
     if run(&fetch).await.is_err() {
@@ -369,7 +371,13 @@ async fn git(
         }
     }
     if !source.no_submodules {
-        run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+        let update = ["submodule", "--quiet", "update", "--init", "--recursive"];
+        if run(&[&update[..], &["--depth=1"]].concat()).await.is_err() {
+            // What came without its past would not be asked for the rest.
+            run(&["submodule", "--quiet", "deinit", "--force", "--all"]).await?;
+            crate::scratch::remove(&checkout.join(".git/modules"));
+            run(&update).await?;
+        }
     }
     blocking(move || {
         let failed = |error: std::io::Error| {
