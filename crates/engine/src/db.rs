@@ -441,6 +441,28 @@ impl Db {
         self.write(Sync::Full, "value", "write value", sql, params![key, value])?;
         Ok(())
     }
+
+    /// Changes a single value in one step; not synced.
+    pub fn change(&self, key: &str, change: impl FnOnce(Option<String>) -> String) -> Result<()> {
+        let operation = "change value";
+        let mut inner = self.lock();
+        inner.set_sync(Sync::Normal, operation)?;
+        let run = || {
+            let transaction = inner.connection.transaction()?;
+            let before = transaction
+                .prepare_cached("SELECT value FROM kv WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO kv (key, value) VALUES (?1, ?2) \
+                     ON CONFLICT (key) DO UPDATE SET value = ?2",
+                )?
+                .execute(params![key, change(before)])?;
+            transaction.commit()
+        };
+        run().map_err(|source| DbError::Statement { operation, source })
+    }
 }
 
 impl Inner {

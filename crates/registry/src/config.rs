@@ -13,6 +13,7 @@ use silo_http::{Client, Identity, Options, Proxies};
 
 use crate::Error;
 use crate::endpoint::Endpoint;
+use crate::resume::Running;
 
 /// Certificates and keys larger than this are not read, in bytes.
 const MAX_PEM: u64 = 1 << 20;
@@ -212,12 +213,25 @@ type Key = (String, bool, bool, Vec<(PathBuf, Option<SystemTime>)>);
 pub struct Registries {
     config: Config,
     clients: Mutex<HashMap<Key, Arc<Client>>>,
+    running: Arc<Running>,
 }
 
 impl Registries {
     /// Nothing is read or connected yet.
     pub fn new(config: Config) -> Self {
-        Self { config, clients: Mutex::default() }
+        Self { config, clients: Mutex::default(), running: Arc::default() }
+    }
+
+    /// The same, where this registry may have any certificate, or be without TLS.
+    pub fn trusting(&self, domain: &str) -> Self {
+        let mut config = self.config.clone();
+        config.insecure.push(domain.to_owned());
+        Self { config, clients: Mutex::default(), running: Arc::clone(&self.running) }
+    }
+
+    /// The uploads that are on their way.
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.running
     }
 
     /// The configuration.

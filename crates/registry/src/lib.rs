@@ -79,6 +79,7 @@ mod pull;
 mod push;
 mod push_index;
 mod repository;
+mod resume;
 mod retry;
 mod search;
 mod session;

@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::progress::{Meter, Progress, short};
+use crate::resume::{Course, Kept};
 use crate::types;
 use crate::upload::{self, Moved};
 use crate::{Action, Credentials, Error, Repository};
@@ -47,6 +47,13 @@ pub trait Known: Send + Sync + fmt::Debug {
     fn places(&self, diff_id: &Digest) -> Vec<Place>;
     /// A layer is there.
     fn remember(&self, diff_id: &Digest, place: &Place);
+    /// Where an upload is that an earlier push has begun, and not ended. `what` says of what, and
+    /// to where.
+    fn upload(&self, what: &str) -> Option<String>;
+    /// An upload is at this location.
+    fn uploading(&self, what: &str, location: &str);
+    /// An upload has ended.
+    fn uploaded(&self, what: &str);
 }
 
 /// How an image goes out.
@@ -316,14 +323,13 @@ impl Context {
 
     /// Sends a blob of the store.
     async fn send(&self, blob: &Descriptor, id: &str) -> Result<(), Error> {
-        let moved = Moved::default();
         let meter = Arc::new(Mutex::new(self.progress.meter(id, "Pushing", blob.size)));
         let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
             let mut file = self.store.open_blob(&blob.digest).map_err(io::Error::other)?;
             file.seek(SeekFrom::Start(offset))?;
             Ok(Box::new(Metered { inner: file, at: offset, meter: Arc::clone(&meter) }))
         };
-        self.repository.upload(blob, &open, &moved).await
+        self.repository.upload(blob, &open, self.kept(blob)).await
     }
 
     /// Copies a blob that is not here from another registry, which gets no credentials: those of
@@ -358,37 +364,36 @@ impl Context {
             let inner = Remote::new(Arc::clone(&from), blob.clone(), offset);
             Ok(Box::new(Metered { inner, at: offset, meter: Arc::clone(&meter) }))
         };
-        self.repository.upload(blob, &open, &Moved::default()).await
+        self.repository.upload(blob, &open, self.kept(blob)).await
+    }
+
+    /// The memory of the upload of a blob.
+    fn kept(&self, blob: &Descriptor) -> Option<Kept> {
+        Kept::new(&self.repository, &self.known, &blob.digest.to_string(), blob.size)
     }
 
     /// Packs, compresses and sends a layer.
     async fn pack(&self, chain: Digest, size: u64, id: &str) -> Result<Descriptor, Error> {
-        let mut attempts = self.repository.registries().config().retry.begin();
-        let (mut refused, mut lost) = (false, 0);
+        let layer = self.store.layer(&chain)?;
+        let content = format!("{} {:?}", layer.diff_id, self.packing);
+        let kept = Kept::new(&self.repository, &self.known, &content, size);
+        let mut course = Course::begin(&self.repository, kept, u64::MAX).await?;
         loop {
-            let moved = Moved::default();
-            let (sender, body) = upload::channel(&moved);
+            let (sender, outlet) = upload::channel(&Moved::default());
             let (store, meter) = (self.store.clone(), self.progress.meter(id, "Pushing", size));
-            let packing = self.packing;
-            let making =
-                tokio::task::spawn_blocking(move || make(&store, &chain, packing, sender, meter));
+            let (packing, skip) = (self.packing, course.offset());
+            let making = tokio::task::spawn_blocking(move || {
+                make(&store, &chain, (packing, skip), sender, meter)
+            });
             let made =
                 async { making.await.map_err(|_| Error::Broken("a panic while packing a layer"))? };
-            match self.repository.upload_made(body, &moved, made).await {
-                Ok(blob) => return Ok(blob),
-                // The token was too old.
-                Err(Error::Refused { status: 401, .. }) if !refused => refused = true,
-                Err(error) if error.is_unanswered() && !self.repository.has_answered() => {
-                    return Err(error);
+            match self.repository.upload_made(outlet, &mut course, made).await {
+                Ok(blob) => {
+                    course.ended();
+                    return Ok(blob);
                 }
-                Err(Error::Refused { status: 404, code, .. })
-                    if code == "BLOB_UPLOAD_UNKNOWN" && lost < upload::LOST =>
-                {
-                    lost += 1;
-                }
-                Err(error) => attempts.again(error).await?,
+                Err(error) => course.failed(error, u64::MAX).await?,
             }
-            moved.store(0, Ordering::Relaxed);
         }
     }
 
@@ -443,11 +448,12 @@ impl Read for Remote {
     }
 }
 
-/// Makes a layer's tar, compressed, and sends it.
+/// Makes a layer's tar, compressed, and sends it but for the first `skip` bytes. The same tar is
+/// compressed to the same bytes each time.
 fn make(
     store: &Store,
     chain: &Digest,
-    packing: Packing,
+    (packing, skip): (Packing, u64),
     sender: mpsc::Sender<io::Result<Bytes>>,
     meter: Meter,
 ) -> Result<Descriptor, Error> {
@@ -455,6 +461,7 @@ fn make(
         sender: sender.clone(),
         hash: Sha256::new(),
         size: 0,
+        skip,
         piece: Vec::with_capacity(PIECE),
     };
     let encoder = Encoder::new(packing, out).map_err(Error::Read)?;
@@ -478,6 +485,7 @@ struct Outgoing {
     sender: mpsc::Sender<io::Result<Bytes>>,
     hash: Sha256,
     size: u64,
+    skip: u64,
     piece: Vec<u8>,
 }
 
@@ -487,9 +495,15 @@ impl Outgoing {
             return Ok(());
         }
         self.hash.update(&self.piece);
+        let known = usize::try_from(self.skip.saturating_sub(self.size)).unwrap_or(usize::MAX);
         self.size += self.piece.len() as u64;
         let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        self.sender.blocking_send(Ok(piece.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let mut piece = Bytes::from(piece);
+        let new = piece.split_off(known.min(piece.len()));
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.sender.blocking_send(Ok(new)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn end(mut self, media_type: &str) -> io::Result<Descriptor> {

@@ -1,8 +1,8 @@
 //! Blobs as they go.
 //!
-//! A blob whose digest is known goes in one body; when that breaks off, the server is asked what
-//! it has, and gets the rest. One that is made as it goes, and so has no digest before its end,
-//! goes as one chunk, and begins anew when it breaks off.
+//! A blob whose digest is known goes in one body; one that is made as it goes, and so has no digest
+//! before its end, goes as one chunk. When that breaks off, the server is asked what it has, and
+//! gets the rest ([`crate::resume`]); what is made as it goes is made again for that, up to there.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -19,15 +19,12 @@ use tokio::sync::mpsc;
 
 use crate::answer::Answer;
 use crate::repository::Inquiry;
+use crate::resume::{Course, Kept};
 use crate::session::Ask;
 use crate::{Error, Repository};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
-/// Bytes after which a connection counts as one that worked.
-const WORKED: u64 = 256 << 10;
-/// How often a server may lose an upload.
-pub(crate) const LOST: u32 = 3;
 /// Pieces that wait for the network.
 const PIECES: usize = 4;
 
@@ -37,30 +34,58 @@ pub(crate) type Open<'a> = &'a (dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> 
 /// How many bytes have gone out.
 pub(crate) type Moved = Arc<AtomicU64>;
 
-/// A body that is fed by a channel; an error, or an end of the channel without the empty piece,
-/// breaks the request off.
-pub(crate) fn channel(moved: &Moved) -> (mpsc::Sender<io::Result<Bytes>>, Body) {
-    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
-    let moved = Arc::clone(moved);
-    let frames = stream::unfold(Some((receiver, moved)), |state| async move {
-        let (mut receiver, moved) = state?;
-        match receiver.recv().await {
-            Some(Ok(piece)) if piece.is_empty() => None,
-            Some(Ok(piece)) => {
-                moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                let frame = Frame::data(piece);
-                Some((Ok(frame), Some((receiver, moved))))
-            }
-            Some(Err(error)) => Some((Err(error), None)),
-            None => Some((Err(io::ErrorKind::BrokenPipe.into()), None)),
+/// The end of a channel from which a body comes; an error, or an end of the channel without the
+/// empty piece, breaks the request off.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    first: Option<io::Result<Bytes>>,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    moved: Moved,
+}
+
+/// What is sent comes out of the body.
+pub(crate) fn channel(moved: &Moved) -> (mpsc::Sender<io::Result<Bytes>>, Outlet) {
+    let (sender, pieces) = mpsc::channel(PIECES);
+    (sender, Outlet { first: None, pieces, moved: Arc::clone(moved) })
+}
+
+impl Outlet {
+    /// The next piece, an empty one at the end.
+    async fn next(&mut self) -> io::Result<Bytes> {
+        let next = match self.first.take() {
+            Some(piece) => Some(piece),
+            None => self.pieces.recv().await,
+        };
+        let piece = next.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))?;
+        self.moved.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Ok(piece)
+    }
+
+    /// Whether nothing more comes.
+    async fn is_at_end(&mut self) -> bool {
+        if self.first.is_none() {
+            self.first = self.pieces.recv().await;
         }
-    });
-    (sender, StreamBody::new(frames).boxed_unsync())
+        matches!(&self.first, Some(Ok(piece)) if piece.is_empty())
+    }
+
+    /// All that is left.
+    fn body(self) -> Body {
+        let frames = stream::unfold(Some(self), |outlet| async move {
+            let mut outlet = outlet?;
+            match outlet.next().await {
+                Ok(piece) if piece.is_empty() => None,
+                Ok(piece) => Some((Ok(Frame::data(piece)), Some(outlet))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
 }
 
 /// A body of what a reader has.
 fn body_of(mut reader: Box<dyn Read + Send>, moved: &Moved) -> Body {
-    let (sender, body) = channel(moved);
+    let (sender, outlet) = channel(moved);
     tokio::task::spawn_blocking(move || {
         loop {
             let mut piece = vec![0; PIECE];
@@ -77,7 +102,7 @@ fn body_of(mut reader: Box<dyn Read + Send>, moved: &Moved) -> Body {
             }
         }
     });
-    body
+    outlet.body()
 }
 
 /// An upload that the server has begun.
@@ -152,7 +177,7 @@ impl Repository {
     }
 
     /// Tells the server that an upload will not go on. It finds out by itself if that fails.
-    async fn cancel(&self, upload: Uri) {
+    pub(crate) async fn cancel(&self, upload: Uri) {
         if let Ok(session) = self.session() {
             let ask = self.ask_at(Method::DELETE, upload, Vec::new());
             if let Err(error) = session.ask(&ask).await {
@@ -173,104 +198,74 @@ impl Repository {
         blob: &Descriptor,
         open: &(dyn Fn(u64) -> io::Result<Box<dyn Read + Send>> + Sync),
     ) -> Result<(), Error> {
-        self.upload(blob, open, &Moved::default()).await
+        self.upload(blob, open, None).await
     }
 
-    /// The same, with a count of what has gone out.
+    /// The same, which may go on with what an earlier process has begun.
     pub(crate) async fn upload(
         &self,
         blob: &Descriptor,
         open: Open<'_>,
-        moved: &Moved,
+        kept: Option<Kept>,
     ) -> Result<(), Error> {
-        let mut attempts = self.registries().config().retry.begin();
-        let mut refused = false;
-        let mut upload: Option<Uri> = None;
-        let mut lost = 0;
-        let mut offset = 0;
+        let mut course = Course::begin(self, kept, blob.size).await?;
         loop {
-            let result = self.upload_from(blob, open, moved, &mut upload, offset).await;
-            let error = match result {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
+            let Err(error) = self.upload_rest(blob, open, &mut course).await else {
+                course.ended();
+                return Ok(());
             };
-            match error {
-                // The token was too old.
-                Error::Refused { status: 401, .. } if !refused => refused = true,
-                error if error.is_unanswered() && !self.has_answered() => return Err(error),
-                // The server knows nothing of the upload any more, or has another part of it. One
-                // that goes on to say so is not asked for ever.
-                Error::Refused { status: 404 | 416, .. } if upload.is_some() && lost < LOST => {
-                    lost += 1;
-                }
-                error => attempts.again(error).await?,
+            course.failed(error, blob.size).await?;
+            // What failed may be the answer alone.
+            if course.offset() == 0 && self.has_blob(&blob.digest).await? {
+                course.ended();
+                return Ok(());
             }
-            let before = offset;
-            offset = match &upload {
-                Some(url) => match self.progress_of(url).await {
-                    Some((next, at)) if at < blob.size => {
-                        upload = Some(next);
-                        at
-                    }
-                    _ => 0,
-                },
-                None => 0,
-            };
-            if offset >= before.saturating_add(WORKED) {
-                attempts.progressed();
-            }
-            if offset == 0 {
-                upload = None;
-                if self.has_blob(&blob.digest).await? {
-                    return Ok(());
-                }
-            }
-            moved.store(offset, Ordering::Relaxed);
         }
     }
 
-    /// Where an upload goes on, and what the server has of it.
-    async fn progress_of(&self, upload: &Uri) -> Option<(Uri, u64)> {
-        let session = self.session().ok()?;
+    /// Where an upload goes on, and what the server has of it; `None` if that is nothing.
+    pub(crate) async fn progress_of(&self, upload: &Uri) -> Result<Option<(Uri, u64)>, Error> {
         let ask = self.ask_at(Method::GET, upload.clone(), Vec::new());
-        let answer = session.ask(&ask).await.ok()?.expect(&[204]).await.ok()?;
-        let at = received(answer.header("range"))?;
+        let answer = self.session()?.ask(&ask).await?.expect(&[204]).await?;
         let next = location(&answer).unwrap_or_else(|_| upload.clone());
-        Some((next, at))
+        Ok(received(answer.header("range")).map(|count| (next, count)))
     }
 
-    /// One attempt, from `offset` on.
-    async fn upload_from(
+    /// One attempt at what the server has not.
+    async fn upload_rest(
         &self,
         blob: &Descriptor,
         open: Open<'_>,
-        moved: &Moved,
-        upload: &mut Option<Uri>,
-        offset: u64,
+        course: &mut Course<'_>,
     ) -> Result<(), Error> {
-        let at = match upload.clone() {
-            Some(at) => at,
+        let at = match course.upload() {
+            Some(at) => at.clone(),
             None => match self.begin_known(&blob.digest).await? {
                 Begun::Mounted => return Ok(()),
-                Begun::At(at) => upload.insert(at).clone(),
+                Begun::At(at) => at,
             },
         };
+        course.is_at(&at);
         let session = self.session()?;
-        let reader = open(offset).map_err(Error::Read)?;
-        let body = body_of(reader, moved);
-        let count = || moved.load(Ordering::Relaxed);
+        let offset = course.offset();
         let rest = blob.size - offset;
+        let moved = Moved::default();
+        let body = || open(offset).map(|reader| body_of(reader, &moved)).map_err(Error::Read);
+        let count = || moved.load(Ordering::Relaxed);
         let octets = ("content-type", "application/octet-stream".to_owned());
         let last = if offset == 0 {
             let ask = self.ask_at(Method::PUT, with_digest(&at, &blob.digest)?, vec![octets]);
-            session.tell(&ask, body, Some(rest), &count).await?
+            session.tell(&ask, body()?, Some(rest), &count).await?
         } else {
-            let range = ("content-range", format!("{offset}-{}", blob.size - 1));
-            let ask = self.ask_at(Method::PATCH, at, vec![octets, range]);
-            let answer = session.tell(&ask, body, Some(rest), &count).await?;
-            let next = location(&answer.expect(&[202]).await?)?;
-            *upload = Some(next.clone());
-            self.end(next, &blob.digest).await?
+            let mut at = at;
+            if rest > 0 {
+                let range = ("content-range", format!("{offset}-{}", blob.size - 1));
+                let ask = self.ask_at(Method::PATCH, at, vec![octets, range]);
+                let answer = session.tell(&ask, body()?, Some(rest), &count).await?;
+                at = location(&answer.expect(&[202]).await?)?;
+                course.is_at(&at);
+            }
+            self.end(at, &blob.digest).await?
         };
         last.expect(&[201]).await.map(drop)
     }
@@ -281,24 +276,26 @@ impl Repository {
         session.tell(&ask, silo_http::empty(), Some(0), &|| 0).await
     }
 
-    /// Uploads a blob that is made as it goes, once. `made` gives its digest when all is sent.
+    /// One attempt at a blob that is made as it goes, of which `outlet` has what the server has
+    /// not. `made` gives its digest when all is sent.
     pub(crate) async fn upload_made(
         &self,
-        body: Body,
-        moved: &Moved,
+        outlet: Outlet,
+        course: &mut Course<'_>,
         made: impl Future<Output = Result<Descriptor, Error>>,
     ) -> Result<Descriptor, Error> {
-        let at = match self.begin("blobs/uploads/", None).await? {
-            Begun::At(at) => at,
-            Begun::Mounted => return Err(Error::Broken("the server took a blob of no digest")),
+        let at = match course.upload() {
+            Some(at) => at.clone(),
+            None => match self.begin("blobs/uploads/", None).await? {
+                Begun::At(at) => at,
+                Begun::Mounted => {
+                    return Err(Error::Broken("the server took a blob of no digest"));
+                }
+            },
         };
-        let session = self.session()?;
-        let octets = ("content-type", "application/octet-stream".to_owned());
-        let ask = self.ask_at(Method::PATCH, at, vec![octets]);
-        let count = || moved.load(Ordering::Relaxed);
-        let answer = session.tell(&ask, body, None, &count).await;
-        let answer = match answer {
-            Ok(answer) => answer.expect(&[202]).await?,
+        course.is_at(&at);
+        let at = match self.send_made(at, outlet, course.offset()).await {
+            Ok(at) => at,
             Err(error) => {
                 return match made.await {
                     // That the body could not be made is the reason why it broke off.
@@ -308,9 +305,41 @@ impl Repository {
             }
         };
         let blob = made.await?;
-        let next = location(&answer)?;
-        self.end(next, &blob.digest).await?.expect(&[201]).await?;
+        course.is_at(&at);
+        if course.offset() > blob.size {
+            let reason = format!("it has more of the upload than the {} bytes of it", blob.size);
+            return Err(Error::Protocol { url: at.to_string(), reason });
+        }
+        self.end(at, &blob.digest).await?.expect(&[201]).await?;
         Ok(blob)
+    }
+
+    /// Sends what is made; gives back where the upload is to be ended.
+    async fn send_made(&self, at: Uri, mut outlet: Outlet, offset: u64) -> Result<Uri, Error> {
+        let session = self.session()?;
+        let moved = Arc::clone(&outlet.moved);
+        let count = || moved.load(Ordering::Relaxed);
+        let octets = ("content-type", "application/octet-stream".to_owned());
+        let mut at = at;
+        if offset > 0 {
+            // How long it will be is not known, but where it begins: a server that is at another
+            // place says so of one piece, and takes the others as they come.
+            let piece = outlet.next().await.map_err(Error::Read)?;
+            if piece.is_empty() {
+                return Ok(at);
+            }
+            let length = piece.len() as u64;
+            let range = ("content-range", format!("{offset}-{}", offset + length - 1));
+            let ask = self.ask_at(Method::PATCH, at, vec![octets.clone(), range]);
+            let answer = session.tell(&ask, silo_http::full(piece), Some(length), &count).await?;
+            at = location(&answer.expect(&[202]).await?)?;
+            if outlet.is_at_end().await {
+                return Ok(at);
+            }
+        }
+        let ask = self.ask_at(Method::PATCH, at, vec![octets]);
+        let answer = session.tell(&ask, outlet.body(), None, &count).await?;
+        location(&answer.expect(&[202]).await?)
     }
 }
 

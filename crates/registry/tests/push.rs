@@ -21,7 +21,7 @@ use silo_types::error::chain;
 
 /// Remembers in memory.
 #[derive(Debug, Default)]
-struct Memory(Mutex<HashMap<Digest, Vec<Place>>>);
+struct Memory(Mutex<HashMap<Digest, Vec<Place>>>, Mutex<HashMap<String, String>>);
 
 impl Known for Memory {
     fn places(&self, diff_id: &Digest) -> Vec<Place> {
@@ -30,6 +30,18 @@ impl Known for Memory {
 
     fn remember(&self, diff_id: &Digest, place: &Place) {
         self.0.lock().unwrap().entry(*diff_id).or_default().insert(0, place.clone());
+    }
+
+    fn upload(&self, what: &str) -> Option<String> {
+        self.1.lock().unwrap().get(what).cloned()
+    }
+
+    fn uploading(&self, what: &str, location: &str) {
+        self.1.lock().unwrap().insert(what.to_owned(), location.to_owned());
+    }
+
+    fn uploaded(&self, what: &str) {
+        self.1.lock().unwrap().remove(what);
     }
 }
 
@@ -158,7 +170,9 @@ impl Writable {
                 };
                 if method == "PATCH" && !asked.header("content-range").is_empty() {
                     let start = asked.header("content-range").split('-').next().unwrap();
-                    assert_eq!(start.parse::<usize>().unwrap(), bytes.len());
+                    if start.parse() != Ok(bytes.len()) {
+                        return Reply::new(416, "");
+                    }
                 }
                 bytes.extend_from_slice(&asked.body);
                 let range = format!("0-{}", bytes.len().saturating_sub(1));
@@ -280,25 +294,134 @@ fn a_server_that_goes_on_to_contradict_itself_is_left() {
         _ => unknown("BLOB_UPLOAD_UNKNOWN"),
     });
     let error = here.push(&server, "app:1", &image).unwrap_err();
-    assert!(error.contains("blob upload unknown"), "{error}");
-    assert_eq!(server.asked().iter().filter(|asked| asked.method == "PATCH").count(), 4);
+    assert!(error.contains("500 Internal Server Error"), "{error}");
+    assert_eq!(server.asked().iter().filter(|asked| asked.method == "PATCH").count(), 3);
+}
+
+/// Breaks off the first bodies of uploads, after so many bytes.
+fn breaking(times: usize, after: u64) -> impl Fn(&Asked) -> Option<u64> + Send + Sync + 'static {
+    let broken = Mutex::new(0);
+    move |asked| {
+        let mut broken = broken.lock().unwrap();
+        let is_body = matches!(asked.method.as_str(), "PATCH" | "PUT")
+            && asked.path.contains("/uploads/")
+            && asked.header("content-length") != "0";
+        let breaks = is_body && *broken < times;
+        *broken += usize::from(breaks);
+        breaks.then_some(after)
+    }
+}
+
+/// Where the chunks of uploads began that say it.
+fn starts(server: &Server) -> Vec<u64> {
+    let asked = server.asked();
+    let ranges = asked.iter().map(|asked| asked.header("content-range"));
+    ranges.filter_map(|range| range.split('-').next()?.parse().ok()).collect()
 }
 
 #[test]
-fn made_layers_begin_anew_when_they_break_off() {
-    let broken = Arc::new(Mutex::new(false));
-    let count = Arc::clone(&broken);
-    let (server, _state) = writable(false, move |asked| {
-        let mut broken = count.lock().unwrap();
-        let first = asked.method == "PATCH" && !*broken;
-        *broken |= first;
-        first.then_some(10_000)
-    });
+fn made_layers_go_on_where_they_were() {
+    let (server, _state) = writable(false, breaking(2, 100_000));
     let here = Here::new();
     let image = here.made(2_000_000);
     here.push(&server, "app:1", &image).unwrap();
-    assert!(*broken.lock().unwrap());
+    // The second break is in the piece that says where it begins.
+    assert_eq!(starts(&server), [100_000, 200_000]);
     Here::new().pull(&server, "app:1");
+}
+
+/// What a server does with an upload that broke off, if not the right thing.
+type Wrong = fn(&Asked, &mut Writable) -> Option<Reply>;
+
+fn is_rest(asked: &Asked) -> bool {
+    asked.method == "PATCH" && !asked.header("content-range").is_empty()
+}
+
+fn status(asked: &Asked, range: &str) -> Option<Reply> {
+    let is_status = asked.method == "GET" && asked.path.contains("/uploads/");
+    is_status.then(|| Reply::new(204, "").header("Range", range))
+}
+
+const WRONG: &[(&str, Wrong)] = &[
+    ("takes no rest", |asked, _| is_rest(asked).then(|| Reply::new(405, ""))),
+    ("refuses the range", |asked, _| is_rest(asked).then(|| Reply::new(416, ""))),
+    ("says no location", |asked, _| is_rest(asked).then(|| Reply::new(202, ""))),
+    ("has something else", |asked, state| {
+        if asked.method == "GET" {
+            state.uploads.values_mut().filter(|had| !had.is_empty()).for_each(|had| had[0] ^= 1);
+        }
+        None
+    }),
+    ("has more than there is", |asked, _| status(asked, "0-99999999")),
+    ("has less than it says", |asked, state| {
+        let had = state.uploads.values().map(Vec::len).max().unwrap_or_default();
+        (had > 0).then(|| status(asked, &format!("0-{}", had + 9))).flatten()
+    }),
+    ("says no range", |asked, _| status(asked, "x")),
+    ("has forgotten it", |asked, _| status(asked, "").map(|_| unknown("BLOB_UPLOAD_UNKNOWN"))),
+];
+
+#[test]
+fn uploads_that_cannot_go_on_begin_anew() {
+    let here = Here::new();
+    let made = here.made(1_200_000);
+    let (server, _state) = writable(false, |_| None);
+    here.push(&server, "app:1", &made).unwrap();
+    let there = Here::new();
+    let pulled = there.pull(&server, "app:1");
+    for (here, image) in [(&here, &made), (&there, &pulled)] {
+        for (name, wrong) in WRONG {
+            let state = Arc::new(Mutex::new(Writable::default()));
+            let shared = Arc::clone(&state);
+            let server = Server::start_with(breaking(1, 300_000), move |asked| {
+                let mut state = shared.lock().unwrap();
+                wrong(asked, &mut state).unwrap_or_else(|| state.answer(asked))
+            });
+            here.push(&server, "app:1", image).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(Here::new().pull(&server, "app:1").id, image.id, "{name}");
+            assert!(server.asked().len() < 30, "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_upload_of_an_earlier_push_goes_on() {
+    let here = Here::new();
+    let made = here.made(2_000_000);
+    let (server, _state) = writable(false, |_| None);
+    here.push(&server, "app:1", &made).unwrap();
+    let there = Here::new();
+    let pulled = there.pull(&server, "app:1");
+    for (here, image) in [(&here, &made), (&there, &pulled)] {
+        // The connection breaks, and then nobody answers any more: that push ends.
+        let is_gone = Arc::new(Mutex::new(false));
+        let (gone, breaks) = (Arc::clone(&is_gone), breaking(1, 700_000));
+        let stop = move |asked: &Asked| {
+            let limit = breaks(asked);
+            *gone.lock().unwrap() |= limit.is_some();
+            limit
+        };
+        let state = Arc::new(Mutex::new(Writable::default()));
+        let (shared, gone) = (Arc::clone(&state), Arc::clone(&is_gone));
+        let server = Server::start_with(stop, move |asked| {
+            let reply = shared.lock().unwrap().answer(asked);
+            if *gone.lock().unwrap() { Reply::new(503, "") } else { reply }
+        });
+        let error = here.push(&server, "app:1", image).unwrap_err();
+        assert!(error.contains("503"), "{error}");
+        *is_gone.lock().unwrap() = false;
+        let before = server.asked().len();
+        here.push(&server, "app:1", image).unwrap();
+        assert_eq!(starts(&server), [700_000]);
+        let begun = server.asked().split_off(before);
+        let begun = begun.iter().filter(|asked| asked.method == "POST").count();
+        assert_eq!(begun, 1, "that of the configuration");
+        Here::new().pull(&server, "app:1");
+        // It is not remembered any more.
+        state.lock().unwrap().content = Content::default();
+        here.push(&server, "app:2", image).unwrap();
+        assert_eq!(starts(&server), [700_000]);
+    }
 }
 
 #[test]

@@ -208,9 +208,7 @@ impl Engine {
         action: Action,
         credentials: &Credentials,
     ) -> Result<Repository, Error> {
-        let mut config = self.registries.config().clone();
-        config.insecure.push(reference.domain().to_owned());
-        let registries = Arc::new(silo_registry::Registries::new(config));
+        let registries = Arc::new(self.registries.trusting(reference.domain()));
         registries.repository(reference, action, credentials).map_err(Error::from_kind)
     }
 

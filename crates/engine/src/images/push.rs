@@ -11,12 +11,20 @@ use silo_registry::{Action, Credentials, Known, Place, Progress, PushOptions, Re
 use silo_store::{Image, ImageIndex, IndexEntry};
 use silo_types::{Digest, Error};
 
+use crate::container::now;
 use crate::db::Db;
 use crate::engine::Engine;
 use crate::images::Entry;
 
 /// Places of one layer that are remembered.
 const MAX_PLACES: usize = 16;
+
+/// Where uploads are that have not ended.
+const UPLOADS: &str = "uploads";
+/// Uploads that are remembered.
+const MAX_UPLOADS: usize = 64;
+/// After this time registries have forgotten them, in nanoseconds: a week, as for Docker's.
+const UPLOADS_LAST: i64 = 7 * 24 * 60 * 60 * 1_000_000_000;
 
 /// Where layers are known to be, in the database.
 #[derive(Debug)]
@@ -27,6 +35,33 @@ struct Row {
     blob: Descriptor,
     domain: String,
     path: String,
+}
+
+/// An upload that a registry has in part.
+#[derive(Serialize, Deserialize)]
+struct Upload {
+    what: String,
+    location: String,
+    /// Nanoseconds since 1970.
+    began: i64,
+}
+
+impl Places {
+    /// Changes what is remembered of uploads. It is only a memory: without it, they begin anew.
+    fn change_uploads(&self, change: impl FnOnce(&mut Vec<Upload>)) {
+        let changed = self.0.change(UPLOADS, |text| {
+            let mut uploads: Vec<Upload> =
+                serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+            let now = now();
+            uploads.retain(|upload| (0..UPLOADS_LAST).contains(&(now - upload.began)));
+            change(&mut uploads);
+            uploads.truncate(MAX_UPLOADS);
+            serde_json::to_string(&uploads).unwrap_or_default()
+        });
+        if let Err(error) = changed {
+            tracing::warn!(%error, "remember an upload");
+        }
+    }
 }
 
 fn key(diff_id: &Digest) -> String {
@@ -59,6 +94,25 @@ impl Known for Places {
         if let Err(error) = self.0.set(&key(diff_id), &text) {
             tracing::warn!(%error, "remember where a layer is");
         }
+    }
+
+    fn upload(&self, what: &str) -> Option<String> {
+        let text = self.0.get(UPLOADS).unwrap_or_default()?;
+        let uploads: Vec<Upload> = serde_json::from_str(&text).unwrap_or_default();
+        let found = uploads.into_iter().find(|upload| upload.what == what)?;
+        (now() - found.began < UPLOADS_LAST).then_some(found.location)
+    }
+
+    fn uploading(&self, what: &str, location: &str) {
+        let (what, location) = (what.to_owned(), location.to_owned());
+        self.change_uploads(|uploads| {
+            uploads.retain(|upload| upload.what != what);
+            uploads.insert(0, Upload { what, location, began: now() });
+        });
+    }
+
+    fn uploaded(&self, what: &str) {
+        self.change_uploads(|uploads| uploads.retain(|upload| upload.what != what));
     }
 }
 
@@ -210,6 +264,32 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uploads_that_have_not_ended() {
+        let places = Places(Arc::new(Db::in_memory().unwrap()));
+        assert_eq!(places.upload("a"), None);
+        places.uploading("a", "http://r/1");
+        places.uploading("b", "http://r/2");
+        places.uploading("a", "http://r/3");
+        assert_eq!(places.upload("a").as_deref(), Some("http://r/3"));
+        places.uploaded("a");
+        assert_eq!(places.upload("a"), None);
+        for number in 0..MAX_UPLOADS {
+            places.uploading(&format!("n{number}"), "http://r/n");
+        }
+        assert_eq!(places.upload("b"), None, "the oldest is forgotten");
+        assert!(places.upload("n0").is_some());
+        // What is too old, or of a time to come, is as if it were not there.
+        places.change_uploads(|uploads| {
+            uploads[0].began -= UPLOADS_LAST;
+            uploads[1].began += UPLOADS_LAST;
+        });
+        assert_eq!(places.upload(&format!("n{}", MAX_UPLOADS - 1)), None);
+        places.uploaded("nothing");
+        assert_eq!(places.upload(&format!("n{}", MAX_UPLOADS - 2)), None);
+        assert!(places.upload("n0").is_some());
+    }
 
     #[test]
     fn places_of_layers() {

@@ -18,7 +18,6 @@ use super::location::{Location, Selector};
 use super::source::{Feed, Source};
 use super::{Content, CopyError, Name, layout, referrers};
 use crate::progress::Meter;
-use crate::upload::Moved;
 use crate::{Action, Credentials, Error, Registries, Repository};
 
 /// Where what has come in part lies in a layout.
@@ -350,7 +349,7 @@ async fn upload(
             failure: Arc::clone(&failure),
         }))
     };
-    let result = repository.upload(blob, &open, &Moved::default()).await;
+    let result = repository.put_blob(blob, &open).await;
     match (held(&failure).take(), result) {
         (Some(failure), Err(_)) => Err(failure),
         (_, result) => Ok(result?),

@@ -140,13 +140,10 @@ fn read(
         .collect();
     let (method, path) = (method.to_owned(), path.to_owned());
     let mut asked = Asked { method, path, headers: headers.clone(), body: Vec::new() };
-    if let Some(limit) = stop(&asked) {
-        stream.take(limit).read_to_end(&mut asked.body)?;
-        return Ok(Some((asked, true)));
-    }
+    let limit = stop(&asked);
     let body = &mut asked.body;
     if let Some(length) = headers.get("content-length").and_then(|text| text.parse().ok()) {
-        stream.take(length).read_to_end(body)?;
+        stream.take(limit.unwrap_or(length).min(length)).read_to_end(body)?;
     } else if headers.get("transfer-encoding").is_some_and(|encoding| encoding == "chunked") {
         loop {
             let mut line = Vec::new();
@@ -156,14 +153,18 @@ fn read(
             }
             let text = String::from_utf8_lossy(&line);
             let size = u64::from_str_radix(text.trim(), 16).map_err(io::Error::other)?;
-            stream.take(size).read_to_end(body)?;
+            let left = limit.map_or(size, |limit| size.min(limit - body.len() as u64));
+            stream.take(left).read_to_end(body)?;
+            if limit.is_some_and(|limit| body.len() as u64 == limit) {
+                break;
+            }
             stream.read_exact(&mut [0; 2])?;
             if size == 0 {
                 break;
             }
         }
     }
-    Ok(Some((asked, false)))
+    Ok(Some((asked, limit.is_some())))
 }
 
 fn write(stream: &mut TcpStream, asked: &Asked, reply: Reply) -> io::Result<()> {
