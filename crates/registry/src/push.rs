@@ -377,7 +377,7 @@ impl Context {
         let layer = self.store.layer(&chain)?;
         let content = format!("{} {:?}", layer.diff_id, self.packing);
         let kept = Kept::new(&self.repository, &self.known, &content, size);
-        let mut course = Course::begin(&self.repository, kept, u64::MAX).await?;
+        let mut course = Course::begin(&self.repository, kept, u64::MAX).await;
         loop {
             let (sender, outlet) = upload::channel(&Moved::default());
             let (store, meter) = (self.store.clone(), self.progress.meter(id, "Pushing", size));

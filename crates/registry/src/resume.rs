@@ -11,12 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use silo_http::Uri;
 
 use crate::retry::Attempts;
-use crate::{Error, Known, Repository};
+use crate::{Error, Known, Repository, Retry};
 
 /// Bytes after which a connection counts as one that worked.
 const WORKED: u64 = 256 << 10;
 /// How often a server may lose an upload.
 const LOST: u32 = 3;
+/// How often a server is asked how much it has, if it fails to tell.
+const ASKED: u32 = 4;
 /// Uploads of fewer bytes are not remembered: they are sent again as fast.
 const WORTH: u64 = 1 << 20;
 /// The longest location that is remembered, in bytes.
@@ -104,11 +106,7 @@ fn refuses_the_rest(error: &Error) -> bool {
 impl<'a> Course<'a> {
     /// Before the first attempt: an upload that an earlier push began goes on. `most` is how many
     /// bytes a server can have.
-    pub(crate) async fn begin(
-        repository: &'a Repository,
-        kept: Option<Kept>,
-        most: u64,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn begin(repository: &'a Repository, kept: Option<Kept>, most: u64) -> Self {
         let attempts = repository.registries().config().retry.begin();
         let upload = kept.as_ref().and_then(Kept::location);
         let mut course = Self {
@@ -122,8 +120,8 @@ impl<'a> Course<'a> {
             lost: 0,
             may_go_on: true,
         };
-        course.look(most).await?;
-        Ok(course)
+        course.look(most).await;
+        course
     }
 
     /// Where the upload is, if it has begun.
@@ -180,22 +178,26 @@ impl<'a> Course<'a> {
             }
             error => self.attempts.again(error).await?,
         }
-        self.look(most).await
+        self.look(most).await;
+        Ok(())
     }
 
     /// Asks the server how much it has.
-    async fn look(&mut self, most: u64) -> Result<(), Error> {
+    async fn look(&mut self, most: u64) {
         let upload = self.upload.take().filter(|_| self.may_go_on);
         self.offset = 0;
-        let Some(upload) = upload else { return Ok(()) };
+        let Some(upload) = upload else { return };
+        let retry = &self.repository.registries().config().retry;
+        let retry = Retry { attempts: retry.attempts.min(ASKED), ..retry.clone() };
+        let mut attempts = retry.begin();
         let found = loop {
-            match self.repository.progress_of(&upload).await {
+            let error = match self.repository.progress_of(&upload).await {
                 Ok(found) => break found,
-                Err(error) if error.passing().is_some() => self.attempts.again(error).await?,
-                Err(error) => {
-                    tracing::debug!(%error, "an upload that broke off is not there any more");
-                    break None;
-                }
+                Err(error) => error,
+            };
+            if let Err(error) = attempts.again(error).await {
+                tracing::debug!(%error, "an upload that broke off is not there any more");
+                break None;
             }
         };
         if let Some((next, offset)) = found.filter(|(_, offset)| *offset <= most) {
@@ -206,6 +208,5 @@ impl<'a> Course<'a> {
             }
             self.most = self.most.max(offset);
         }
-        Ok(())
     }
 }

@@ -208,7 +208,7 @@ impl Repository {
         open: Open<'_>,
         kept: Option<Kept>,
     ) -> Result<(), Error> {
-        let mut course = Course::begin(self, kept, blob.size).await?;
+        let mut course = Course::begin(self, kept, blob.size).await;
         loop {
             let Err(error) = self.upload_rest(blob, open, &mut course).await else {
                 course.ended();

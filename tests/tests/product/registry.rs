@@ -2,6 +2,7 @@
 
 mod full;
 mod kills;
+mod resume;
 
 use std::process::Command;
 
