@@ -45,7 +45,7 @@ impl Builder {
         }
         let tag = (!to.by_digest).then(|| name.tag().unwrap_or(DEFAULT_TAG).to_owned());
         let repository = self.repository(name, Action::Push, keys, to.insecure).await?;
-        let own = PushOptions {
+        let usual = PushOptions {
             // The images of a list are found by the list.
             tag: tag.clone().filter(|_| !is_list),
             ..to.options.clone()
@@ -55,6 +55,13 @@ impl Builder {
             let (builder, outcome) = (Arc::clone(self), outcome.clone());
             let stored = tokio::task::spawn_blocking(move || builder.stored(&outcome)).await;
             let stored = stored.map_err(|error| Error::internal(error.to_string()))??;
+            let mut own = usual.clone();
+            for source in self.engine.push_sources(&stored.image) {
+                let domain = source.split('/').next().unwrap_or_default().to_owned();
+                if domain != name.domain() && !own.sources.contains_key(&domain) {
+                    own.sources.insert(domain.clone(), keys.credentials(&domain).await);
+                }
+            }
             let pushed = self.engine.push_stored(&stored.image, name, &repository, &own);
             let mut manifest = pushed.await?;
             manifest.platform = Some(stored.image.config.platform());

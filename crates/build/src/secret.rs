@@ -56,16 +56,8 @@ pub struct GivenKeys(pub std::collections::BTreeMap<String, Credentials>);
 
 impl RegistryKeys for GivenKeys {
     fn credentials<'a>(&'a self, registry: &'a str) -> Boxed<'a, Credentials> {
-        let host = |name: &str| {
-            let rest = name.split_once("://").map_or(name, |(_, rest)| rest);
-            match rest.split('/').next().unwrap_or_default() {
-                "index.docker.io" => "docker.io".to_owned(),
-                host => host.to_owned(),
-            }
-        };
-        let found = self.0.iter().find(|(name, _)| host(name) == registry);
-        let found = found.map(|(_, credentials)| credentials.clone()).unwrap_or_default();
-        Box::pin(async { found.normalized() })
+        let found = Credentials::of(&self.0, registry);
+        Box::pin(async { found })
     }
 }
 

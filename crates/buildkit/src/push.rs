@@ -79,6 +79,7 @@ impl ImageExport {
                 packing,
                 force,
                 oci_types: switch(attributes, "oci-mediatypes")?,
+                ..PushOptions::default()
             },
         };
         if export.push && attributes.get("name").is_empty() {

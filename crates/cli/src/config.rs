@@ -65,10 +65,30 @@ impl Config {
     /// Credentials for a registry, as the API wants them: base64 of JSON. Empty when there are
     /// none.
     pub(crate) fn registry_auth(&self, registry: &str) -> Outcome<String> {
-        let key = credentials::key(registry);
-        let Some(found) = Store::open(&self.directory)?.get(key)? else {
+        let found = self.credentials(registry)?;
+        Ok(found.map(|json| base64_url(json.to_string().as_bytes())).unwrap_or_default())
+    }
+
+    /// Credentials for several registries, by their names. Empty when there are none.
+    pub(crate) fn registry_config<'a>(
+        &self,
+        registries: impl Iterator<Item = &'a str>,
+    ) -> Outcome<String> {
+        let mut all = serde_json::Map::new();
+        for registry in registries {
+            if let Some(json) = self.credentials(registry)? {
+                all.insert(registry.to_owned(), json);
+            }
+        }
+        if all.is_empty() {
             return Ok(String::new());
-        };
+        }
+        Ok(base64_url(serde_json::Value::Object(all).to_string().as_bytes()))
+    }
+
+    fn credentials(&self, registry: &str) -> Outcome<Option<serde_json::Value>> {
+        let key = credentials::key(registry);
+        let Some(found) = Store::open(&self.directory)?.get(key)? else { return Ok(None) };
         let mut json = serde_json::json!({
             "username": found.username,
             "password": found.password,
@@ -77,7 +97,7 @@ impl Config {
         if !found.identity_token.is_empty() {
             json["identitytoken"] = found.identity_token.into();
         }
-        Ok(base64_url(json.to_string().as_bytes()))
+        Ok(Some(json))
     }
 
     /// Where the configuration is.

@@ -164,6 +164,9 @@ model! {
         pub layers: Vec<String>,
         /// The layers that are not here.
         pub in_place_of: Vec<ReplacedLayer>,
+        /// The repositories that have them, as far as that is known.
+        #[serde(skip_serializing_if = "empty")]
+        pub found_in: Vec<String>,
     }
 }
 

@@ -89,6 +89,14 @@ impl Credentials {
         Ok(read.unwrap_or_default())
     }
 
+    /// Those for a registry (`docker.io`), of some by registries as clients name them; empty ones
+    /// if there are none.
+    pub fn of(all: &BTreeMap<String, Self>, registry: &str) -> Self {
+        let found =
+            all.iter().find(|(name, _)| crate::endpoint::domain_of_address(name) == registry);
+        found.map(|(_, credentials)| credentials.clone()).unwrap_or_default().normalized()
+    }
+
     /// With name and password in place of [`auth`](Self::auth).
     pub fn normalized(mut self) -> Self {
         if self.username.is_empty()

@@ -202,13 +202,15 @@ pub enum Error {
     /// A layer that never was here is nowhere to be had.
     #[error(
         "the base layer {digest} is not on {target}, and cannot be copied from where the image \
-         came from; pull the image with --base=exact, and push it again"
+         came from{} pull the image with --base=exact, and push it again", who_has(wants.as_deref())
     )]
     NoSource {
         /// The blob.
         digest: Digest,
         /// The registry that lacks it.
         target: String,
+        /// A registry that has it, perhaps, for those who may see it.
+        wants: Option<String>,
         /// Why the last place did not give it.
         #[source]
         source: Option<Box<Error>>,
@@ -237,6 +239,17 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+}
+
+/// What to do with a registry that wants credentials.
+fn who_has(wants: Option<&str>) -> String {
+    let advice = |domain: &str| {
+        format!(
+            ", {domain}, which wants credentials: `silo login {domain}`, and push with `silo push`, \
+             which sends them with those for the target; or"
+        )
+    };
+    wants.map_or_else(|| ";".to_owned(), advice)
 }
 
 /// Why a thing of this type is none to pull, and who takes it.

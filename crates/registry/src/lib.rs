@@ -24,6 +24,7 @@
 //! GET|HEAD     /v2/<name>/blobs/<digest>                Range, redirects to other hosts
 //! POST         /v2/<name>/blobs/uploads/[?mount=<digest>&from=<name>]
 //! PUT          <location>?digest=<digest>               the whole blob in one body
+//! GET, DELETE  <location>                               how much is there; it will not go on
 //! PATCH, PUT   <location>                               a blob whose digest is not known yet,
 //!                                                       and the rest of one that broke off
 //! GET          /v2/<name>/tags/list, /v2/<name>/referrers/<digest>
@@ -45,7 +46,9 @@
 //!
 //! What may succeed a little later is tried again ([`Retry`]): broken connections, statuses 408,
 //! 429, 500, 502, 503 and 504, with the time that `Retry-After` asks for. A broken download goes
-//! on where it was, as does a broken upload.
+//! on where it was, as does a broken upload, of which the server says how much it has; where an
+//! upload is, [`Known`] remembers for the next push. A server is believed until the digest of the
+//! whole is refused: then all of it goes there again.
 //!
 //! # TLS
 //!

@@ -5,6 +5,7 @@
 //! which digest, is remembered ([`Known`]), so that it does not go there again. A manifest all of
 //! whose layers go out as it names them is pushed byte for byte, so that its digest stays.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -67,6 +68,9 @@ pub struct PushOptions {
     pub force: bool,
     /// Whether documents have OCI's types, or Docker's; `None` for those that the image has.
     pub oci_types: Option<bool>,
+    /// Credentials for other registries, from which base layers may have to be copied, by the
+    /// registries as clients name them.
+    pub sources: BTreeMap<String, Credentials>,
 }
 
 /// The result of a push.
@@ -103,6 +107,7 @@ struct Context {
     known: Arc<dyn Known>,
     progress: Progress,
     packing: Packing,
+    sources: Arc<BTreeMap<String, Credentials>>,
 }
 
 /// Pushes an image to a tag of a repository.
@@ -130,6 +135,7 @@ pub async fn push(
         known: Arc::clone(known),
         progress: progress.clone(),
         packing: options.packing,
+        sources: Arc::new(options.sources.clone()),
     };
     let pushed = context.layers(&layers).await?;
     let before = manifest.clone();
@@ -332,28 +338,40 @@ impl Context {
         self.repository.upload(blob, &open, self.kept(blob)).await
     }
 
-    /// Copies a blob that is not here from another registry, which gets no credentials: those of
-    /// a push are for its target.
+    /// Copies a blob that is not here from another registry, or another repository of this one.
     async fn copy(&self, blob: &Descriptor, places: &[Place], id: &str) -> Result<(), Error> {
         let mut last = None;
+        let mut wants = None;
         for place in places.iter().filter(|place| place.blob.digest == blob.digest).take(MOUNTS) {
             match self.copy_from(blob, place, id).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::debug!(%error, from = place.domain, "copy a base layer");
+                    if matches!(
+                        error,
+                        Error::NoCredentials | Error::Refused { status: 401 | 403, .. }
+                    ) {
+                        wants = Some(place.domain.clone());
+                    }
                     last = Some(Box::new(error));
                 }
             }
         }
         let target = format!("{}/{}", self.repository.domain(), self.repository.path());
-        Err(Error::NoSource { digest: blob.digest, target, source: last })
+        Err(Error::NoSource { digest: blob.digest, target, wants, source: last })
     }
 
     async fn copy_from(&self, blob: &Descriptor, place: &Place, id: &str) -> Result<(), Error> {
         let name = format!("{}/{}", place.domain, place.path);
         let name = Reference::parse(&name).map_err(|_| Error::NoHost)?;
         let registries = self.repository.registries();
-        let from = registries.repository(&name, Action::Pull, &Credentials::default())?;
+        // Those of a push are for its target.
+        let credentials = if place.domain == self.repository.domain() {
+            self.repository.credentials().clone()
+        } else {
+            Credentials::of(&self.sources, &place.domain)
+        };
+        let from = registries.repository(&name, Action::Pull, &credentials)?;
         if !from.has_blob(&blob.digest).await? {
             return Err(Error::Broken("it is not there any more"));
         }

@@ -16,20 +16,20 @@ pub async fn push_index(
     store: &Store,
     repository: &Arc<Repository>,
     index: &ImageIndex,
-    tag: &str,
+    options: &PushOptions,
     known: &Arc<dyn Known>,
     progress: &Progress,
 ) -> Result<Pushed, Error> {
     let lease = store.lease();
     lease.hold(index.descriptor.digest);
     // The images are found by the index.
-    let options = PushOptions::default();
+    let own = PushOptions { tag: None, ..options.clone() };
     let mut entries = Vec::new();
     let mut changed = Vec::new();
     for entry in &index.entries {
         let mut descriptor = entry.descriptor.clone();
         if let Ok(image) = store.image_of_entry(entry) {
-            let sent = push(store, repository, &image, &options, known, progress).await?.manifest;
+            let sent = push(store, repository, &image, &own, known, progress).await?.manifest;
             if sent.digest != descriptor.digest {
                 changed.push(descriptor.digest);
                 let Descriptor { media_type, digest, size, .. } = sent;
@@ -57,12 +57,14 @@ pub async fn push_index(
         };
         (to_bytes(&list), media::OCI_INDEX.to_owned())
     };
-    let digest = repository.put_manifest(Some(tag), &media_type, &bytes).await?;
+    let digest = repository.put_manifest(options.tag.as_deref(), &media_type, &bytes).await?;
     let manifest = Descriptor::new(&media_type, digest, bytes.len() as u64);
-    progress.line(format!("{tag}: digest: {digest} size: {}", manifest.size));
-    progress.aux(serde_json::json!({
-        "Tag": tag, "Digest": digest.to_string(), "Size": manifest.size
-    }));
+    if let Some(tag) = &options.tag {
+        progress.line(format!("{tag}: digest: {digest} size: {}", manifest.size));
+        progress.aux(serde_json::json!({
+            "Tag": tag, "Digest": digest.to_string(), "Size": manifest.size
+        }));
+    }
     Ok(Pushed { manifest })
 }
 

@@ -30,6 +30,7 @@ pub struct Repository {
     registries: Arc<Registries>,
     domain: String,
     path: String,
+    credentials: Credentials,
     sessions: Vec<Session>,
     /// The server that answered.
     settled: AtomicUsize,
@@ -83,6 +84,7 @@ impl Registries {
             registries: Arc::clone(self),
             domain: name.domain().to_owned(),
             path,
+            credentials: credentials.clone(),
             sessions,
             settled: AtomicUsize::new(UNKNOWN),
             scopes,
@@ -126,6 +128,10 @@ impl Repository {
     /// The name within the registry, `library/busybox`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     pub(crate) fn registries(&self) -> &Arc<Registries> {

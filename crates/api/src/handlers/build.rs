@@ -11,12 +11,12 @@ use silo_build::progress::Progress;
 use silo_build::secret::GivenKeys;
 use silo_build::{BuildRequest, CacheRecord, ContextRef, DockerfileSource, Limits, PruneOptions};
 use silo_docker::system::Usage;
-use silo_engine::Credentials;
 use silo_oci::reference::Reference;
 use silo_types::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
 use super::build_output::Classic;
+use super::registry::all_credentials;
 use super::stream::{BodyReader, ChannelWriter};
 use crate::body::Body;
 use crate::request::Request;
@@ -124,11 +124,9 @@ pub(super) fn remote(url: &str) -> Result<ContextRef, Error> {
 }
 
 /// `POST /build`.
-/// The credentials for registries that came with a request. Those that cannot be read are none,
-/// as dockerd has it.
+/// The credentials for registries that came with a request.
 fn registry_keys(request: &Request) -> GivenKeys {
-    let header = request.headers.get("x-registry-config").and_then(|value| value.to_str().ok());
-    GivenKeys(Credentials::all_from_header(header.unwrap_or_default()).unwrap_or_default())
+    GivenKeys(all_credentials(request))
 }
 
 pub(crate) async fn build(request: Request) -> Answer {

@@ -1,5 +1,6 @@
 //! What has to do with registries: pull, push, `/auth` and `/distribution`.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -16,6 +17,13 @@ use super::images::progress_channel;
 use crate::conn::ConnState;
 use crate::request::Request;
 use crate::respond::{self, Answer};
+
+/// The credentials by registries that came with a request, as for builds. Those that cannot be
+/// read are none, as dockerd has it.
+pub(super) fn all_credentials(request: &Request) -> BTreeMap<String, Credentials> {
+    let header = request.headers.get("x-registry-config").and_then(|value| value.to_str().ok());
+    Credentials::all_from_header(header.unwrap_or_default()).unwrap_or_default()
+}
 
 /// The credentials that came with a request. Those that cannot be read are none, as dockerd has
 /// it.
@@ -83,12 +91,13 @@ pub(crate) fn push(request: Request, name: &str) -> Answer {
     let reference = reference(name, request.query.get("tag"))?;
     let platform = super::images::platform(&request, 46)?;
     let credentials = credentials(&request);
+    let sources = all_credentials(&request);
     let (sender, body) = progress_channel();
     let lines = sender.clone();
     let engine = request.engine;
     spawn(request.conn, sender, async move {
         let sink = move |message| drop(lines.send(message));
-        engine.image_push(&reference, platform.as_ref(), &credentials, sink).await
+        engine.image_push(&reference, platform.as_ref(), &credentials, sources, sink).await
     });
     Ok(respond::content("application/json", body))
 }

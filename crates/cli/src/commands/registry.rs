@@ -1,5 +1,7 @@
 //! Images from and to registries. The engine decides; its answer is shown.
 
+use std::collections::BTreeSet;
+
 use silo_client::Client;
 use silo_oci::reference::Reference;
 
@@ -8,6 +10,7 @@ use crate::context::Cli;
 use crate::failure::{Failure, Outcome};
 use crate::flags::flags;
 use crate::progress::{Sink, show};
+use crate::value::Value;
 
 flags! {
     /// Flags of `pull`.
@@ -96,6 +99,28 @@ pub(crate) async fn pull(invocation: Invocation) -> Outcome {
     invocation.cli.line(&reference.to_string())
 }
 
+/// Credentials for the registries that have base layers which are not here: the target may need
+/// them. Empty when there are none.
+async fn sources(cli: &Cli, client: &Client, reference: &Reference) -> Outcome<String> {
+    let mut names = vec![reference.to_string()];
+    if reference.is_name_only() {
+        let filter = serde_json::json!({ "reference": [reference.name()] }).to_string();
+        let images: Value = client.get("/images/json").query("filters", filter).receive().await?;
+        let tags = images.list().iter().flat_map(|image| image.get("RepoTags").list());
+        names = tags.map(|tag| tag.str().to_owned()).collect();
+    }
+    let mut domains = BTreeSet::new();
+    for name in names {
+        // Of what is not there, the push tells.
+        let image = client.get(format!("/images/{name}/json")).receive::<Value>().await;
+        let image = image.unwrap_or_default();
+        let found = image.path(&["StandIn", "FoundIn"]).list().iter();
+        domains.extend(found.filter_map(|name| Some(name.str().split_once('/')?.0.to_owned())));
+    }
+    domains.remove(reference.domain());
+    cli.config().registry_config(domains.iter().map(String::as_str))
+}
+
 /// `push`
 pub(crate) async fn push(invocation: Invocation) -> Outcome {
     let (flags, words) = invocation.parse::<PushFlags>()?;
@@ -112,12 +137,15 @@ pub(crate) async fn push(invocation: Invocation) -> Outcome {
     let auth = invocation.cli.config().registry_auth(reference.domain())?;
     let auth = if auth.is_empty() { "e30=".to_owned() } else { auth };
     let platform = flags.platform.as_deref().map(super::image::platform_json);
-    let answer = client
+    let sources = sources(&invocation.cli, &client, &reference).await?;
+    let mut request = client
         .post(format!("/images/{}/push", reference.name()))
         .query_some("platform", platform)
         .query("tag", reference.tag().unwrap_or_default())
-        .header("x-registry-auth", &auth)
-        .send()
-        .await?;
+        .header("x-registry-auth", &auth);
+    if !sources.is_empty() {
+        request = request.header("x-registry-config", &sources);
+    }
+    let answer = request.send().await?;
     show(answer, if flags.quiet { Sink::Nothing } else { Sink::Stdout }).await
 }

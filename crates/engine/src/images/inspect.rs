@@ -204,6 +204,7 @@ impl Engine {
                     urls: layer.blob.urls.clone(),
                 })
                 .collect(),
+            found_in: self.push_sources(&entry.image),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Images to registries.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -118,13 +119,15 @@ impl Known for Places {
 
 impl Engine {
     /// `POST /images/{name}/push`: sends an image, or all tags of a reference without one, and
-    /// tells `sink` how it goes. A name of an index sends it with all its images; only the one for
+    /// tells `sink` how it goes. `sources` are credentials for other registries, from which base
+    /// layers may have to be copied. A name of an index sends it with all its images; only the one for
     /// `platform`, if that is given, or for this host, if not all are here.
     pub async fn image_push(
         self: &Arc<Self>,
         reference: &Reference,
         platform: Option<&Platform>,
         credentials: &Credentials,
+        sources: BTreeMap<String, Credentials>,
         sink: impl Fn(StreamMessage) + Send + Sync + 'static,
     ) -> Result<(), Error> {
         let name = reference.without_suffix();
@@ -147,7 +150,8 @@ impl Engine {
         let progress = Progress::new(sink);
         let known: Arc<dyn Known> = Arc::new(Places(Arc::clone(&self.db)));
         for (tagged, id) in images {
-            let tag = tagged.tag().unwrap_or_default();
+            let tag = tagged.tag().map(str::to_owned);
+            let options = PushOptions { tag, sources: sources.clone(), ..PushOptions::default() };
             let index = self.images.index_by_name(&tagged);
             if let Some(index) = index.as_ref().filter(|_| platform.is_none()) {
                 let here = |entry: &IndexEntry| {
@@ -159,7 +163,7 @@ impl Engine {
                         &self.store,
                         &repository,
                         index,
-                        tag,
+                        &options,
                         &known,
                         &progress,
                     );
@@ -172,7 +176,6 @@ impl Engine {
             if let Some(note) = self.windows_push_note(&tagged.familiar(), &entry) {
                 progress.note(note);
             }
-            let options = PushOptions { tag: Some(tag.to_owned()), ..PushOptions::default() };
             let pushed =
                 silo_registry::push(&self.store, &repository, &image, &options, &known, &progress);
             let pushed = pushed.await.map_err(failed)?;
@@ -186,6 +189,22 @@ impl Engine {
             self.pushed(&tagged, &entry.id(), None, &pushed.manifest.digest)?;
         }
         Ok(())
+    }
+
+    /// The repositories that layers come from which a push of an image may have to copy.
+    pub fn push_sources(&self, image: &Image) -> Vec<String> {
+        let places = Places(Arc::clone(&self.db));
+        let mut found = Vec::new();
+        for layer in image.stand_in.iter().flat_map(|stand_in| &stand_in.replaced) {
+            let of = places.places(&layer.diff_id).into_iter();
+            let of = of.filter(|place| place.blob.digest == layer.blob.digest);
+            for name in of.map(|place| format!("{}/{}", place.domain, place.path)) {
+                if layer.blob.urls.is_empty() && !found.contains(&name) {
+                    found.push(name);
+                }
+            }
+        }
+        found
     }
 
     /// Sends an image that the caller keeps in the store, whatever its names.

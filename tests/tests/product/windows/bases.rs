@@ -37,6 +37,20 @@ impl Shop {
         Self { content, server: Scripted::start(answer) }
     }
 
+    /// One that lets in the user `me` with the password `secret` only.
+    fn private() -> Self {
+        let content: Arc<Mutex<Content>> = Arc::default();
+        let shared = Arc::clone(&content);
+        let answer = move |asked: &Asked| -> Reply {
+            if asked.header("authorization") != "Basic bWU6c2VjcmV0" {
+                return Reply::refusal(401, "UNAUTHORIZED")
+                    .header("WWW-Authenticate", "Basic realm=\"x\"");
+            }
+            shared.lock().unwrap_or_else(PoisonError::into_inner).answer(asked)
+        };
+        Self { content, server: Scripted::start(answer) }
+    }
+
     fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.server.address())
     }
@@ -311,6 +325,54 @@ fn plain_base_layers_are_found_by_history_and_digests() {
     assert_eq!(digests.len(), 3);
     assert_ne!(digests[2], digests[1]);
     assert_eq!(shown["RootFS"]["Layers"][0], app.diff_ids()[0]);
+}
+
+#[test]
+fn base_layers_come_from_private_registries() {
+    let Some(mut engine) = WindowsEngine::start_or_skip() else { return };
+    let hosts = engine.scratch().join("hosts");
+    engine.stop_daemon();
+    engine.add_option(format!("--registry-certs={}", hosts.display()));
+    engine.start_daemon();
+    let (source, target) = (Shop::private(), Shop::open());
+    let app = App::new(&engine, &[]);
+    app.put(&source, "1", false, |_| ());
+    for blob in &app.base_blobs {
+        source.content().add_blob(LAYER, blob.clone());
+    }
+    let image = source.name("team/app:1");
+    let login = ["login", "-u", "me", "-p", "secret", source.server.address()];
+    engine.ok(&login);
+    engine.ok(&["pull", &image]);
+    let found = inspect(&engine, &image)["StandIn"]["FoundIn"].clone();
+    assert_eq!(found, json!([source.name("team/app")]));
+    // docker sends credentials for the target only.
+    let pushed = target.name("other/app:1");
+    engine.ok(&["tag", &image, &pushed]);
+    let outcome = engine.docker(&["push", &pushed]);
+    let words = format!("`silo login {}`, and push with `silo push`", source.server.address());
+    assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
+    assert!(!target.content().manifests.contains_key("1"));
+    let push = |arguments: &[&str]| {
+        let outcome = engine.silo(arguments);
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        assert_eq!(target.manifest("1"), source.manifest("1"));
+        *target.content() = Content::default();
+    };
+    push(&["push", &pushed]);
+    push(&["push", "--all-tags", &target.name("other/app")]);
+    // The engine's own: what `hosts.toml` has all requests to a registry say.
+    engine.ok(&["logout", source.server.address()]);
+    let refused = engine.silo(&["push", &pushed]);
+    assert!(refused.stderr.contains(&words), "{}", refused.stderr);
+    let own = hosts.join(source.server.address());
+    fs_err::create_dir_all(&own).expect("a folder");
+    let text = format!(
+        "[host.\"http://{}\".header]\nauthorization = \"Basic bWU6c2VjcmV0\"\n",
+        source.server.address()
+    );
+    fs_err::write(own.join("hosts.toml"), text).expect("a file");
+    push(&["push", &pushed]);
 }
 
 #[test]
