@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use rustix::event::EventfdFlags;
@@ -21,6 +22,10 @@ use crate::rt::{Link, Route};
 use crate::rules::{self, Published};
 use crate::sandbox::{Isolated, Sandbox};
 use crate::{NetError, conntrack, diagnose, relay, sysctl, watch};
+
+/// How long the engines of a namespace let each other choose subnets. One that is stopped in the
+/// middle does not keep the others from starting.
+const TURN: Duration = Duration::from_secs(10);
 
 /// Something about the host that keeps containers from being reached, for `silo doctor`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -493,6 +498,9 @@ fn set_up_bridge(
         sysctl::set("ipv4/ip_forward", "1")?;
     }
 
+    // Engines choose one after the other: what one is about to take, another does not see yet.
+    let turn = netns::current().map_err(NetError::namespace("open own"))?;
+    silo_sys::lock::exclusive(&turn, TURN).map_err(NetError::namespace("lock"))?;
     let (subnet, gateway) = assign_address(route, config, bridge.index)?;
     Ok((bridge, subnet, gateway))
 }
@@ -536,7 +544,8 @@ fn assign_address(
         if config.subnet.is_some() {
             return Ok((subnet, gateway));
         }
-        // Another engine may have chosen the same at the same time; the younger bridge gives way.
+        // An engine that knows of no turns may have chosen the same at the same time; the younger
+        // bridge gives way.
         let addresses = route.addresses().map_err(NetError::netlink("list addresses"))?;
         let older = |u: &crate::rt::Used| u.interface < bridge && ipam::overlap(u.net, subnet);
         if !addresses.iter().any(older) {

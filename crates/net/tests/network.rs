@@ -17,8 +17,10 @@ use silo_sys::netns;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// Long enough for a SYN that is sent a second time.
+/// Who has not answered by then will not: long enough for a SYN that is sent a second time.
 const SHORT: Duration = Duration::from_millis(1500);
+/// Who is to answer has time to do so, however busy the host is.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Runs a tool in the calling thread's namespace.
 fn tool(line: &str) -> String {
@@ -133,10 +135,18 @@ fn readable(socket: &impl AsFd, stop: BorrowedFd<'_>) -> bool {
 
 /// What a TCP server says to a client in `ns`.
 fn ask(ns: BorrowedFd<'_>, to: impl Into<IpAddr>, port: u16) -> io::Result<String> {
-    let to = SocketAddr::new(to.into(), port);
+    ask_within(LONG, ns, SocketAddr::new(to.into(), port))
+}
+
+/// Why a TCP client in `ns` is told nothing.
+fn unanswered(ns: BorrowedFd<'_>, to: impl Into<IpAddr>, port: u16) -> Option<ErrorKind> {
+    ask_within(SHORT, ns, SocketAddr::new(to.into(), port)).err().map(|error| error.kind())
+}
+
+fn ask_within(limit: Duration, ns: BorrowedFd<'_>, to: SocketAddr) -> io::Result<String> {
     netns::run_in(ns, || {
-        let mut stream = TcpStream::connect_timeout(&to, SHORT)?;
-        stream.set_read_timeout(Some(SHORT))?;
+        let mut stream = TcpStream::connect_timeout(&to, limit)?;
+        stream.set_read_timeout(Some(limit))?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
@@ -148,12 +158,12 @@ fn ask_udp(ns: BorrowedFd<'_>, to: impl Into<IpAddr>, port: u16) -> io::Result<S
     netns::run_in(ns, || {
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let socket = UdpSocket::bind((any, 0))?;
-        ask_on(&socket, to)
+        ask_on(&socket, to, LONG)
     })
 }
 
-fn ask_on(socket: &UdpSocket, to: SocketAddr) -> io::Result<String> {
-    socket.set_read_timeout(Some(SHORT))?;
+fn ask_on(socket: &UdpSocket, to: SocketAddr, limit: Duration) -> io::Result<String> {
+    socket.set_read_timeout(Some(limit))?;
     socket.send_to(b"?", to)?;
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer)?;
@@ -171,7 +181,7 @@ fn tcp(container: u16, host: u16) -> PortMapping {
 
 /// Waits for something that the kernel does in its own time.
 fn eventually(what: &str, mut is: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     while !is() {
         assert!(Instant::now() < end, "{what}");
         std::thread::yield_now();
@@ -214,7 +224,7 @@ fn a_sandbox_is_complete() {
         // Nobody but the host gets in without a published port.
         let _server = Server::tcp(sandbox.netns(), "0.0.0.0:80", "c");
         assert!(ask(here().as_fd(), ip, 80).is_ok());
-        assert_eq!(ask(outside, ip, 80).unwrap_err().kind(), ErrorKind::TimedOut);
+        assert_eq!(unanswered(outside, ip, 80), Some(ErrorKind::TimedOut));
     });
 }
 
@@ -242,8 +252,8 @@ fn published_tcp_ports_are_reached_from_everywhere() {
             Err(NetError::PortAllocated { port: 8080, .. })
         ));
         network.unpublish(&a).unwrap();
-        assert!(ask(home.as_fd(), Ipv4Addr::LOCALHOST, 8080).is_err());
-        assert!(ask(outside, HOST, 8080).is_err());
+        assert!(unanswered(home.as_fd(), Ipv4Addr::LOCALHOST, 8080).is_some());
+        assert!(unanswered(outside, HOST, 8080).is_some());
         network.publish(&b, &[tcp(80, 8080)]).unwrap();
     });
 }
@@ -257,15 +267,15 @@ fn published_udp_ports_take_over_existing_flows() {
         let _b = Server::udp(b.netns(), "0.0.0.0:53", "b");
         let client = within(outside, || UdpSocket::bind("0.0.0.0:5353")).unwrap();
         let to = SocketAddr::from((HOST, 5300));
-        assert!(ask_on(&client, to).is_err());
+        assert!(ask_on(&client, to, SHORT).is_err());
         let port = PortMapping::new(53, Protocol::Udp, 5300);
         network.publish(&a, std::slice::from_ref(&port)).unwrap();
-        assert_eq!(ask_on(&client, to).unwrap(), format!("a {OUTSIDE}"));
+        assert_eq!(ask_on(&client, to, LONG).unwrap(), format!("a {OUTSIDE}"));
         assert!(ask_udp(here().as_fd(), Ipv4Addr::LOCALHOST, 5300).unwrap().starts_with("a "));
         assert!(ask_udp(b.netns(), HOST, 5300).unwrap().starts_with("a "));
         network.unpublish(&a).unwrap();
         network.publish(&b, &[port]).unwrap();
-        assert_eq!(ask_on(&client, to).unwrap(), format!("b {OUTSIDE}"));
+        assert_eq!(ask_on(&client, to, LONG).unwrap(), format!("b {OUTSIDE}"));
     });
 }
 
@@ -280,11 +290,11 @@ fn ports_on_certain_addresses_stay_there() {
         network.publish(&a, &[local, public]).unwrap();
         let home = here();
         assert!(ask(home.as_fd(), Ipv4Addr::LOCALHOST, 8080).is_ok());
-        assert!(ask(home.as_fd(), HOST, 8080).is_err());
-        assert!(ask(outside, HOST, 8080).is_err());
+        assert!(unanswered(home.as_fd(), HOST, 8080).is_some());
+        assert!(unanswered(outside, HOST, 8080).is_some());
         assert!(ask(home.as_fd(), HOST, 8081).is_ok());
         assert!(ask(outside, HOST, 8081).is_ok());
-        assert!(ask(home.as_fd(), Ipv4Addr::LOCALHOST, 8081).is_err());
+        assert!(unanswered(home.as_fd(), Ipv4Addr::LOCALHOST, 8081).is_some());
         // A neighbour that sends packets for 127.0.0.1 to the host, which some setting lets in.
         tool("sysctl -qw net.ipv4.conf.out0.route_localnet=1");
         within(outside, || {
@@ -292,7 +302,7 @@ fn ports_on_certain_addresses_stay_there() {
             tool("ip addr del 127.0.0.1/8 dev lo");
             tool("ip route add 127.0.0.1/32 via 10.99.0.1 src 10.99.0.2");
         });
-        assert!(ask(outside, Ipv4Addr::LOCALHOST, 8080).is_err());
+        assert!(unanswered(outside, Ipv4Addr::LOCALHOST, 8080).is_some());
         // A container that does the same reaches no service on the host's loopback.
         let _private = Server::tcp(home.as_fd(), "127.0.0.1:90", "private");
         let gateway = network.gateway();
@@ -301,7 +311,7 @@ fn ports_on_certain_addresses_stay_there() {
             tool("ip addr del 127.0.0.1/8 dev lo");
             tool(&format!("ip route add 127.0.0.1/32 via {gateway} src {}", a.ip()));
         });
-        assert!(ask(a.netns(), Ipv4Addr::LOCALHOST, 90).is_err());
+        assert!(unanswered(a.netns(), Ipv4Addr::LOCALHOST, 90).is_some());
     });
 }
 
@@ -311,11 +321,11 @@ fn containers_can_be_kept_apart() {
         let network = Network::open(NetworkConfig { icc: false, ..config() }).unwrap();
         let (a, b) = (network.take().unwrap(), network.take().unwrap());
         let _server = Server::tcp(a.netns(), "0.0.0.0:80", "a");
-        assert!(ask(b.netns(), a.ip(), 80).is_err());
+        assert!(unanswered(b.netns(), a.ip(), 80).is_some());
         // Nor by way of the host.
         let (ip, gateway) = (a.ip(), network.gateway());
         within(b.netns(), || tool(&format!("ip route add {ip}/32 via {gateway}")));
-        assert!(ask(b.netns(), a.ip(), 80).is_err());
+        assert!(unanswered(b.netns(), a.ip(), 80).is_some());
         network.publish(&a, &[tcp(80, 8080)]).unwrap();
         assert!(ask(outside, HOST, 8080).is_ok());
         // Where bridged packets pass the packet filter, they are translated while still on the
@@ -325,7 +335,7 @@ fn containers_can_be_kept_apart() {
             tool("sysctl -qw net.bridge.bridge-nf-call-iptables=0");
         }
         assert!(ask(b.netns(), HOST, 8080).is_ok());
-        assert!(ask(b.netns(), ip, 80).is_err());
+        assert!(unanswered(b.netns(), ip, 80).is_some());
     });
 }
 
@@ -344,7 +354,7 @@ fn ipv6_clients_are_relayed() {
         assert!(ask(home.as_fd(), local, 8080).unwrap().starts_with("a "));
         assert!(ask_udp(home.as_fd(), local, 5300).unwrap().starts_with("u "));
         network.unpublish(&a).unwrap();
-        eventually("the relay lets go", || ask(home.as_fd(), local, 8080).is_err());
+        eventually("the relay lets go", || unanswered(home.as_fd(), local, 8080).is_some());
     });
 }
 
@@ -375,7 +385,7 @@ fn dockers_drop_is_answered_in_its_own_chain() {
         tool("ip link add d0 type veth peer name d1");
         tool("ip link set d1 up");
         tool("ip link set d0 master docker0 up");
-        assert!(ask(a.netns(), Ipv4Addr::new(172, 30, 0, 9), 80).is_err());
+        assert!(unanswered(a.netns(), Ipv4Addr::new(172, 30, 0, 9), 80).is_some());
         assert!(tool("nft list chain ip filter DOCKER-USER").contains("return"));
         network.remove_all().unwrap();
         let left = tool("nft list ruleset");
@@ -408,7 +418,7 @@ fn a_flushed_rule_set_comes_back() {
             String::from_utf8_lossy(&now.unwrap().stdout) == before
         });
         assert!(ask(outside, HOST, 8080).is_ok());
-        assert!(ask(outside, a.ip(), 80).is_err());
+        assert!(unanswered(outside, a.ip(), 80).is_some());
     });
 }
 
@@ -571,7 +581,7 @@ fn living_containers_are_adopted_and_the_rest_is_swept() {
         within(kept.as_fd(), || assert!(!tool("ip -o link").contains("eth0")));
         assert!(tool("ip -o link show master silo0").contains(&interface));
         network.release(a).unwrap();
-        assert!(ask(outside, HOST, 8080).is_err());
+        assert!(unanswered(outside, HOST, 8080).is_some());
         network.remove_all().unwrap();
         assert!(!tool("ip -o link").contains("silo0"));
         assert!(!tool("nft list ruleset").contains("silo"));
@@ -592,9 +602,39 @@ fn engines_do_not_collide() {
         two.publish(&b, &[tcp(80, 8081)]).unwrap();
         assert!(ask(outside, HOST, 8080).unwrap().starts_with("a "));
         assert!(ask(outside, HOST, 8081).unwrap().starts_with("b "));
-        assert!(ask(a.netns(), b.ip(), 80).is_err(), "networks are apart");
+        assert!(unanswered(a.netns(), b.ip(), 80).is_some(), "networks are apart");
         two.remove_all().unwrap();
         assert!(ask(outside, HOST, 8080).is_ok());
+    });
+}
+
+/// Engines that begin at the same time find different subnets, however they are interrupted.
+#[test]
+fn subnets_of_engines_that_begin_at_once_are_apart() {
+    with_host(|_| {
+        let host = here();
+        for round in 0..8 {
+            let begin = std::sync::Barrier::new(4);
+            let open = |number: usize| {
+                let name = format!("silo{number}");
+                let config = NetworkConfig { bridge: name.clone(), table: name, ..config() };
+                begin.wait();
+                within(host.as_fd(), || Network::open(config).unwrap())
+            };
+            let networks: Vec<Network> = std::thread::scope(|scope| {
+                let open = &open;
+                let opened: Vec<_> =
+                    (0..4).map(|number| scope.spawn(move || open(number))).collect();
+                opened.into_iter().map(|opened| opened.join().unwrap()).collect()
+            });
+            let mut subnets: Vec<_> = networks.iter().map(Network::subnet).collect();
+            subnets.sort_unstable();
+            subnets.dedup();
+            assert_eq!(subnets.len(), networks.len(), "round {round}: {subnets:?}");
+            for network in networks {
+                network.remove_all().unwrap();
+            }
+        }
     });
 }
 
