@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::event::{PollFd, PollFlags};
 use tempfile::TempDir;
 
-use crate::engine::{Outcome, end_group};
+use crate::engine::{Outcome, alone, end_group};
 
 /// A dockerd of the test's own, without networks. Dropping it ends it, with its containers and
 /// what they have mounted.
@@ -36,7 +36,7 @@ impl Dockerd {
         fs_err::write(path("daemon.json"), "{}").expect("a configuration");
         let cgroup = format!("silo-test-dockerd-{}", std::process::id());
         // It ends with the test, however that ends.
-        let mut child = Command::new("setpriv")
+        let mut child = alone(Command::new("setpriv"))
             .args(["--pdeathsig", "TERM"])
             .arg(program)
             .arg("--data-root")
@@ -72,12 +72,11 @@ impl Dockerd {
     /// A `docker` command that speaks to it.
     pub fn command(&self) -> Command {
         let program = std::env::var_os("SILO_TEST_DOCKER_CLI").unwrap_or_else(|| "docker".into());
-        let mut command = Command::new(program);
+        let mut command = alone(Command::new(program));
         let socket = self.directory.path().join("docker.sock");
         command
             .env("DOCKER_HOST", format!("unix://{}", socket.display()))
             .env("DOCKER_CONFIG", self.directory.path().join("config"))
-            .env_remove("DOCKER_CONTEXT")
             .stdin(Stdio::null());
         command
     }

@@ -126,7 +126,7 @@ impl Engine {
             .open(self.directory.path().join("daemon.log"))
             .expect("the daemon's log");
         let log: std::fs::File = log.into_parts().0;
-        let child = Command::new(silo_binary())
+        let child = alone(Command::new(silo_binary()))
             .arg("daemon")
             .arg("--root")
             .arg(self.data_root())
@@ -284,14 +284,19 @@ impl Engine {
 
     /// A `docker` command that speaks to this engine.
     pub fn docker_command(&self) -> Command {
-        let program = std::env::var_os("SILO_TEST_DOCKER_CLI").unwrap_or_else(|| "docker".into());
-        let mut command = Command::new(program);
-        command
-            .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
-            .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
-            .env_remove("DOCKER_CONTEXT")
-            .stdin(Stdio::null());
-        command
+        self.docker_maker()()
+    }
+
+    /// Makes such commands, also for threads that go on while the daemon is killed.
+    pub fn docker_maker(&self) -> impl Fn() -> Command + Send + use<> {
+        let host = format!("unix://{}", self.socket.display());
+        let config = self.directory.path().join("docker-config");
+        move || {
+            let program = std::env::var_os("SILO_TEST_DOCKER_CLI");
+            let mut command = alone(Command::new(program.unwrap_or_else(|| "docker".into())));
+            command.env("DOCKER_HOST", &host).env("DOCKER_CONFIG", &config).stdin(Stdio::null());
+            command
+        }
     }
 
     /// Gives `docker` the plugins `buildx` and `compose` of Debian's newest suite, which
@@ -322,7 +327,7 @@ impl Engine {
 
     /// A `silo` command that speaks to this engine.
     pub fn silo_command(&self) -> Command {
-        let mut command = Command::new(silo_binary());
+        let mut command = alone(Command::new(silo_binary()));
         command
             .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
             .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
@@ -414,6 +419,48 @@ impl Engine {
     }
 }
 
+/// A command that knows nothing of what whoever runs the tests has told engines, their clients,
+/// builders and agents by variables.
+pub fn alone(mut command: Command) -> Command {
+    const PREFIXES: [&str; 14] = [
+        "DOCKER_",
+        "BUILDX_",
+        "BUILDKIT_",
+        "COMPOSE_",
+        "SILO_",
+        "OTEL_",
+        "ACTIONS_",
+        "GITHUB_",
+        "AWS_",
+        "XDG_",
+        "CLICOLOR",
+        "REGISTRY_",
+        "CONTAINER",
+        "EXPERIMENTAL_BUILDKIT_",
+    ];
+    const NAMES: [&str; 11] = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "SOURCE_DATE_EPOCH",
+        "SSH_AUTH_SOCK",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "NO_COLOR",
+        "RUST_LOG",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_string_lossy().to_ascii_uppercase();
+        let is_ours = PREFIXES.iter().any(|prefix| upper.starts_with(prefix));
+        if is_ours || NAMES.contains(&upper.as_str()) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs a command with bytes on its standard input.
 #[track_caller]
 pub fn feed(command: &mut Command, input: &[u8]) -> Outcome {
@@ -491,7 +538,7 @@ pub fn silo_binary() -> PathBuf {
 /// a group for a moment after its last process has been reaped, and version 1 has nothing that
 /// tells when that is over.
 pub(crate) fn end_group(group: &Path) {
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(30);
     loop {
         let pids = fs_err::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         for pid in pids.lines().filter_map(|line| line.parse().ok()) {

@@ -24,7 +24,9 @@ pub use certificates::Authority;
 pub use content::{Content, OCI_INDEX, OCI_MANIFEST, gzip, sha256, tar_of};
 pub use debian::debian_mirror;
 pub use dockerd::Dockerd;
-pub use engine::{Engine, Kind, Outcome, busybox_tree, feed, process, silo_binary, write_files};
+pub use engine::{
+    Engine, Kind, Outcome, alone, busybox_tree, feed, process, silo_binary, write_files,
+};
 pub use files::{FileServer, Page};
 pub use hives::{hive_packages, real_hives};
 pub use http::Response;

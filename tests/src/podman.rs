@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use crate::dockerd::{remove_cgroup, unmount_below};
-use crate::engine::Outcome;
+use crate::engine::{Outcome, alone};
 
 /// A store of Podman's and Buildah's. Dropping it removes its containers and what they have
 /// mounted.
@@ -39,7 +39,7 @@ impl Podman {
 
     fn command(&self, program: &str) -> Command {
         let path = |name: &str| self.directory.path().join(name);
-        let mut command = Command::new(program);
+        let mut command = alone(Command::new(program));
         command
             .arg("--root")
             .arg(path("root"))

@@ -59,7 +59,7 @@ impl Registry {
         );
         let file = directory.path().join("config.yml");
         fs_err::write(&file, config).expect("the registry's configuration");
-        let mut child = Command::new(program)
+        let mut child = crate::alone(Command::new(program))
             .arg("serve")
             .arg(&file)
             .env("OTEL_TRACES_EXPORTER", "none")

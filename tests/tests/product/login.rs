@@ -33,7 +33,7 @@ impl Home {
     /// A command that finds the programs, and no engine.
     fn command(&self) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new(silo_tests::silo_binary());
+        let mut command = silo_tests::alone(Command::new(silo_tests::silo_binary()));
         command
             .env("DOCKER_CONFIG", self.directory.path())
             .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
@@ -131,7 +131,7 @@ impl Terminal {
     fn start(home: &Home, arguments: &str) -> Self {
         let silo = silo_tests::silo_binary();
         let command = format!("{} {arguments}; echo exit=$?; stty -a", silo.display());
-        let mut program = Command::new("script");
+        let mut program = silo_tests::alone(Command::new("script"));
         let config = home.directory.path();
         program
             .env("DOCKER_CONFIG", config)

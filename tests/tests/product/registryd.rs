@@ -56,7 +56,7 @@ impl Registry {
             .open(self.directory.path().join("registry.log"))
             .expect("the registry's log");
         let log: std::fs::File = log.into_parts().0;
-        let mut server = Command::new(silo_tests::silo_binary())
+        let mut server = silo_tests::alone(Command::new(silo_tests::silo_binary()))
             .args(["registry", "serve", "--listen", "127.0.0.1:0", "--ready-on-stdout"])
             .args(["--log-level", "debug", "--root"])
             .arg(&self.root)

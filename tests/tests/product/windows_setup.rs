@@ -35,9 +35,6 @@ fn set_up_from(
     let cache = engine.scratch().join("cache").display().to_string();
     let mut command = engine.silo_command();
     command.args(["windows", "setup", "--mirror", mirror, "--cache", &cache]).args(more);
-    for variable in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
-        command.env_remove(variable);
-    }
     command.env("PATH", "/nonexistent").envs(variables.iter().copied());
     command.output().expect("run silo").into()
 }

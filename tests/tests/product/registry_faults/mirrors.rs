@@ -3,7 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use silo_tests::{Asked, Content, Engine, Registry, Reply, Scripted, feed, silo_binary, tar_of};
+use silo_tests::{
+    Asked, Content, Engine, Registry, Reply, Scripted, alone, feed, silo_binary, tar_of,
+};
 
 use super::{faulty, impatient, unfinished};
 
@@ -33,7 +35,7 @@ fn origin() -> Option<Registry> {
 
 /// Silo's registry in front of another.
 fn keeping(url: &str, root: &std::path::Path) -> (Ending, String) {
-    let mut child = Command::new(silo_binary())
+    let mut child = alone(Command::new(silo_binary()))
         .args(["registry", "serve", "--listen", "127.0.0.1:0", "--ready-on-stdout", "--root"])
         .arg(root)
         .args(["--proxy", url])

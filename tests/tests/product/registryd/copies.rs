@@ -12,7 +12,7 @@ use super::{OCI_MANIFEST, Registry, has_or_skip, noise, run, sha256};
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 fn try_copy(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(silo_tests::silo_binary())
+    silo_tests::alone(Command::new(silo_tests::silo_binary()))
         .env("DOCKER_CONFIG", directory.join("docker-config"))
         .arg("copy")
         .args(arguments)

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use silo_tests::{Engine, Outcome, silo_binary};
+use silo_tests::{Engine, Outcome, alone, silo_binary};
 
 use super::prepared;
 
@@ -20,7 +20,7 @@ fn with_mirror(command: &mut Command, engine: &Engine, mirror: &Path) {
 
 fn run(engine: &Engine, wanted: Option<&str>) -> Outcome {
     let mut command = engine.silo_command();
-    command.args(COMMAND).env_remove("SILO_WINDOWS_SETUP");
+    command.args(COMMAND);
     if let Some(wanted) = wanted {
         command.env("SILO_WINDOWS_SETUP", wanted);
     }
@@ -29,12 +29,11 @@ fn run(engine: &Engine, wanted: Option<&str>) -> Outcome {
 
 /// Runs `silo` on a terminal on which somebody types.
 fn type_in(engine: &Engine, mirror: &Path, typed: &str) -> Outcome {
-    let mut command = Command::new("script");
+    let mut command = alone(Command::new("script"));
     let line = format!("{} {} \"exit 7\"", silo_binary().display(), COMMAND[..5].join(" "));
     command
         .args(["-q", "-e", "-c", &line, "/dev/null"])
         .env("DOCKER_HOST", format!("unix://{}", engine.socket().display()))
-        .env_remove("SILO_WINDOWS_SETUP")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
