@@ -234,7 +234,13 @@ fn a_client_that_goes_takes_its_build_with_it() {
     let mut lines = std::io::BufRead::lines(stderr);
     let started = lines.any(|line| line.expect("a line").ends_with(" started"));
     assert!(started, "{}", engine.daemon_log());
-    let step = process(&["sleep", &seconds]).expect("the step runs");
+    // It becomes that program after it has said so.
+    let step = loop {
+        if let Some(step) = process(&["sleep", &seconds]) {
+            break step;
+        }
+        std::thread::yield_now();
+    };
     // Older command lines leave their plugin behind when they are killed alone.
     let group = rustix::process::Pid::from_child(&client);
     let killed = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);

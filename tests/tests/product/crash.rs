@@ -61,7 +61,8 @@ fn containers_outlive_the_daemon() {
         }
     };
     assert_eq!(logs.lines().count(), 2000);
-    assert_eq!(engine.ok(&["exec", &name, "cat", "/state"]), "alive");
+    let state = "until [ -s /state ]; do sleep 0.01; done; cat /state";
+    assert_eq!(engine.ok(&["exec", &name, "sh", "-c", state]), "alive");
     let address = engine.ok(&["port", &name, "80/tcp"]);
     while std::net::TcpStream::connect(&address).is_err() {}
     engine.ok(&["stop", "-t", "0", &name]);
@@ -93,6 +94,10 @@ fn exits_while_the_daemon_is_away_are_seen() {
     engine.kill_daemon();
     fs_err::write(folder.join("go"), "").expect("a file");
     while Path::new(&format!("/proc/{pid}")).exists() {}
+    // The supervisor has recorded the end when it ends itself.
+    while !processes(&engine.data_root().display().to_string()).is_empty() {
+        std::thread::yield_now();
+    }
     engine.start_daemon();
     let state = engine.inspect(&name)["State"].clone();
     assert_eq!((&state["Status"], &state["ExitCode"]), (&"exited".into(), &42.into()));
@@ -109,10 +114,9 @@ fn a_killed_supervisor_takes_its_container_along() {
     let name = engine.name("shim");
     let id = engine.ok(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"]);
     let pid = engine.inspect(&name)["State"]["Pid"].as_u64().expect("a pid");
-    for shim in processes(&id) {
-        let killed = std::process::Command::new("kill").args(["-9", &shim.to_string()]).status();
-        assert!(killed.expect("run kill").success());
-    }
+    let supervisors = processes(&id);
+    assert!(!supervisors.is_empty(), "no supervisor");
+    supervisors.into_iter().for_each(kill);
     assert_eq!(engine.ok(&["wait", &name]), "137");
     assert!(!is_alive(pid), "the container's process outlived the announcement of its end");
     assert_eq!(engine.inspect(&name)["State"]["Status"], "exited");
@@ -183,16 +187,12 @@ fn random_kills_under_load_lose_and_leak_nothing() {
         let _stop = Stop(&stop);
         for worker in 0..3 {
             let commands = load(&engine, worker, &archive);
-            let (stop, socket) = (&stop, engine.socket().to_owned());
+            let (stop, docker) = (&stop, engine.docker_maker());
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     for arguments in &commands {
                         // Most fail, since the daemon is away half of the time.
-                        let _output = std::process::Command::new("docker")
-                            .env("DOCKER_HOST", format!("unix://{}", socket.display()))
-                            .args(arguments)
-                            .stdin(std::process::Stdio::null())
-                            .output();
+                        let _output = docker().args(arguments).output();
                     }
                 }
             });

@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex};
 
 use silo_tests::{Asked, Content, Engine, Reply, Scripted};
 
-/// An engine that does not wait long for anybody.
+/// An engine that does not wait long before it asks again.
 fn impatient() -> Engine {
     let mut engine = Engine::prepare();
     engine.add_option("--registry-retry-wait=1");
-    engine.add_option("--registry-timeout=1500");
     engine
 }
 

@@ -41,10 +41,14 @@ fn a_volume_is_filled_entirely_or_not_at_all() {
     let start = Instant::now();
     let mount = format!("{}:/data", engine.name("whole"));
     engine.ok(&["create", "--name", &engine.name("whole"), "-v", &mount, &image, "/bin/true"]);
-    let duration = u64::try_from(start.elapsed().as_micros()).expect("a short time");
+    let mut duration = u64::try_from(start.elapsed().as_micros()).expect("a short time");
     let mut random = Random::new();
     let (mut empty, mut full) = (0, 0);
-    for round in 0..12 {
+    // As often as it takes until one was killed before it was filled.
+    for round in 0.. {
+        if round >= 12 && empty > 0 {
+            break;
+        }
         let name = engine.name(&format!("volume{round}"));
         let mount = format!("{name}:/data");
         for _ in 0..2 {
@@ -69,7 +73,11 @@ fn a_volume_is_filled_entirely_or_not_at_all() {
             assert_eq!(entries(&volume), ["_data"]);
             match files(&volume.join("_data")) {
                 0 => empty += 1,
-                FILES => full += 1,
+                FILES => {
+                    full += 1;
+                    // It took longer when it was measured: others were busy then.
+                    duration = (duration * 3 / 4).max(1000);
+                }
                 number => panic!("{number} files of {FILES} are in the volume"),
             }
         }
@@ -81,7 +89,6 @@ fn a_volume_is_filled_entirely_or_not_at_all() {
         assert_eq!(engine.ok(&list), "1\n2\n3\n4\n5\n6\n7\nmine");
     }
     eprintln!("{empty} volumes were empty, {full} full after a kill");
-    assert!(empty > 0, "every kill came too late");
 }
 
 const CHANGE: &str = "/bin/rm -r /data/0; /bin/touch /data/mine";

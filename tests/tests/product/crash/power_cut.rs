@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ struct Told {
 /// One client: makes things with names that nobody had before, and keeps account.
 fn work(command: impl Fn() -> Command, client: &str, told: &Mutex<Told>, stop: &AtomicBool) {
     let run = |arguments: &[&str]| {
-        let output = command().args(arguments).stdin(Stdio::null()).output().expect("run docker");
+        let output = command().args(arguments).output().expect("run docker");
         output.status.success()
     };
     let note = |note: &dyn Fn(&mut Told)| note(&mut told.lock().expect("the account"));
@@ -72,12 +72,7 @@ fn under_load(
     std::thread::scope(|scope| {
         let _stop = Stop(&stop);
         for client in 0..3 {
-            let socket = engine.socket().to_owned();
-            let command = move || {
-                let mut command = Command::new("docker");
-                command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
-                command
-            };
+            let command = engine.docker_maker();
             let client = engine.name(&format!("r{round}c{client}"));
             let (told, stop) = (&told, &stop);
             scope.spawn(move || work(command, &client, told, stop));
@@ -237,7 +232,7 @@ impl Disk {
         let start = Instant::now();
         loop {
             match attempt() {
-                Err(_) if start.elapsed() < Duration::from_secs(20) => {
+                Err(_) if start.elapsed() < Duration::from_mins(1) => {
                     std::thread::park_timeout(Duration::from_millis(5));
                 }
                 outcome => return outcome,

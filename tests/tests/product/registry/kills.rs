@@ -100,9 +100,20 @@ fn kills_in_the_middle_of_pulls_leave_what_came() {
     let content = Arc::new(Mutex::new(content(0)));
     let (server, calm, stopped) = stopping(&content);
     let name = format!("{}/app:latest", server.address());
+    let layers_of = |repository: &str| {
+        let content = content.lock().expect("content");
+        let path = format!("/v2/{repository}/");
+        let mut asked = server.asked();
+        asked.retain(|asked| asked.path().starts_with(&path) && is_layer(asked, &content));
+        asked
+    };
     let mut random = Random::new();
     let (mut pulled, mut resumed) = (0, 0);
-    for round in 0..kills() {
+    // A busy host may be too slow to bring anything before the kills: then there are more.
+    for round in 0.. {
+        if round >= kills() && pulled > 0 && resumed > 0 {
+            break;
+        }
         let mut client = pull(&engine, &name);
         // It is done without if everything is here.
         while stopped.try_recv().is_err() && client.try_wait().expect("docker").is_none() {
@@ -116,7 +127,6 @@ fn kills_in_the_middle_of_pulls_leave_what_came() {
         engine.kill_daemon();
         client.wait().expect("docker");
         let before = partial(&engine);
-        let asked_before = server.asked().len();
         engine.start_daemon();
         checks_clean(&engine);
         if engine.docker(&["image", "inspect", &name]).code == 0 {
@@ -124,22 +134,21 @@ fn kills_in_the_middle_of_pulls_leave_what_came() {
             engine.ok(&["rmi", &name]);
             continue;
         }
-        // The next try asks for what is not on the disk, and for that alone.
-        let last = round + 1 == kills() || random.below(3) == 0;
+        // The next try asks for what is not on the disk, and for that alone. It has a name of its
+        // own, since what a dead engine asked for may be read late.
+        let repository = format!("again{round}");
+        let again = format!("{}/{repository}:latest", server.address());
+        let last = round + 1 >= kills() || random.below(3) == 0;
         calm.store(last, Ordering::Relaxed);
-        let mut client = pull(&engine, &name);
+        let mut client = pull(&engine, &again);
         let mut layers = Vec::new();
         while layers.is_empty() && client.try_wait().expect("docker").is_none() {
             std::thread::yield_now();
-            let content = content.lock().expect("content");
-            let asked = server.asked().split_off(asked_before);
-            layers.extend(asked.into_iter().filter(|asked| is_layer(asked, &content)));
+            layers = layers_of(&repository);
         }
         if last {
             assert!(client.wait().expect("docker").success());
-            let content = content.lock().expect("content");
-            let asked = server.asked().split_off(asked_before);
-            layers = asked.into_iter().filter(|asked| is_layer(asked, &content)).collect();
+            layers = layers_of(&repository);
             assert!(layers.len() <= 4, "a layer was asked for twice");
         }
         for asked in &layers {
@@ -153,17 +162,18 @@ fn kills_in_the_middle_of_pulls_leave_what_came() {
         if last {
             checks_clean(&engine);
             assert!(partial(&engine).is_empty());
-            engine.ok(&["rmi", &name]);
+            engine.ok(&["rmi", &again]);
             pulled += 1;
         } else {
             engine.kill_daemon();
             client.wait().expect("docker");
             engine.start_daemon();
+            // It may have come after all.
+            engine.docker(&["rmi", &again]);
         }
         while stopped.try_recv().is_ok() {}
     }
     eprintln!("{pulled} images came, {resumed} layers went on where they were");
-    assert!(pulled > 0 && resumed > 0);
 }
 
 #[test]

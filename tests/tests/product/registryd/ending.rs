@@ -115,7 +115,7 @@ fn a_new_server_counts_and_clears_what_an_earlier_one_left() {
 
 #[test]
 fn one_transfer_at_a_time() {
-    let options = ["--max-transfers", "1", "--head-timeout", "1s"];
+    let options = ["--max-transfers", "1", "--head-timeout", "2s"];
     let registry = Registry::start_with(&options);
     let (one, two) = (registry.upload("a"), registry.upload("a"));
     let bytes = noise(1, 4 << 20);

@@ -106,7 +106,7 @@ fn steps_and_cache_mounts_travel() {
 #[track_caller]
 fn nothing_is_left(engine: &Engine) {
     let scratch = engine.data_root().join("build/scratch");
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_mins(1);
     while fs::read_dir(&scratch).into_iter().flatten().count() > 0 {
         assert!(Instant::now() < end, "left behind\n{}", engine.daemon_log());
         rustix::thread::sched_yield();
