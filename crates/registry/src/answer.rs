@@ -115,6 +115,12 @@ impl Answer {
         Ok(self.body.next().await?)
     }
 
+    /// That the body was not all that was to come.
+    pub(crate) fn ended_early(&self) -> Error {
+        let cause = silo_http::Cause::UnexpectedEof;
+        silo_http::Error::Body { url: self.url.to_string(), cause }.into()
+    }
+
     /// An error about what the answer says.
     pub(crate) fn wrong(&self, reason: impl Into<String>) -> Error {
         Error::Protocol { url: self.url.to_string(), reason: reason.into() }

@@ -95,7 +95,7 @@ impl Auth {
                 state.tokens.remove(&key);
             }
             state.scheme = Some(scheme);
-            return Ok(sent.is_none() || is_sent);
+            return Ok(sent.is_none() || wanted.credentials.registry_token.is_empty());
         }
         if challenges.iter().any(|challenge| challenge.scheme == "basic") {
             state.scheme = Some(Scheme::Basic);

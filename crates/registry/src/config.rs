@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use silo_http::{Client, Identity, Options, Proxies};
+use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::endpoint::Endpoint;
@@ -39,6 +40,27 @@ impl Default for Retry {
     }
 }
 
+/// How a big blob comes by several connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranges {
+    /// How many connections one blob has at most; 1 for no parts.
+    pub at_once: usize,
+    /// The length of a part, in bytes. A blob of less than two comes by one connection.
+    pub length: u64,
+    /// Bytes that may be kept of what came before its turn, of all blobs together. It bounds also
+    /// how many further connections there are at all.
+    pub ahead: u64,
+    /// How long one connection is watched before it is called slow.
+    pub patience: Duration,
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        let patience = Duration::from_millis(250);
+        Self { at_once: 4, length: 4 << 20, ahead: 20 << 20, patience }
+    }
+}
+
 /// How registries are asked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -60,11 +82,14 @@ pub struct Config {
     pub stall: Duration,
     /// How many layers of an image come or go at once.
     pub at_once: usize,
+    /// How a big blob comes by several connections.
+    pub ranges: Ranges,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let defaults = Options::default();
+        let processors = std::thread::available_parallelism().map_or(3, usize::from);
         Self {
             mirrors: Vec::new(),
             insecure: Vec::new(),
@@ -73,7 +98,8 @@ impl Default for Config {
             user_agent: defaults.user_agent,
             retry: Retry::default(),
             stall: defaults.stall_timeout,
-            at_once: std::thread::available_parallelism().map_or(3, usize::from).clamp(3, 8),
+            at_once: processors.clamp(3, crate::MAX_AT_ONCE),
+            ranges: Ranges::default(),
         }
     }
 }
@@ -214,24 +240,32 @@ pub struct Registries {
     config: Config,
     clients: Mutex<HashMap<Key, Arc<Client>>>,
     running: Arc<Running>,
+    ahead: Arc<Semaphore>,
 }
 
 impl Registries {
     /// Nothing is read or connected yet.
     pub fn new(config: Config) -> Self {
-        Self { config, clients: Mutex::default(), running: Arc::default() }
+        let ahead = crate::ranges::memory(&config.ranges);
+        Self { config, clients: Mutex::default(), running: Arc::default(), ahead }
     }
 
     /// The same, where this registry may have any certificate, or be without TLS.
     pub fn trusting(&self, domain: &str) -> Self {
         let mut config = self.config.clone();
         config.insecure.push(domain.to_owned());
-        Self { config, clients: Mutex::default(), running: Arc::clone(&self.running) }
+        let (running, ahead) = (Arc::clone(&self.running), Arc::clone(&self.ahead));
+        Self { config, clients: Mutex::default(), running, ahead }
     }
 
     /// The uploads that are on their way.
     pub(crate) fn running(&self) -> &Arc<Running> {
         &self.running
+    }
+
+    /// Memory for what comes before its turn.
+    pub(crate) fn ahead(&self) -> &Arc<Semaphore> {
+        &self.ahead
     }
 
     /// The configuration.

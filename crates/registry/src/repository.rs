@@ -160,11 +160,16 @@ impl Repository {
         if settled == UNKNOWN { 0 } else { settled }
     }
 
+    /// Whether there is another server to ask in place of the one at this place.
+    pub(crate) fn may_leave(&self, place: usize) -> bool {
+        let is_mirror = self.sessions.get(place).is_some_and(|session| session.endpoint.is_mirror);
+        is_mirror && place + 1 < self.sessions.len()
+    }
+
     /// Has the server at this place asked no more, since what it sends is wrong. `false` if it is
     /// no mirror, so that there is no other to ask.
     pub(crate) fn distrust(&self, place: usize) -> bool {
-        let is_mirror = self.sessions.get(place).is_some_and(|session| session.endpoint.is_mirror);
-        if !is_mirror || place + 1 >= self.sessions.len() {
+        if !self.may_leave(place) {
             return false;
         }
         // Others may have found it out before.
@@ -177,6 +182,16 @@ impl Repository {
     /// Asks the servers in turn, once each, but for those before one that answered.
     pub(crate) async fn once(&self, inquiry: &Inquiry<'_>) -> Result<Answer, Error> {
         self.try_all(inquiry, false).await
+    }
+
+    /// Asks one server, once, whatever the others do.
+    pub(crate) async fn once_at(
+        &self,
+        place: usize,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Answer, Error> {
+        let session = self.sessions.get(place).ok_or(Error::NoHost)?;
+        self.exchange(session, inquiry).await
     }
 
     /// Asks the servers in turn, and again what may answer a little later.

@@ -2,6 +2,7 @@
 //! nothing half-stored.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod ranges;
 mod server;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,22 +42,23 @@ impl Place {
         credentials: &Credentials,
         platform: Option<&str>,
     ) -> Result<Image, String> {
+        self.pull_by(&server.address, credentials, platform, config())
+    }
+
+    fn pull_by(
+        &self,
+        address: &str,
+        credentials: &Credentials,
+        platform: Option<&str>,
+        config: Config,
+    ) -> Result<Image, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let registries = Arc::new(Registries::new(Config {
-            certificates: Vec::new(),
-            retry: Retry {
-                attempts: 4,
-                first: Duration::from_millis(1),
-                longest: Duration::from_millis(50),
-            },
-            stall: Duration::from_secs(5),
-            ..Config::default()
-        }));
-        let name = format!("{}/app:latest", server.address);
+        let registries = Arc::new(Registries::new(config));
+        let name = format!("{address}/app:latest");
         let reference = Reference::parse_normalized(&name).unwrap();
         let platform: Option<Platform> = platform.map(|text| text.parse().unwrap());
         let lines = Arc::clone(&self.lines);
@@ -93,6 +95,19 @@ impl Place {
     }
 }
 
+fn config() -> Config {
+    Config {
+        certificates: Vec::new(),
+        retry: Retry {
+            attempts: 4,
+            first: Duration::from_millis(1),
+            longest: Duration::from_millis(50),
+        },
+        stall: Duration::from_secs(5),
+        ..Config::default()
+    }
+}
+
 fn content(sizes: &[usize]) -> Content {
     let mut content = Content::default();
     let tars: Vec<Vec<u8>> = sizes
@@ -105,7 +120,8 @@ fn content(sizes: &[usize]) -> Content {
 }
 
 fn is_layer(asked: &Asked, content: &Content) -> bool {
-    let blob = asked.path.rsplit('/').next().unwrap_or_default();
+    let path = asked.path.split('?').next().unwrap_or_default();
+    let blob = path.rsplit('/').next().unwrap_or_default();
     content.blobs.get(blob).is_some_and(|bytes| bytes.starts_with(&[0x1f, 0x8b]))
 }
 

@@ -27,10 +27,22 @@ impl Asked {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
+
+    /// Where the bytes begin that are asked for, and where they end if that is said.
+    pub(crate) fn range(&self) -> Option<(usize, Option<usize>)> {
+        let (start, last) = self.header("range").strip_prefix("bytes=")?.split_once('-')?;
+        Some((start.parse().ok()?, last.parse::<usize>().ok().map(|last| last + 1)))
+    }
 }
 
+/// Called before each piece of a body.
+type Gate = Arc<dyn Fn() + Send + Sync>;
+
+/// Bytes of a body that a gate lets through.
+pub(crate) const GATED: usize = 4 << 10;
+
 /// An answer.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
@@ -39,6 +51,7 @@ pub(crate) struct Reply {
     pub(crate) cut: Option<usize>,
     /// What it says of the body's length, if that is not the truth.
     pub(crate) length: Option<usize>,
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Reply {
@@ -48,6 +61,11 @@ impl Reply {
 
     pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn gated(mut self, gate: impl Fn() + Send + Sync + 'static) -> Self {
+        self.gate = Some(Arc::new(gate));
         self
     }
 
@@ -179,7 +197,15 @@ fn write(stream: &mut TcpStream, asked: &Asked, reply: Reply) -> io::Result<()> 
         return Ok(());
     }
     let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
-    stream.write_all(&reply.body[..end])?;
+    match &reply.gate {
+        None => stream.write_all(&reply.body[..end])?,
+        Some(gate) => {
+            for piece in reply.body[..end].chunks(GATED) {
+                gate();
+                stream.write_all(piece)?;
+            }
+        }
+    }
     if reply.cut.is_some() || reply.length.is_some() {
         stream.shutdown(std::net::Shutdown::Both)?;
         return Err(io::ErrorKind::ConnectionAborted.into());
@@ -222,15 +248,10 @@ impl Content {
         }
         if let Some((_, blob)) = path.split_once("/blobs/") {
             let Some(bytes) = self.blobs.get(blob) else { return unknown("BLOB_UNKNOWN") };
-            let range = asked.header("range").strip_prefix("bytes=");
-            let start = range.and_then(|range| range.trim_end_matches('-').parse::<usize>().ok());
-            return match start {
-                None => Reply::new(200, bytes.clone()),
-                Some(start) => Reply::new(206, &bytes[start..]).header(
-                    "Content-Range",
-                    format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len()),
-                ),
-            };
+            let Some((start, end)) = asked.range() else { return Reply::new(200, bytes.clone()) };
+            let end = end.unwrap_or(bytes.len());
+            return Reply::new(206, &bytes[start..end])
+                .header("Content-Range", format!("bytes {start}-{}/{}", end - 1, bytes.len()));
         }
         if path == "/v2/" { Reply::new(200, "{}") } else { unknown("NAME_UNKNOWN") }
     }
