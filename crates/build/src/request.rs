@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use silo_docker::host_config::Ulimit;
+use silo_engine::images::WhichBase;
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 
@@ -48,6 +49,8 @@ pub struct BuildRequest {
     pub cache_from_only: bool,
     /// Looks for newer base images.
     pub pull: bool,
+    /// What is beneath images with Microsoft's base layers.
+    pub base: WhichBase,
     /// The network of `RUN`: empty or `default`, `none`, `host`, or another mode.
     pub network: String,
     /// `host:address` lines of `/etc/hosts`.
@@ -140,6 +143,7 @@ impl BuildRequest {
             inline_cache: false,
             cache_from_only: false,
             pull: false,
+            base: WhichBase::Default,
             network: String::new(),
             extra_hosts: Vec::new(),
             hostname: String::new(),

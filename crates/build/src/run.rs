@@ -95,6 +95,9 @@ impl Job {
             let message = "granting entitlement security.insecure is not allowed by build daemon configuration";
             return Err(invalid(message));
         }
+        if let Some(why) = &state.inert {
+            return Err(BuildError::new(ErrorKind::Conflict, why));
+        }
         if let Some(device) = run.devices.iter().find(|device| device.required) {
             return Err(invalid(format!("no CDI device {:?} on this host", device.name)));
         }

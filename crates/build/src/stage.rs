@@ -255,21 +255,25 @@ impl Job {
         work: &Work,
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
+        let is_exact = self.request.base == WhichBase::Exact;
         let entry = match engine.image_best(name, platform.or(preferred)) {
             Ok(entry) => {
+                let lacks = is_exact && entry.image.stand_in.is_some();
                 let fits = check_platform(name, platform, &entry.image.config).is_ok();
-                if fits && !self.request.pull {
+                if fits && !lacks && !self.request.pull {
                     entry
                 } else {
                     match self.pull(name, platform, work).await {
                         // What was made here and never pushed is as new as it gets.
-                        Err(error) if !fits || error.kind == ErrorKind::NotFound => entry,
+                        Err(error) if !lacks && (!fits || error.kind == ErrorKind::NotFound) => {
+                            entry
+                        }
                         pulled => pulled?,
                     }
                 }
             }
             Err(error) if error.kind() == ErrorKind::NotFound => match engine.substitute(name) {
-                Some((entry, text)) => {
+                Some((entry, text)) if !is_exact => {
                     // Of Microsoft's base only the manifest comes.
                     if self.request.pull
                         && let Ok(entry) = self.pull(name, platform, work).await
@@ -280,7 +284,7 @@ impl Job {
                     work.log(crate::progress::Stream::Stderr, format!("{text}\n").into());
                     entry
                 }
-                None => self.pull(name, platform, work).await?,
+                _ => self.pull(name, platform, work).await?,
             },
             Err(error) => return Err(error.into()),
         };
@@ -304,7 +308,9 @@ impl Job {
         for layer in &image.chain {
             lease.hold(*layer);
         }
-        Ok(State::of_image(image, lease))
+        let mut state = State::of_image(image, lease);
+        state.inert = engine.may_run(name, entry).err().map(|error| error.message().to_owned());
+        Ok(state)
     }
 
     /// Pulls an image.
@@ -328,7 +334,7 @@ impl Job {
         };
         let engine = &self.builder.engine;
         let platform = platform.or(self.request.platform.as_ref()).cloned();
-        let base = WhichBase::Default;
+        let base = self.request.base;
         // Rarely needed, and large.
         let pulled =
             Box::pin(engine.image_pull_for(name, platform, base, &credentials, sink)).await;

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) pending: Option<(i64, bool)>,
     /// Bytes that instructions added to variables, labels and history.
     pub(crate) weight: usize,
+    /// Why its programs cannot run here.
+    pub(crate) inert: Option<String>,
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             cmd_set: false,
             pending: None,
             weight: 0,
+            inert: None,
         };
         state.default_path();
         state
@@ -83,6 +86,7 @@ impl State {
             cmd_set: false,
             pending: None,
             weight: 0,
+            inert: None,
         };
         state.default_path();
         state

@@ -144,6 +144,8 @@ impl Solver {
             "" | "default" | "local" => false,
             mode => return Err(Error::invalid(format!("invalid image-resolve-mode: {mode}"))),
         };
+        // Silo's own.
+        request.base = attributes.get("base").parse()?;
         request.network = attributes.network()?;
         request.extra_hosts = attributes.extra_hosts()?;
         request.hostname = match attributes.get("build-arg:BUILDKIT_SANDBOX_HOSTNAME") {

@@ -261,6 +261,14 @@ impl Engine {
         self.windows_substitute(name).map(|found| (found.entry, found.notice))
     }
 
+    /// Refuses an image whose programs cannot run here: one with Microsoft's own base.
+    pub fn may_run(&self, name: &str, entry: &Entry) -> Result<(), Error> {
+        if entry.image.config.os != windows::OS {
+            return Ok(());
+        }
+        self.windows_is_runnable(name, entry)
+    }
+
     /// What the client is told of an image that stands on one of Silo's bases.
     pub fn stands_on(&self, name: &str, entry: &Entry) -> Option<String> {
         Self::windows_stands_on(name, entry)

@@ -74,6 +74,7 @@ fn options(request: &Request) -> Result<BuildRequest, Error> {
     query.get("target").clone_into(&mut build.target);
     build.no_cache = query.flag("nocache");
     build.pull = query.flag("pull");
+    build.base = query.get("base").parse()?;
     build.registry_keys = Arc::new(registry_keys(request));
     query.get("networkmode").clone_into(&mut build.network);
     build.extra_hosts = query.all("extrahosts").map(str::to_owned).collect();

@@ -53,6 +53,7 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         }
     };
     put("target", &flags.target);
+    put("base", flags.base.as_deref().unwrap_or_default());
     put("platform", flags.platform.as_deref().unwrap_or_default());
     put("cgroup-parent", &flags.cgroup_parent);
     match flags.network.as_str() {

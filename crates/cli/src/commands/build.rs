@@ -24,6 +24,7 @@ flags! {
     /// Flags of `build`.
     BuildFlags {
         add_host: ExtraHosts, "add-host", "Add a custom host-to-IP mapping (format: \"host:ip\")";
+        base: Option<String>, "base", "What to put beneath images with Microsoft's base layers (\"silo\", \"exact\") (default \"silo\")";
         build_arg: Vec<String>, "build-arg", "Set build-time variables";
         build_context: Vec<String>, "build-context", "Additional build contexts (e.g., name=path)";
         cache_from: Vec<String>, "cache-from", "Caches whose steps may be used (e.g., \"image:tag\", \"type=local,src=path/to/dir\")";

@@ -376,6 +376,53 @@ fn base_layers_come_from_private_registries() {
 }
 
 #[test]
+fn builds_on_exact_bases() {
+    let Some(engine) = WindowsEngine::start_or_skip() else { return };
+    let (source, target) = (Shop::open(), Shop::open());
+    let app = App::new(&engine, &[]);
+    app.put(&source, "1", false, |_| ());
+    for blob in &app.base_blobs {
+        source.content().add_blob(LAYER, blob.clone());
+    }
+    let image = source.name("team/app:1");
+    let built = target.name("other/app:2");
+    let context = engine.scratch().join("context");
+    fs_err::create_dir_all(&context).expect("a folder");
+    let path = context.display().to_string();
+    let build = |steps: &str, more: &[&str]| {
+        let dockerfile = format!("FROM {image}\nCOPY Dockerfile C:/made/\n{steps}\n");
+        fs_err::write(context.join("Dockerfile"), dockerfile).expect("a file");
+        engine.silo(&[&["build", "-t", &built, &path], more].concat())
+    };
+    // On Silo's base first: the layers come when they are asked for.
+    engine.ok(&["pull", &image]);
+    assert!(!source.has_seen(&app.base_digests()[0]));
+    let outcome = build("", &["--base=exact"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("stands on"), "{}", outcome.stderr);
+    let shown = inspect(&engine, &built);
+    assert!(shown.get("StandIn").is_none());
+    assert_eq!(shown["RootFS"]["Layers"][1], app.diff_ids()[1]);
+    engine.ok(&["push", &built]);
+    let manifest: Value = serde_json::from_slice(&target.manifest("2")).expect("JSON");
+    assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(4));
+    for (at, digest) in app.base_digests().iter().enumerate() {
+        assert_eq!(manifest["layers"][at]["digest"], **digest);
+        assert_eq!(target.content().blobs.get(digest), Some(&app.base_blobs[at]));
+    }
+    let outcome = build("RUN echo no", &["--base=exact"]);
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.stderr.contains("has Microsoft's own base layers"), "{}", outcome.stderr);
+    // It is there now, and is said also without the option, until the image comes anew.
+    let outcome = build("RUN echo no", &[]);
+    assert!(outcome.stderr.contains("has Microsoft's own base layers"), "{}", outcome.stderr);
+    let outcome = build("RUN echo yes> made.txt", &["--pull"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let outcome = build("", &["--base=banana"]);
+    assert!(outcome.stderr.contains("invalid value for base"), "{}", outcome.stderr);
+}
+
+#[test]
 fn bases_that_are_lies() {
     let Some(engine) = WindowsEngine::start_or_skip() else { return };
     let source = Shop::open();
