@@ -27,6 +27,8 @@ pub(crate) const SILO_DEBIAN_MIRROR: &str = "SILO_DEBIAN_MIRROR";
 /// Whether `run` and `create` set Windows containers up when they have to: `auto`, `never`, or
 /// `ask`, which is the default.
 pub(crate) const SILO_WINDOWS_SETUP: &str = "SILO_WINDOWS_SETUP";
+/// Where temporary files are.
+pub(crate) const TMPDIR: &str = "TMPDIR";
 /// The user's home.
 pub(crate) const HOME: &str = "HOME";
 

@@ -1,4 +1,5 @@
-//! Copying of images between registries, OCI layouts and archives of such, bit for bit.
+//! Copying of images between registries, OCI layouts, and archives of such and of Docker's, bit for
+//! bit.
 //!
 //! Nothing is unpacked. What is at the target is not sent again: blobs are asked for, mounted from
 //! another repository of the same registry, or streamed from the source; at no time is more of a
@@ -10,25 +11,33 @@
 //! `sha256-<hex>.sig`, `.att` and `.sbom` that cosign makes.
 
 mod archive;
+mod check;
+mod docker;
 mod error;
 mod layout;
 mod location;
+mod naming;
+mod partial;
 mod referrers;
+mod remote;
+mod select;
 mod source;
+mod tar;
 mod target;
+mod upload;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use silo_oci::image::{Descriptor, Document, ImageConfig, MAX_DOCUMENT, MAX_MANIFESTS, media};
+use silo_oci::image::{Descriptor, Document, MAX_MANIFESTS, media};
 use silo_oci::platform::Platform;
 use silo_types::Digest;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::Error;
 use crate::progress::{Progress, short};
-use crate::{Error, platform};
 
 pub use error::CopyError;
 pub use location::Location;
@@ -50,8 +59,13 @@ pub(crate) struct Content {
 /// What is to be copied.
 #[derive(Debug, Clone, Default)]
 pub struct CopyOptions {
-    /// The image for this platform alone, in place of all.
-    pub platform: Option<Platform>,
+    /// The images for these platforms alone, in place of all. One of them is copied as it is; for
+    /// several an index is made that has no others.
+    pub platforms: Vec<Platform>,
+    /// All that has a tag at the source, in place of what its name leads to.
+    pub all_tags: bool,
+    /// More tags for the image at the target.
+    pub tags: Vec<String>,
     /// What is about the image, too.
     pub referrers: bool,
     /// How many blobs move at once.
@@ -61,8 +75,8 @@ pub struct CopyOptions {
 /// What was copied.
 #[derive(Debug, Clone)]
 pub struct Copied {
-    /// What the name at the target leads to.
-    pub root: Descriptor,
+    /// What the names at the target lead to. Tags are told only of those that have one each.
+    pub roots: Vec<(Option<String>, Digest)>,
     /// Blobs that were sent.
     pub sent: usize,
     /// Blobs that were there, or came from another repository of the target's.
@@ -80,6 +94,8 @@ pub(crate) enum Name<'a> {
     Given,
     /// A tag.
     Tag(&'a str),
+    /// The tag of something that is about an image.
+    Beside(&'a str),
     /// It is about the document with this digest.
     About(Digest),
 }
@@ -103,12 +119,7 @@ pub async fn copy(
     options: &CopyOptions,
     progress: &Progress,
 ) -> Result<Copied, CopyError> {
-    let mut root = source.root().await?;
-    if let Some(wanted) = &options.platform {
-        root = choose(source, root, wanted).await?;
-    }
-    target.check_name(&root.descriptor.digest)?;
-    let copied = Copied { root: root.descriptor.clone(), sent: 0, present: 0, referrers: 0 };
+    let copied = Copied { roots: Vec::new(), sent: 0, present: 0, referrers: 0 };
     let mut job = Job {
         source,
         target,
@@ -118,7 +129,7 @@ pub async fn copy(
         documents: Vec::new(),
         copied,
     };
-    match job.all(root).await {
+    match job.all().await {
         Ok(()) => Ok(job.copied),
         Err(error) => {
             target.abandon();
@@ -134,31 +145,14 @@ fn read(content: &Content) -> Result<Document, CopyError> {
     })
 }
 
-/// The image for one platform.
-async fn choose(
-    source: &Arc<Source>,
-    root: Content,
-    wanted: &Platform,
-) -> Result<Content, CopyError> {
-    match read(&root)? {
-        Document::Index(index) => {
-            let entry = platform::choose(&index, Some(wanted), u32::MAX)?;
-            source.document(entry).await
-        }
-        Document::Manifest(manifest) => {
-            let config = source.small(&manifest.config, MAX_DOCUMENT).await?;
-            let found = ImageConfig::parse(&config).map(|config| config.platform());
-            match found {
-                Ok(found) if !wanted.matches(&found) => Err(Error::OtherPlatform {
-                    reference: source.to_string(),
-                    wanted: wanted.to_string(),
-                    found: found.to_string(),
-                }
-                .into()),
-                _ => Ok(root),
-            }
-        }
-    }
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an entry of an index is a document.
+fn is_document(entry: &Descriptor) -> bool {
+    let kind = entry.media_type.as_str();
+    kind.is_empty() || media::is_index(kind) || media::is_manifest(kind)
 }
 
 /// Whether a blob is elsewhere, and stays there.
@@ -167,55 +161,94 @@ fn stays_away(blob: &Descriptor) -> bool {
 }
 
 impl Job<'_> {
-    async fn all(&mut self, root: Content) -> Result<(), CopyError> {
-        self.tree(root, Name::Given).await?;
+    async fn all(&mut self) -> Result<(), CopyError> {
+        if self.options.all_tags {
+            let tags = self.source.tags().await?;
+            if tags.is_empty() {
+                return Err(CopyError::NoTags { source_name: self.source.to_string() });
+            }
+            for tag in tags {
+                self.progress.note(format!("Copying {tag}"));
+                let root = self.source.named(&tag).await?;
+                self.root(root, Name::Tag(&tag)).await?;
+            }
+        } else {
+            let root = self.source.root().await?;
+            let root = self.root(root, Name::Given).await?;
+            for tag in &self.options.tags {
+                self.target.put_document(&root, Name::Tag(tag)).await?;
+            }
+        }
         if self.options.referrers {
             self.referrers().await?;
         }
         self.target.finish().await
     }
 
+    /// Copies an image.
+    async fn root(&mut self, root: Content, name: Name<'_>) -> Result<Content, CopyError> {
+        let root = select::platforms(self.source, root, &self.options.platforms).await?;
+        self.target.check_name(&root.descriptor.digest)?;
+        let tag = match name {
+            Name::Tag(tag) => Some(tag.to_owned()),
+            _ => None,
+        };
+        self.copied.roots.push((tag, root.descriptor.digest));
+        self.tree(root.clone(), name).await?;
+        Ok(root)
+    }
+
     /// Copies a document with all that it names.
     async fn tree(&mut self, root: Content, name: Name<'_>) -> Result<(), CopyError> {
         let mut documents: Vec<(Content, Vec<Digest>)> = Vec::new();
-        let mut waiting: Vec<(Content, usize)> = vec![(root, 0)];
         let mut blobs: BTreeMap<Digest, Descriptor> = BTreeMap::new();
-        let mut seen: HashSet<Digest> = HashSet::new();
-        let mut size = 0;
-        while let Some((content, depth)) = waiting.pop() {
-            let digest = content.descriptor.digest;
-            size += content.bytes.len();
-            seen.insert(digest);
-            if size > MAX_DOCUMENTS || seen.len() > MAX_MANIFESTS || depth > MAX_DEPTH {
-                return Err(CopyError::TooMany);
-            }
-            let mut names = Vec::new();
-            match read(&content)? {
-                Document::Manifest(manifest) => {
-                    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
-                        blobs.entry(blob.digest).or_insert_with(|| blob.clone());
+        let mut seen: HashSet<Digest> = HashSet::from([root.descriptor.digest]);
+        let mut size = root.bytes.len();
+        let mut level = vec![root];
+        for _ in 0..=MAX_DEPTH {
+            let mut entries = Vec::new();
+            for content in level {
+                let mut names = Vec::new();
+                match read(&content)? {
+                    Document::Manifest(manifest) => {
+                        for blob in std::iter::once(manifest.config).chain(manifest.layers) {
+                            blobs.entry(blob.digest).or_insert(blob);
+                        }
                     }
-                }
-                Document::Index(index) => {
-                    for entry in &index.manifests {
-                        let kind = entry.media_type.as_str();
-                        let is_document =
-                            kind.is_empty() || media::is_index(kind) || media::is_manifest(kind);
-                        names.push(entry.digest);
-                        if !is_document {
-                            // Caches of builds have layers here.
-                            blobs.entry(entry.digest).or_insert_with(|| entry.clone());
-                        } else if seen.insert(entry.digest) {
-                            self.entry(entry, depth, &mut waiting).await?;
+                    Document::Index(index) => {
+                        for entry in index.manifests {
+                            names.push(entry.digest);
+                            if !is_document(&entry) {
+                                // Caches of builds have layers here.
+                                blobs.entry(entry.digest).or_insert(entry);
+                            } else if seen.insert(entry.digest) {
+                                entries.push(entry);
+                            }
                         }
                     }
                 }
+                documents.push((content, names));
             }
-            documents.push((content, names));
+            if seen.len() > MAX_MANIFESTS {
+                return Err(CopyError::TooMany);
+            }
+            level = self.entries(entries, &mut size).await?;
+            if level.is_empty() {
+                self.blobs(blobs.into_values()).await?;
+                return self.documents(&documents, name).await;
+            }
         }
-        self.blobs(blobs.into_values()).await?;
+        Err(CopyError::TooMany)
+    }
+
+    /// Takes documents to the target, the first of which leads to all others.
+    async fn documents(
+        &mut self,
+        documents: &[(Content, Vec<Digest>)],
+        name: Name<'_>,
+    ) -> Result<(), CopyError> {
         let last = documents.len();
-        for (number, content) in named_first(&documents).into_iter().enumerate() {
+        for (number, content) in named_first(documents).into_iter().enumerate() {
             let name = if number + 1 == last { name } else { Name::Digest };
             self.target.put_document(content, name).await?;
             self.documents.push(content.descriptor.digest);
@@ -223,19 +256,39 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Fetches a document that an index names, if the target does not have it.
-    async fn entry(
+    /// Fetches the documents that an index names, but for those that the target has.
+    async fn entries(
         &mut self,
-        entry: &Descriptor,
-        depth: usize,
-        waiting: &mut Vec<(Content, usize)>,
-    ) -> Result<(), CopyError> {
-        if media::is_manifest(&entry.media_type) && self.target.has(entry).await? {
-            self.documents.push(entry.digest);
-        } else {
-            waiting.push((self.source.document(entry).await?, depth + 1));
+        entries: Vec<Descriptor>,
+        size: &mut usize,
+    ) -> Result<Vec<Content>, CopyError> {
+        let permits = Arc::new(Semaphore::new(self.options.at_once.max(1)));
+        let mut tasks: JoinSet<Result<Result<Content, Digest>, CopyError>> = JoinSet::new();
+        for entry in entries {
+            let (source, target) = (Arc::clone(self.source), Arc::clone(self.target));
+            let permits = Arc::clone(&permits);
+            tasks.spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                if media::is_manifest(&entry.media_type) && target.has(&entry).await? {
+                    return Ok(Err(entry.digest));
+                }
+                source.document(&entry).await.map(Ok)
+            });
         }
-        Ok(())
+        let mut found = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            match ended.map_err(|_| Error::Broken("a panic while fetching a manifest"))?? {
+                Ok(content) => {
+                    *size += content.bytes.len();
+                    if *size > MAX_DOCUMENTS {
+                        return Err(CopyError::TooMany);
+                    }
+                    found.push(content);
+                }
+                Err(there) => self.documents.push(there),
+            }
+        }
+        Ok(found)
     }
 
     async fn blobs(&mut self, blobs: impl Iterator<Item = Descriptor>) -> Result<(), CopyError> {
@@ -259,11 +312,10 @@ impl Job<'_> {
             });
         }
         while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(Ok(true)) => self.copied.sent += 1,
-                Ok(Ok(false)) => self.copied.present += 1,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(Error::Broken("a panic while copying a blob").into()),
+            if ended.map_err(|_| Error::Broken("a panic while copying a blob"))?? {
+                self.copied.sent += 1;
+            } else {
+                self.copied.present += 1;
             }
         }
         Ok(())
@@ -290,7 +342,7 @@ impl Job<'_> {
             }
             for tag in referrers::cosign_tags(&subject) {
                 if let Some(content) = self.source.tagged(&tag).await? {
-                    self.tree(content, Name::Tag(&tag)).await?;
+                    self.tree(content, Name::Beside(&tag)).await?;
                     self.copied.referrers += 1;
                 }
             }

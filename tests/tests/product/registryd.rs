@@ -1,5 +1,7 @@
 //! `silo registry serve`, by its protocol and by other people's clients.
 
+mod archives;
+mod artifacts;
 pub(super) mod clients;
 mod copies;
 mod crash;

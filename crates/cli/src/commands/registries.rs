@@ -10,7 +10,7 @@ pub(super) const TABLE: [Command; 9] = [
         "image",
         "copy",
         "[OPTIONS] SOURCE TARGET",
-        "Copy an image between registries, OCI layouts (oci:DIRECTORY[:TAG]) and tars of such (oci-archive:FILE[:TAG])",
+        "Copy an image between registries, OCI layouts (oci:DIRECTORY[:TAG]), archives (oci-archive:FILE[:TAG], docker-archive:FILE[:NAME]) and the engine (docker-daemon:NAME)",
         Arity::Exactly(2),
         copy::CopyFlags::FLAGS,
         |invocation| Box::pin(copy::copy(invocation)),

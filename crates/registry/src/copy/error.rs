@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use silo_types::Digest;
 
+use super::Location;
 use crate::Error;
 
 /// Why an image was not copied.
@@ -75,12 +76,23 @@ pub enum CopyError {
         /// Of the image.
         actual: Digest,
     },
+    /// A source that has nothing with a name.
+    #[error("{source_name}: it has no tags")]
+    NoTags {
+        /// The source.
+        source_name: String,
+    },
     /// An image whose documents are too many, too large, or too deep in each other.
     #[error("the image has too many manifests")]
     TooMany,
 }
 
 impl CopyError {
+    /// Only who knows how to reach an engine can open one.
+    pub(super) fn engine(location: &Location) -> Self {
+        Self::Location { text: location.to_string(), reason: "no engine can be asked here".into() }
+    }
+
     pub(super) fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.get_ref() {

@@ -1,25 +1,28 @@
 //! Layouts: directories, and archives of such (OCI image specification, image layout).
 
-use std::collections::BTreeMap;
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
 use serde_json::{Value, json};
 use silo_oci::image::{Descriptor, Document, Index, MAX_DOCUMENT, digest, media};
+use silo_oci::reference::Reference;
 use silo_types::Digest;
 
-use super::archive::{self, Places};
+use super::archive::Archive;
 use super::location::Selector;
-use super::{Content, CopyError};
+use super::{Content, CopyError, docker};
 
 /// The annotation with an image's name.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The same, whole, in archives of Docker's and containerd's.
+const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The file that tells a layout.
-const LAYOUT: &str = "oci-layout";
+pub(super) const LAYOUT: &str = "oci-layout";
 /// What is in it.
 pub(super) const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
-const INDEX: &str = "index.json";
+/// The file that tells what is in it.
+pub(super) const INDEX: &str = "index.json";
 /// Names that a message lists.
 const MAX_NAMES: usize = 20;
 
@@ -27,7 +30,7 @@ const MAX_NAMES: usize = 20;
 #[derive(Debug)]
 pub(super) enum Files {
     Directory(PathBuf),
-    Archive(PathBuf, Places),
+    Archive(Archive),
 }
 
 /// A file's bytes from some place on, and its whole size.
@@ -38,17 +41,92 @@ pub(super) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
+/// All of a small file, if there is one.
+pub(super) fn small(
+    path: &Path,
+    name: &str,
+    opened: Option<Opened>,
+    limit: usize,
+) -> Result<Option<Vec<u8>>, CopyError> {
+    let Some((reader, size)) = opened else { return Ok(None) };
+    let mut bytes = Vec::new();
+    if size <= limit as u64 {
+        reader.take(limit as u64).read_to_end(&mut bytes).map_err(CopyError::io("read", path))?;
+        return Ok(Some(bytes));
+    }
+    let reason = format!("{name} is larger than {limit} bytes");
+    Err(CopyError::Layout { path: path.to_owned(), reason })
+}
+
+/// What an entry of an index is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EntryName {
+    tag: String,
+    whole: Option<String>,
+}
+
+impl EntryName {
+    /// A name that says nothing of a repository.
+    pub(super) fn plain(tag: &str) -> Self {
+        Self { tag: tag.to_owned(), whole: None }
+    }
+
+    /// A tag of a repository.
+    pub(super) fn of(reference: &Reference) -> Option<Self> {
+        let tag = reference.tag()?.to_owned();
+        Some(Self { whole: Some(format!("{}:{tag}", reference.name())), tag })
+    }
+}
+
+/// Those of this name: the one that they have in the layout or, where there is none, a whole one.
+fn named<'a>(entries: &'a [Descriptor], name: &str) -> Vec<&'a Descriptor> {
+    let by = |key: &str, value: &str| -> Vec<&'a Descriptor> {
+        let is_it =
+            |entry: &&Descriptor| entry.annotations.get(key).is_some_and(|found| found == value);
+        entries.iter().filter(is_it).collect()
+    };
+    let found = by(REF_NAME, name);
+    if !found.is_empty() {
+        return found;
+    }
+    let whole = Reference::parse_normalized(name).ok().and_then(|found| EntryName::of(&found));
+    whole.and_then(|found| found.whole).map_or(Vec::new(), |whole| by(IMAGE_NAME, &whole))
+}
+
+/// The only image among entries, which may have several names.
+fn only<'a>(entries: &[&'a Descriptor]) -> Option<&'a Descriptor> {
+    let (first, rest) = entries.split_first()?;
+    rest.iter().all(|entry| entry.digest == first.digest).then_some(*first)
+}
+
 impl Files {
     /// Opens a layout; one of another version is refused.
-    pub(super) fn open(path: &Path, is_archive: bool) -> Result<Self, CopyError> {
-        let files = if is_archive {
-            Self::Archive(path.to_owned(), archive::index(path)?)
-        } else {
-            Self::Directory(path.to_owned())
-        };
-        let wrong = |reason: String| CopyError::Layout { path: path.to_owned(), reason };
-        let marker = files.read(LAYOUT, MAX_DOCUMENT)?;
-        let marker = marker.ok_or_else(|| wrong(format!("it is no OCI layout: no {LAYOUT}")))?;
+    pub(super) fn open(path: &Path) -> Result<Self, CopyError> {
+        Self::Directory(path.to_owned()).check()
+    }
+
+    /// Opens an archive of one.
+    pub(super) fn open_archive(path: &Path) -> Result<Self, CopyError> {
+        let file = File::open(path).map_err(CopyError::io("open", path))?;
+        Self::Archive(Archive::open(file)?).check()
+    }
+
+    /// Opens an archive of Docker's, which may have a layout or not.
+    pub(super) fn open_docker(file: File) -> Result<Self, CopyError> {
+        let mut archive = Archive::open(file)?;
+        if archive.place(LAYOUT).is_none() || archive.place(INDEX).is_none() {
+            docker::adopt(&mut archive)?;
+        }
+        Self::Archive(archive).check()
+    }
+
+    fn check(self) -> Result<Self, CopyError> {
+        let wrong = |reason: String| CopyError::Layout { path: self.path().to_owned(), reason };
+        let marker = self.read(LAYOUT, MAX_DOCUMENT)?.ok_or_else(|| {
+            let is_docker = self.reader(docker::MANIFEST, 0).is_ok_and(|found| found.is_some());
+            let more = if is_docker { "; docker-archive: reads it" } else { "" };
+            wrong(format!("it is no OCI layout: no {LAYOUT}{more}"))
+        })?;
         let version = serde_json::from_slice::<Value>(&marker)
             .ok()
             .and_then(|value| value["imageLayoutVersion"].as_str().map(str::to_owned))
@@ -56,50 +134,35 @@ impl Files {
         if !version.starts_with("1.") {
             return Err(wrong(format!("it is an OCI layout of the unknown version {version:?}")));
         }
-        Ok(files)
+        Ok(self)
     }
 
     pub(super) fn path(&self) -> &Path {
         match self {
-            Self::Directory(path) | Self::Archive(path, _) => path,
+            Self::Directory(path) => path,
+            Self::Archive(archive) => archive.path(),
         }
     }
 
     /// A file from some byte on, and its size.
     pub(super) fn reader(&self, name: &str, offset: u64) -> Result<Option<Opened>, CopyError> {
-        let (path, start, size) = match self {
-            Self::Directory(directory) => (directory.join(name), 0, None),
-            Self::Archive(path, places) => match places.get(name) {
-                Some((start, size)) => (path.clone(), *start, Some(*size)),
-                None => return Ok(None),
-            },
+        let path = match self {
+            Self::Directory(directory) => directory.join(name),
+            Self::Archive(archive) => return Ok(archive.reader(name, offset)),
         };
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(CopyError::io("open", &path)(error)),
         };
-        let size = match size {
-            Some(size) => size,
-            None => file.metadata().map_err(CopyError::io("read", &path))?.len(),
-        };
-        file.seek(SeekFrom::Start(start + offset)).map_err(CopyError::io("read", &path))?;
+        let size = file.metadata().map_err(CopyError::io("read", &path))?.len();
+        file.seek(SeekFrom::Start(offset)).map_err(CopyError::io("read", &path))?;
         Ok(Some((Box::new(file.take(size.saturating_sub(offset))), size)))
     }
 
     /// A small file.
     pub(super) fn read(&self, name: &str, limit: usize) -> Result<Option<Vec<u8>>, CopyError> {
-        let Some((reader, size)) = self.reader(name, 0)? else { return Ok(None) };
-        let mut bytes = Vec::new();
-        if size <= limit as u64 {
-            reader
-                .take(limit as u64)
-                .read_to_end(&mut bytes)
-                .map_err(CopyError::io("read", self.path()))?;
-            return Ok(Some(bytes));
-        }
-        let reason = format!("{name} is larger than {limit} bytes");
-        Err(CopyError::Layout { path: self.path().to_owned(), reason })
+        small(self.path(), name, self.reader(name, 0)?, limit)
     }
 
     /// A small blob.
@@ -129,16 +192,15 @@ impl Files {
     /// The image that is meant.
     pub(super) fn find(&self, selector: &Selector) -> Result<Descriptor, CopyError> {
         let entries = self.entries()?;
-        let found: Vec<&Descriptor> = entries
-            .iter()
-            .filter(|entry| match selector {
-                Selector::Only => true,
-                Selector::Tag(tag) => entry.annotations.get(REF_NAME) == Some(tag),
-                Selector::Digest(digest) => entry.digest == *digest,
-            })
-            .collect();
-        if let ([one], _) | ([one, ..], Selector::Digest(_)) = (found.as_slice(), selector) {
-            return Ok((*one).clone());
+        let found: Vec<&Descriptor> = match selector {
+            Selector::Only => entries.iter().collect(),
+            Selector::Tag(tag) => named(&entries, tag),
+            Selector::Digest(digest) => {
+                entries.iter().filter(|entry| entry.digest == *digest).collect()
+            }
+        };
+        if let Some(one) = only(&found) {
+            return Ok(one.clone());
         }
         if let Selector::Digest(digest) = selector {
             // What an index in it names is there as well.
@@ -154,24 +216,31 @@ impl Files {
                 .filter(|entry| self.subject(entry).ok().flatten().is_none())
                 .filter(|entry| !is_cosign_tag(entry))
                 .collect();
-            if let [one] = own.as_slice() {
-                return Ok((*one).clone());
+            if let Some(one) = only(&own) {
+                return Ok(one.clone());
             }
         }
-        let names: Vec<String> = entries
-            .iter()
-            .take(MAX_NAMES)
-            .map(|entry| match entry.annotations.get(REF_NAME) {
-                Some(name) => format!(":{name}"),
-                None => format!("@{}", entry.digest),
-            })
-            .collect();
+        let names: Vec<String> = entries.iter().take(MAX_NAMES).map(name_of).collect();
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         let reason = match selector {
             Selector::Only => format!("it has not one image, say which of {names}"),
-            _ => format!("it has no {selector}; it has {names}"),
+            _ if found.is_empty() => format!("it has no {selector}; it has {names}"),
+            _ => format!("it has more than one {selector}, say which of {names}"),
         };
         Err(CopyError::Layout { path: self.path().to_owned(), reason })
+    }
+
+    /// The names that images have.
+    pub(super) fn tags(&self) -> Result<Vec<String>, CopyError> {
+        let mut tags: Vec<String> = Vec::new();
+        for entry in self.entries()? {
+            if let Some(tag) = entry.annotations.get(REF_NAME)
+                && !tags.contains(tag)
+            {
+                tags.push(tag.clone());
+            }
+        }
+        Ok(tags)
     }
 
     /// What a manifest is about.
@@ -195,6 +264,16 @@ impl Files {
             }
         }
         Ok(found)
+    }
+}
+
+/// What one says to mean an entry.
+fn name_of(entry: &Descriptor) -> String {
+    let whole = entry.annotations.get(IMAGE_NAME);
+    let whole = whole.and_then(|name| Reference::parse(name).ok()).map(|found| found.familiar());
+    match whole.as_ref().or(entry.annotations.get(REF_NAME)) {
+        Some(name) => format!(":{name}"),
+        None => format!("@{}", entry.digest),
     }
 }
 
@@ -224,7 +303,7 @@ pub(super) fn new_index() -> Value {
 }
 
 /// Adds an image to an index, in the place of the one of that name.
-pub(super) fn put_entry(index: &mut Value, descriptor: &Descriptor, name: Option<&str>) {
+pub(super) fn put_entry(index: &mut Value, descriptor: &Descriptor, name: Option<&EntryName>) {
     let Some(entries) = index["manifests"].as_array_mut() else { return };
     let digest = descriptor.digest.to_string();
     let is_same = |entry: &Value| entry["digest"] == digest.as_str();
@@ -234,15 +313,21 @@ pub(super) fn put_entry(index: &mut Value, descriptor: &Descriptor, name: Option
     }
     entries.retain(|entry| match entry["annotations"][REF_NAME].as_str() {
         None => !is_same(entry),
-        old => old != name,
+        old => {
+            let whole = entry["annotations"][IMAGE_NAME].as_str();
+            name.is_none_or(|name| {
+                old != Some(name.tag.as_str())
+                    || (name.whole.is_some() && whole != name.whole.as_deref())
+            })
+        }
     });
     let mut descriptor = descriptor.clone();
-    let mut annotations: BTreeMap<String, String> = std::mem::take(&mut descriptor.annotations);
-    annotations.remove(REF_NAME);
+    let annotations = &mut descriptor.annotations;
+    annotations.retain(|key, _| key != REF_NAME && key != IMAGE_NAME);
     if let Some(name) = name {
-        annotations.insert(REF_NAME.to_owned(), name.to_owned());
+        annotations.insert(REF_NAME.to_owned(), name.tag.clone());
+        annotations.extend(name.whole.iter().map(|whole| (IMAGE_NAME.to_owned(), whole.clone())));
     }
-    descriptor.annotations = annotations;
     descriptor.urls.clear();
     entries.push(serde_json::to_value(&descriptor).unwrap_or_default());
 }
@@ -291,14 +376,14 @@ mod tests {
         let one = Descriptor::new(media::OCI_MANIFEST, digest(b"1"), 1);
         let two = Descriptor::new(media::OCI_MANIFEST, digest(b"2"), 1);
         put_entry(&mut index, &one, None);
-        put_entry(&mut index, &one, Some("a"));
+        put_entry(&mut index, &one, Some(&EntryName::plain("a")));
         put_entry(&mut index, &one, None);
         let entries = index["manifests"].as_array().unwrap();
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0]["annotations"][REF_NAME], "a", "it keeps its name");
-        put_entry(&mut index, &one, Some("a"));
-        put_entry(&mut index, &two, Some("b"));
-        put_entry(&mut index, &two, Some("a"));
+        put_entry(&mut index, &one, Some(&EntryName::plain("a")));
+        put_entry(&mut index, &two, Some(&EntryName::plain("b")));
+        put_entry(&mut index, &two, Some(&EntryName::plain("a")));
         let entries = index["manifests"].as_array().unwrap();
         let names: Vec<&str> =
             entries.iter().filter_map(|entry| entry["annotations"][REF_NAME].as_str()).collect();

@@ -14,6 +14,8 @@ use super::CopyError;
 /// NAME[:TAG|@DIGEST], docker://NAME[:TAG|@DIGEST]    a registry
 /// oci:DIRECTORY[:TAG|@DIGEST]                        an OCI image layout
 /// oci-archive:FILE[:TAG|@DIGEST]                     a tar of one
+/// docker-archive:FILE[:NAME[:TAG]|@DIGEST]           a tar of `docker save`
+/// docker-daemon:NAME[:TAG]                           an engine
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -23,6 +25,10 @@ pub enum Location {
     Layout(PathBuf, Selector),
     /// A tar of a layout.
     Archive(PathBuf, Selector),
+    /// A tar of `docker save`.
+    Docker(PathBuf, Selector),
+    /// An engine. Only who has one can open it.
+    Engine(Reference),
 }
 
 /// Which image of a layout.
@@ -37,8 +43,7 @@ pub enum Selector {
 }
 
 /// Names that other programs know, and this one does not.
-const OTHERS: [&str; 6] =
-    ["containers-storage", "dir", "docker-archive", "docker-daemon", "sif", "ostree"];
+const OTHERS: [&str; 4] = ["containers-storage", "dir", "sif", "ostree"];
 
 impl Location {
     /// Reads a name.
@@ -48,31 +53,51 @@ impl Location {
         let (transport, rest) = text.split_once(':').unwrap_or(("", text));
         match transport {
             "docker" if rest.starts_with("//") => Self::registry(text, &rest[2..]),
-            "oci" | "oci-archive" if !rest.is_empty() => {
+            "docker-daemon" => Ok(Self::Engine(reference(text, rest)?)),
+            "oci" | "oci-archive" | "docker-archive" => {
                 let (path, selector) = split(rest).ok_or_else(|| wrong("it has no path"))?;
                 let path = PathBuf::from(path);
-                Ok(if transport == "oci" {
-                    Self::Layout(path, selector)
-                } else {
-                    Self::Archive(path, selector)
+                Ok(match transport {
+                    "oci" => Self::Layout(path, selector),
+                    "oci-archive" => Self::Archive(path, selector),
+                    _ => Self::Docker(path, selector),
                 })
             }
-            "oci" | "oci-archive" => Err(wrong("it has no path")),
             other if OTHERS.contains(&other) => Err(wrong(
-                "registries (NAME or docker://NAME), oci:DIRECTORY[:TAG] and \
-                 oci-archive:FILE[:TAG] can be copied",
+                "registries (NAME or docker://NAME), oci:DIRECTORY[:TAG], \
+                 oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] and docker-daemon:NAME can be \
+                 copied",
             )),
             _ => Self::registry(text, text),
         }
     }
 
-    fn registry(text: &str, name: &str) -> Result<Self, CopyError> {
-        let reference = Reference::parse_normalized(name).map_err(|error| CopyError::Location {
-            text: text.to_owned(),
-            reason: error.to_string(),
-        })?;
-        Ok(Self::Registry(reference))
+    /// Reads the name of what has images of several tags, and so has no tag itself.
+    pub fn parse_repository(text: &str) -> Result<Self, CopyError> {
+        let location = Self::parse(text)?;
+        let name = text.strip_prefix("docker://").unwrap_or(text);
+        let reason = match &location {
+            Self::Registry(_) if Reference::parse(name).is_ok_and(|name| !name.is_name_only()) => {
+                "all tags are copied, it cannot have one"
+            }
+            Self::Layout(_, Selector::Tag(_) | Selector::Digest(_))
+            | Self::Archive(_, Selector::Tag(_) | Selector::Digest(_)) => {
+                "all tags are copied, it cannot have one"
+            }
+            Self::Engine(_) => "all tags of an engine cannot be copied",
+            _ => return Ok(location),
+        };
+        Err(CopyError::Location { text: text.to_owned(), reason: reason.to_owned() })
     }
+
+    fn registry(text: &str, name: &str) -> Result<Self, CopyError> {
+        Ok(Self::Registry(reference(text, name)?))
+    }
+}
+
+fn reference(text: &str, name: &str) -> Result<Reference, CopyError> {
+    Reference::parse_normalized(name)
+        .map_err(|error| CopyError::Location { text: text.to_owned(), reason: error.to_string() })
 }
 
 /// The path and what follows it.
@@ -96,6 +121,10 @@ impl fmt::Display for Location {
             Self::Registry(reference) => write!(f, "{}", reference.familiar()),
             Self::Layout(path, selector) => write!(f, "oci:{}{selector}", path.display()),
             Self::Archive(path, selector) => write!(f, "oci-archive:{}{selector}", path.display()),
+            Self::Docker(path, selector) => {
+                write!(f, "docker-archive:{}{selector}", path.display())
+            }
+            Self::Engine(reference) => write!(f, "docker-daemon:{}", reference.familiar()),
         }
     }
 }
@@ -128,13 +157,36 @@ mod tests {
             ("oci:a:1.0", "oci:a:1.0"),
             ("oci:a:r.example:5000/a:1", "oci:a:r.example:5000/a:1"),
             ("oci-archive:a.tar:x", "oci-archive:a.tar:x"),
+            ("docker-archive:a.tar:x:1", "docker-archive:a.tar:x:1"),
+            ("docker-daemon:x", "docker-daemon:x:latest"),
             (by_digest.as_str(), by_digest.as_str()),
         ] {
             assert_eq!(Location::parse(text).unwrap().to_string(), shown, "{text}");
         }
-        for wrong in ["", "oci:", "oci::x", "oci-archive:", "dir:/x", "docker-archive:x", "A", "a:"]
-        {
+        for wrong in [
+            "",
+            "oci:",
+            "oci::x",
+            "oci-archive:",
+            "dir:/x",
+            "docker-archive:",
+            "docker-daemon:",
+            "A",
+            "a:",
+        ] {
             assert!(Location::parse(wrong).is_err(), "{wrong}");
+        }
+        for (text, is_right) in [
+            ("r.example:5000/a", true),
+            ("docker://a", true),
+            ("oci:a", true),
+            ("docker-archive:a.tar:name", true),
+            ("a:latest", false),
+            (by_digest.as_str(), false),
+            ("oci-archive:a:1", false),
+            ("docker-daemon:a", false),
+        ] {
+            assert_eq!(Location::parse_repository(text).is_ok(), is_right, "{text}");
         }
     }
 }

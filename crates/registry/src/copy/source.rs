@@ -5,15 +5,17 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fs_err::File;
 use silo_oci::image::{Descriptor, Document, MAX_DOCUMENT, media};
-use silo_oci::reference::{Reference, is_tag};
 use silo_types::Digest;
 use tokio::sync::mpsc;
 
 use super::layout::{Files, blob_name};
 use super::location::{Location, Selector};
+use super::remote::Remote;
 use super::{Content, CopyError, referrers};
-use crate::{Action, Credentials, Error, Registries, Repository};
+use crate::manifest::Resolved;
+use crate::{Action, Credentials, Error, Registries};
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
@@ -29,21 +31,21 @@ pub struct Source(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Registry { repository: Box<Repository>, reference: Reference },
+    Registry(Remote),
     Files { files: Files, selector: Selector },
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Registry { reference, .. } => f.write_str(&reference.familiar()),
+            Kind::Registry(remote) => f.write_str(&remote.reference.familiar()),
             Kind::Files { files, selector } => write!(f, "{}{selector}", files.path().display()),
         }
     }
 }
 
-fn content(descriptor: Descriptor, bytes: impl Into<Bytes>) -> Content {
-    Content { descriptor, bytes: bytes.into() }
+fn content(found: Resolved) -> Content {
+    Content { descriptor: found.descriptor, bytes: found.bytes }
 }
 
 impl Source {
@@ -53,28 +55,31 @@ impl Source {
         registries: &Arc<Registries>,
         credentials: &Credentials,
     ) -> Result<Self, CopyError> {
-        Ok(Self(match location {
-            Location::Registry(reference) => Kind::Registry {
-                repository: Box::new(registries.repository(
-                    reference,
-                    Action::Pull,
-                    credentials,
-                )?),
-                reference: reference.clone(),
-            },
-            Location::Layout(path, selector) => {
-                Kind::Files { files: Files::open(path, false)?, selector: selector.clone() }
+        let (files, selector) = match location {
+            Location::Registry(reference) => {
+                let remote = Remote::open(reference, Action::Pull, registries, credentials)?;
+                return Ok(Self(Kind::Registry(remote)));
             }
-            Location::Archive(path, selector) => {
-                Kind::Files { files: Files::open(path, true)?, selector: selector.clone() }
+            Location::Layout(path, selector) => (Files::open(path)?, selector),
+            Location::Archive(path, selector) => (Files::open_archive(path)?, selector),
+            Location::Docker(path, selector) => {
+                let file = File::open(path).map_err(CopyError::io("open", path))?;
+                (Files::open_docker(file)?, selector)
             }
-        }))
+            Location::Engine(_) => return Err(CopyError::engine(location)),
+        };
+        Ok(Self(Kind::Files { files, selector: selector.clone() }))
+    }
+
+    /// An archive of `docker save` with one image; the file's path is for messages only.
+    pub fn docker_archive(file: File) -> Result<Self, CopyError> {
+        Ok(Self(Kind::Files { files: Files::open_docker(file)?, selector: Selector::Only }))
     }
 
     /// The repository, if it is one: registry and name.
     pub(super) fn repository(&self) -> Option<(&str, &str)> {
         match &self.0 {
-            Kind::Registry { repository, .. } => Some((repository.domain(), repository.path())),
+            Kind::Registry(remote) => Some((remote.repository.domain(), remote.repository.path())),
             Kind::Files { .. } => None,
         }
     }
@@ -82,25 +87,48 @@ impl Source {
     /// What the name leads to.
     pub(super) async fn root(&self) -> Result<Content, CopyError> {
         match &self.0 {
-            Kind::Registry { repository, reference } => {
+            Kind::Registry(remote) => {
+                let Remote { repository, reference } = remote;
                 let found = repository.manifest(reference).await;
-                let found = found.map_err(|error| error.of_pull(reference))?;
-                Ok(content(found.descriptor, found.bytes))
+                Ok(content(found.map_err(|error| error.of_pull(reference))?))
             }
-            Kind::Files { files, selector } => {
-                let mut entry = files.find(selector)?;
-                entry.annotations.clear();
-                self.document(&entry).await
+            Kind::Files { files, selector } => self.document(&files.find(selector)?).await,
+        }
+    }
+
+    /// The names of all that is there.
+    pub(super) async fn tags(&self) -> Result<Vec<String>, CopyError> {
+        match &self.0 {
+            Kind::Registry(Remote { repository, reference }) => {
+                let found = repository.tags().await;
+                Ok(found.map_err(|error| error.of_pull(&reference.without_suffix()))?)
+            }
+            Kind::Files { files, .. } => files.tags(),
+        }
+    }
+
+    /// What one of these names leads to.
+    pub(super) async fn named(&self, tag: &str) -> Result<Content, CopyError> {
+        match &self.0 {
+            Kind::Registry(Remote { repository, reference }) => {
+                let reference = reference.with_tag(tag).map_err(|error| CopyError::Location {
+                    text: tag.to_owned(),
+                    reason: error.to_string(),
+                })?;
+                let found = repository.manifest(&reference).await;
+                Ok(content(found.map_err(|error| error.of_pull(&reference))?))
+            }
+            Kind::Files { files, .. } => {
+                self.document(&files.find(&Selector::Tag(tag.to_owned()))?).await
             }
         }
     }
 
     /// What another document names.
     pub(super) async fn document(&self, wanted: &Descriptor) -> Result<Content, CopyError> {
-        let (found, bytes) = match &self.0 {
-            Kind::Registry { repository, reference } => {
-                let found = repository.manifest_of(reference, wanted).await?;
-                (found.descriptor, found.bytes)
+        let found = match &self.0 {
+            Kind::Registry(Remote { repository, reference }) => {
+                content(repository.manifest_of(reference, wanted).await?)
             }
             Kind::Files { files, .. } => {
                 let bytes = files.blob(wanted, MAX_DOCUMENT)?;
@@ -112,15 +140,15 @@ impl Source {
                     })?;
                     media_type(&document).clone_into(&mut descriptor.media_type);
                 }
-                (descriptor, bytes.into())
+                Content { descriptor, bytes: bytes.into() }
             }
         };
-        if wanted.size != 0 && wanted.size != found.size {
-            let (is, said) = (found.size, wanted.size);
+        let (is, said) = (found.descriptor.size, wanted.size);
+        if said != 0 && said != is {
             let reason = format!("it has {is} bytes where its descriptor says {said}");
             return Err(CopyError::Content { expected: wanted.digest, reason });
         }
-        Ok(content(found, bytes))
+        Ok(found)
     }
 
     /// A whole blob, which is small.
@@ -130,7 +158,7 @@ impl Source {
         limit: usize,
     ) -> Result<Vec<u8>, CopyError> {
         match &self.0 {
-            Kind::Registry { repository, .. } => Ok(repository.blob_bytes(wanted, limit).await?),
+            Kind::Registry(remote) => Ok(remote.repository.blob_bytes(wanted, limit).await?),
             Kind::Files { files, .. } => files.blob(wanted, limit),
         }
     }
@@ -138,8 +166,8 @@ impl Source {
     /// What is about a document.
     pub(super) async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, CopyError> {
         match &self.0 {
-            Kind::Registry { repository, .. } => {
-                if let Some(found) = referrers::of(repository, subject).await? {
+            Kind::Registry(remote) => {
+                if let Some(found) = referrers::of(&remote.repository, subject).await? {
                     return Ok(found);
                 }
                 let index = self.tagged(&referrers::fallback_tag(subject)).await?;
@@ -156,16 +184,7 @@ impl Source {
     /// What a tag beside the image leads to.
     pub(super) async fn tagged(&self, tag: &str) -> Result<Option<Content>, CopyError> {
         match &self.0 {
-            Kind::Registry { repository, reference } if is_tag(tag) => {
-                let reference = reference.without_suffix().with_tag(tag);
-                let Ok(reference) = reference else { return Ok(None) };
-                match repository.manifest(&reference).await {
-                    Ok(found) => Ok(Some(content(found.descriptor, found.bytes))),
-                    Err(error) if error.is_absent() => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            Kind::Registry { .. } => Ok(None),
+            Kind::Registry(remote) => Ok(remote.tagged(tag).await?.map(content)),
             Kind::Files { files, .. } => {
                 let selector = Selector::Tag(tag.to_owned());
                 let Ok(entry) = files.find(&selector) else { return Ok(None) };
@@ -193,8 +212,8 @@ impl Source {
         offset: u64,
         sender: &mpsc::Sender<Result<Bytes, CopyError>>,
     ) {
-        let Kind::Registry { repository, .. } = &self.0 else { return };
-        let mut stream = repository.blob(blob, offset);
+        let Kind::Registry(remote) = &self.0 else { return };
+        let mut stream = remote.repository.blob(blob, offset);
         loop {
             let piece = match stream.next().await {
                 Ok(Some(piece)) => Ok(piece),

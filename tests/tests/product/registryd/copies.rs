@@ -11,7 +11,7 @@ use super::{OCI_MANIFEST, Registry, has_or_skip, noise, run, sha256};
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-fn try_copy(directory: &Path, arguments: &[&str]) -> Output {
+pub(super) fn try_copy(directory: &Path, arguments: &[&str]) -> Output {
     silo_tests::alone(Command::new(silo_tests::silo_binary()))
         .env("DOCKER_CONFIG", directory.join("docker-config"))
         .arg("copy")
@@ -21,7 +21,7 @@ fn try_copy(directory: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Copies; gives what is said at the end.
-fn copy(directory: &Path, arguments: &[&str]) -> String {
+pub(super) fn copy(directory: &Path, arguments: &[&str]) -> String {
     let output = try_copy(directory, arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -29,7 +29,7 @@ fn copy(directory: &Path, arguments: &[&str]) -> String {
 }
 
 /// Fails to copy; gives what is said of it.
-fn fails(directory: &Path, arguments: &[&str]) -> String {
+pub(super) fn fails(directory: &Path, arguments: &[&str]) -> String {
     let output = try_copy(directory, arguments);
     assert_eq!(output.status.code(), Some(1), "{arguments:?}");
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -132,6 +132,8 @@ fn everywhere_and_back() {
     let windows = registry.get("/v2/app/windows/manifests/1");
     assert_eq!(sha256(&windows.body), said.trim());
     assert_eq!(windows.json()["layers"][0]["urls"][0], "https://nowhere.invalid/layer");
+    let both = ["-q", "--platform", "windows/amd64,linux/amd64", &archive, &there("app/both:1")];
+    assert_eq!(copy(directory, &both).trim(), digest);
     let error = fails(directory, &["--platform", "linux/s390x", &archive, &there("app/x:1")]);
     assert!(error.contains("no matching manifest for linux/s390x"), "{error}");
     assert!(error.contains("linux/amd64, windows/amd64"), "{error}");
@@ -178,7 +180,11 @@ fn what_is_wrong_is_said() {
         (&[&format!("oci:{}", directory.display()), &target], "it is no OCI layout"),
         (&["oci-archive:/nonexistent.tar", &target], "`/nonexistent.tar`: No such file"),
         (&[&name, &format!("{}@{absent}", there("new/app"))], "but the image is sha256:"),
-        (&["docker-archive:x.tar", &target], "can be copied"),
+        (&["dir:x", &target], "can be copied"),
+        (&["docker-archive:/nonexistent.tar", &target], "`/nonexistent.tar`: No such file"),
+        (&["docker-daemon:UPPER", &target], "must be lowercase"),
+        (&["-a", &name, &target], "all tags are copied, it cannot have one"),
+        (&["-t", "a b", &name, &target], "\"a b\" is no tag"),
         (&[&name, &name], "are the same"),
         (&[&name, "UPPER"], "must be lowercase"),
         (&[&name, "127.0.0.1:1/x"], "connection refused"),
