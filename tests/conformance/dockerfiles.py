@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Builds every Dockerfile below a directory on two engines with the classic builder, and compares
-what comes out: trees, kinds, modes, owners, links, contents, and the configuration.
+"""Builds every Dockerfile below a directory on two engines with the classic builder, or with buildx,
+and compares what comes out: trees, kinds, modes, owners, links, contents, and the configuration;
+with buildx also the history, and of builds that fail the message.
 
-    dockerfiles.py DIRECTORY HOST REFERENCE_HOST
+    dockerfiles.py [--buildx] DIRECTORY HOST REFERENCE_HOST
 
 A context is the directory that a Dockerfile is in. Names of base images that no stage has are
 given to busybox on both engines before. Both engines must have busybox.
@@ -21,8 +22,11 @@ CONFIG = ["User", "Env", "Cmd", "Entrypoint", "WorkingDir", "Labels", "ExposedPo
           "OnBuild", "StopSignal", "Shell", "Healthcheck"]
 
 
+BUILDX = "--buildx" in sys.argv
+
+
 def docker(host, *arguments, **options):
-    environment = dict(os.environ, DOCKER_HOST=host, DOCKER_BUILDKIT="0")
+    environment = dict(os.environ, DOCKER_HOST=host, DOCKER_BUILDKIT="1" if BUILDX else "0")
     return subprocess.run(["docker", *arguments], env=environment, capture_output=True, **options)
 
 
@@ -49,14 +53,28 @@ def bases(path):
     return images
 
 
+def message(built):
+    """What a build that failed said last: the exit code, and the error without what is random."""
+    lines = built.stderr.decode(errors="replace").strip().splitlines()
+    # An error may have several lines, behind the excerpt of the Dockerfile.
+    starts = [at for at, line in enumerate(lines) if line.startswith("ERROR: ")] or [-1]
+    said = " / ".join(lines[starts[-1]:])
+    said = re.sub(r"[0-9a-z]{25}::[0-9a-z]{25}|sha256:[0-9a-f]{64}", "ID", said)
+    return [built.returncode, said]
+
+
 def result(host, context, dockerfile, tag):
     for image in bases(dockerfile):
         docker(host, "tag", "busybox", image)
-    built = docker(host, "build", "--no-cache", "-q", "-t", tag, "-f", dockerfile, context, timeout=120)
+    build = ["buildx", "build", "--load", "--progress=plain"] if BUILDX else ["build", "-q"]
+    built = docker(host, *build, "--no-cache", "-t", tag, "-f", dockerfile, context, timeout=120)
     if built.returncode != 0:
-        return None, built.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        return None, message(built)
     config = json.loads(docker(host, "image", "inspect", tag).stdout)[0]["Config"]
     kept = {key: config.get(key) or None for key in CONFIG}
+    if BUILDX:
+        history = docker(host, "history", "--no-trunc", "--format", "{{json .CreatedBy}} {{.Comment}}", tag)
+        kept["history"] = history.stdout.decode().splitlines()
     container = docker(host, "create", tag, "x").stdout.decode().strip()
     archive = docker(host, "export", container).stdout
     docker(host, "rm", "-f", container)
@@ -79,7 +97,7 @@ def result(host, context, dockerfile, tag):
 
 
 def main():
-    root, host, reference = sys.argv[1:]
+    root, host, reference = [argument for argument in sys.argv[1:] if argument != "--buildx"]
     counts = {}
     for directory, _, files in sorted(os.walk(root)):
         for name in sorted(files):
@@ -96,6 +114,8 @@ def main():
                 kind, detail = "timeout", ""
             elif ours[0] is None and theirs[0] is None:
                 kind, detail = "both refuse", ""
+                if BUILDX and ours[1] != theirs[1]:
+                    kind, detail = "refused in other words", (ours[1], theirs[1])
             elif theirs[0] is None:
                 kind, detail = "only ours builds", theirs[1]
             elif ours[0] is None:
@@ -105,7 +125,7 @@ def main():
             else:
                 paths = [(p, ours[0].get(p), theirs[0].get(p)) for p in
                          sorted(set(ours[0]) | set(theirs[0])) if ours[0].get(p) != theirs[0].get(p)]
-                keys = [(k, ours[1][k], theirs[1][k]) for k in CONFIG if ours[1][k] != theirs[1][k]]
+                keys = [(k, ours[1][k], theirs[1][k]) for k in ours[1] if ours[1][k] != theirs[1][k]]
                 kind, detail = "different", (paths[:4], keys)
             counts[kind] = counts.get(kind, 0) + 1
             print(f"{kind}: {label} {detail}", flush=True)

@@ -179,6 +179,22 @@ impl Engine {
         self.kind == Kind::Silo
     }
 
+    /// Whether the builder is Silo's, or a BuildKit of today, which exports images and caches:
+    /// dockerd has it where it keeps images in containerd's store. Otherwise the running test
+    /// counts as skipped for `reason`.
+    pub fn builds_as_today_or_skip(&self, reason: &str) -> bool {
+        self.has_containerd_store() || self.is_silo_or_skip(reason)
+    }
+
+    /// Whether this is a Docker Engine that keeps images in containerd's store.
+    pub fn has_containerd_store(&self) -> bool {
+        self.kind == Kind::Docker
+            && self
+                .docker(&["info", "-f", "{{json .DriverStatus}}"])
+                .stdout
+                .contains("io.containerd.snapshotter")
+    }
+
     /// Whether this engine serves nobody but the running test. `SILO_TEST_DOCKER_ALONE` says so
     /// of a Docker Engine, for runs of one test at a time. Otherwise the test counts as skipped.
     pub fn is_alone_or_skip(&self) -> bool {

@@ -76,6 +76,20 @@ impl From<ast::Add> for CopyStep {
     }
 }
 
+impl CopyStep {
+    /// The step as BuildKit's history has it: of the flags those that are about the files.
+    fn created_by(&self) -> String {
+        let mut words = vec![if self.is_add { "ADD" } else { "COPY" }.to_owned()];
+        words.extend(self.parents.then(|| "--parents".to_owned()));
+        words.extend(self.chown.as_ref().map(|owner| format!("--chown={owner}")));
+        words.extend(self.chmod.as_ref().map(|mode| format!("--chmod={mode}")));
+        words.extend(self.sources.paths.iter().cloned());
+        words.extend(self.sources.inline.iter().map(|source| format!("<<{}", source.name)));
+        words.push(self.sources.destination.clone());
+        format!("{} # buildkit", words.join(" "))
+    }
+}
+
 /// Where files come from.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -254,7 +268,7 @@ impl Job {
                 fast.chain(Some(chain));
                 let fast = fast.finish();
                 if !turn.no_cache && self.apply_hit(state, &fast, work).await? {
-                    self.copied(turn, state, work);
+                    self.copied(&step, state, work);
                     return Ok(());
                 }
                 alias = Some(fast);
@@ -288,7 +302,7 @@ impl Job {
             if let Some(alias) = alias {
                 self.builder.cache.alias(&alias, &key)?;
             }
-            self.copied(turn, state, work);
+            self.copied(&step, state, work);
             return Ok(());
         }
 
@@ -341,7 +355,7 @@ impl Job {
         })
         .await?;
         self.keep_finished(turn, state, (&key, alias), made, work)?;
-        self.copied(turn, state, work);
+        self.copied(&step, state, work);
         Ok(())
     }
 
@@ -365,8 +379,8 @@ impl Job {
         }
     }
 
-    fn copied(&self, turn: &Turn<'_>, state: &mut State, work: &Work) {
-        state.note_layer(turn.source);
+    fn copied(&self, step: &CopyStep, state: &mut State, work: &Work) {
+        state.note_layer(step.created_by());
         work.note(NoteKind::Image(self.image_id(state)));
     }
 

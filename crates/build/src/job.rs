@@ -194,7 +194,11 @@ impl Job {
             let title = format!("importing cache manifest from {name}");
             let work = self.work(&title, None);
             let found = match self.builder.engine.image(name) {
-                Ok(entry) => self.imports.add_image(&entry.image).map_err(BuildError::from),
+                // Steps of such an image are known by its history, too.
+                Ok(entry) => match self.imports.add_image(&entry.image) {
+                    Ok(()) => Ok(true),
+                    Err(error) => Err(error.into()),
+                },
                 // The classic builder looks at images that are here, and no further.
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     match Reference::parse_normalized(name) {
@@ -206,7 +210,7 @@ impl Job {
                 }
                 Err(error) => Err(error.into()),
             };
-            if let Err(error) = work.end(found) {
+            if let Err(error) = work.end_with_cache(found) {
                 tracing::debug!(name, %error, "a cache of a build");
             }
         }
@@ -216,13 +220,13 @@ impl Job {
             let job = Arc::clone(self);
             let name = import.name.clone();
             let added = blocking(move || Ok(job.imports.add(&import)?)).await;
-            if let Err(error) = work.end(added) {
+            if let Err(error) = work.end_with_cache(added) {
                 tracing::debug!(name, %error, "a cache of a build");
             }
         }
     }
 
-    async fn import_from_registry(self: &Arc<Self>, name: &Reference) -> Result<(), BuildError> {
+    async fn import_from_registry(self: &Arc<Self>, name: &Reference) -> Result<bool, BuildError> {
         let keys = &*self.request.registry_keys;
         let import = self.builder.cache_in_registry(name, keys).await?;
         let job = Arc::clone(self);
@@ -291,6 +295,15 @@ impl Work {
             tell(value);
         }
         self.end(result)
+    }
+
+    /// Ends the look at a cache: is it one that Silo knows the steps of?
+    fn end_with_cache(self, is_known: Result<bool, BuildError>) -> Result<bool, BuildError> {
+        if matches!(is_known, Ok(false)) {
+            let text = "all its steps are of another builder, and are carried out again\n";
+            self.log(Stream::Stderr, bytes::Bytes::from_static(text.as_bytes()));
+        }
+        self.end(is_known)
     }
 
     /// Ends it.

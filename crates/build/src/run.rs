@@ -267,10 +267,10 @@ impl Job {
             work.log(stream, data);
             self.progress.ready()
         };
-        let code = step.run(output).await?;
+        let line = words.join(" ");
+        let code = step.run(output).await.map_err(|error| not_begun(&line, &error))?;
         if code != 0 {
             let id = step.id().to_string();
-            let line = words.join(" ");
             // buildkit wording
             let mut error = BuildError::new(
                 ErrorKind::InvalidParameter,
@@ -341,6 +341,18 @@ fn refuse_powershell(words: &[String]) -> Result<(), BuildError> {
         ));
     }
     Ok(())
+}
+
+/// The error for a program that could not be started.
+fn not_begun(line: &str, cause: &silo_types::Error) -> BuildError {
+    let reason = cause.message();
+    // What is before it is about containers that `run` makes.
+    let reason = reason.rsplit_once("OCI runtime create failed: ").map_or(reason, |(_, end)| end);
+    // buildkit wording
+    let text = format!("process {line:?} did not complete successfully: {reason}");
+    let mut error = BuildError::new(cause.kind(), text);
+    error.classic = Some(cause.message().to_owned());
+    error
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One stage: its base, and its instructions in order.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use silo_docker::stream::StreamMessage;
@@ -468,7 +469,9 @@ impl Job {
             Instruction::Expose(words) => {
                 let ports = silo_dockerfile::expose::ports(&words)
                     .map_err(|error| invalid(error.to_string()))?;
-                state.note(format!("EXPOSE {}", words.join(" ")), false);
+                let shown: BTreeSet<_> = ports.iter().map(ToString::to_string).collect();
+                let shown: Vec<String> = shown.into_iter().collect();
+                state.note(format!("EXPOSE [{}]", shown.join(" ")), false);
                 for port in ports {
                     state.config().exposed_ports.insert(port, Empty {});
                 }
@@ -509,7 +512,6 @@ impl Job {
                 });
             }
             Instruction::OnBuild(text) => {
-                state.note(format!("ONBUILD {text}"), false);
                 state.config().on_build.get_or_insert_default().push(text);
             }
             Instruction::Maintainer(name) => {
@@ -590,8 +592,9 @@ pub(crate) fn missing(name: &str, cause: &Error) -> BuildError {
     // buildkit wording
     let text = match cause.kind() {
         ErrorKind::NotFound => format!("{reference}: not found: {text}"),
-        _ => format!("failed to resolve source metadata for {reference}: {text}"),
+        _ => text.to_owned(),
     };
+    let text = format!("{name}: failed to resolve source metadata for {reference}: {text}");
     let mut error = BuildError::new(cause.kind(), text);
     error.classic = Some(cause.message().to_owned());
     error

@@ -66,6 +66,9 @@ impl State {
             inert: None,
         };
         state.default_path();
+        if !state.is_windows() {
+            state.image.config.working_dir = "/".to_owned();
+        }
         state
     }
 

@@ -80,7 +80,9 @@ fn an_image_is_built_shown_and_cached() {
             "[internal] load build definition from Dockerfile",
             "transferring dockerfile:",
             "exporting to image",
-            "writing image sha256:",
+            // Where images are in containerd's store, the last of several documents.
+            if engine.has_containerd_store() { "exporting manifest list" } else { "writing image" },
+            " sha256:",
             "naming to docker.io/",
         ],
     );
@@ -103,7 +105,7 @@ fn an_image_is_built_shown_and_cached() {
 #[test]
 fn errors_show_their_lines() {
     let engine = Engine::start();
-    if !engine.has_plugins_or_skip() || !engine.is_silo_or_skip("older engines do not") {
+    if !engine.has_plugins_or_skip() || !engine.builds_as_today_or_skip("older engines do not") {
         return;
     }
     for (text, expected) in [
@@ -141,7 +143,7 @@ fn errors_show_their_lines() {
 #[test]
 fn a_dockerfile_is_checked_and_described() {
     let engine = Engine::start();
-    if !engine.has_plugins_or_skip() || !engine.is_silo_or_skip("older engines cannot") {
+    if !engine.has_plugins_or_skip() || !engine.builds_as_today_or_skip("older engines cannot") {
         return;
     }
     let text = "# first is where all begins\nFROM busybox AS first\nARG WHO=world\nFROM first\n\
@@ -192,8 +194,10 @@ fn secrets_reach_a_step_and_stay_out_of_the_image() {
     let context = self::context(&engine, "c", &[("Dockerfile", fails)]);
     let outcome = build(&engine, &context, &["--secret", &given]);
     assert_ne!(outcome.code, 0);
-    let words = if engine.kind() == Kind::Silo { "other: not found" } else { "other not found" };
-    assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
+    // Older engines have no colon.
+    let words = ["other: not found", "other not found"];
+    let is_said = words.iter().any(|words| outcome.stderr.contains(words));
+    assert!(is_said, "{}", outcome.stderr);
 }
 
 #[test]

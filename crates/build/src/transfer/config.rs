@@ -163,17 +163,12 @@ pub(crate) fn digest_of(key: &str) -> Option<Digest> {
 impl CacheConfig {
     /// Parses and checks a configuration.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let config: Self = serde_json::from_slice(bytes).map_err(refused)?;
+        let mut config: Self = serde_json::from_slice(bytes).map_err(refused)?;
         if config.layers.len() > MAX_LAYERS {
             return Err(refused("it has too many layers"));
         }
-        for (index, layer) in config.layers.iter().enumerate() {
-            let is_below = usize::try_from(layer.parent).is_ok_and(|parent| parent < index);
-            if layer.parent != -1 && !is_below {
-                return Err(refused(format!("layer {index} is upon layer {}", layer.parent)));
-            }
-        }
         check_records(&config.records, config.layers.len())?;
+        config.sort_layers()?;
         let mut seen = HashSet::new();
         for mount in config.silo.iter().flat_map(|extra| &extra.mounts) {
             if mount.id.len() > MAX_TEXT || mount.id.is_empty() || mount.number >= MAX_NUMBER {
@@ -189,6 +184,45 @@ impl CacheConfig {
             return Err(refused("its list of configurations"));
         }
         Ok(config)
+    }
+
+    /// Puts every layer behind the one that it is upon: BuildKit sorts them by their digests.
+    fn sort_layers(&mut self) -> Result<(), Error> {
+        let mut above: Vec<Vec<usize>> = vec![Vec::new(); self.layers.len()];
+        let mut order = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let parent = usize::try_from(layer.parent).ok();
+            match parent.and_then(|parent| above.get_mut(parent)) {
+                Some(above) => above.push(index),
+                None if layer.parent == -1 => order.push(index),
+                None => {
+                    return Err(refused(format!("layer {index} is upon layer {}", layer.parent)));
+                }
+            }
+        }
+        let mut next = 0;
+        while let Some(index) = order.get(next) {
+            order.extend(above[*index].iter().copied());
+            next += 1;
+        }
+        if order.len() < self.layers.len() {
+            return Err(refused("its layers are upon each other"));
+        }
+        let mut places = vec![-1; order.len()];
+        for (place, index) in (0..).zip(&order) {
+            places[*index] = place;
+        }
+        let place = |index: i64| usize::try_from(index).map_or(-1, |index| places[index]);
+        let moved = |index: &usize| {
+            let layer = &self.layers[*index];
+            CacheLayer { parent: place(layer.parent), ..layer.clone() }
+        };
+        let layers = order.iter().map(moved).collect();
+        for result in self.records.iter_mut().flat_map(|record| &mut record.results) {
+            result.layer = place(result.layer);
+        }
+        self.layers = layers;
+        Ok(())
     }
 
     /// As a document.
@@ -212,6 +246,11 @@ impl CacheConfig {
         }
         chains
     }
+}
+
+/// Whether there are steps, but none that Silo made: others name them by keys of their own.
+pub(crate) fn is_foreign(records: &[CacheRecord]) -> bool {
+    !records.is_empty() && records.iter().all(|record| record.silo.is_none())
 }
 
 fn check_records(records: &[CacheRecord], layers: usize) -> Result<(), Error> {
@@ -303,14 +342,36 @@ mod tests {
         let other = CacheConfig::parse(other.as_bytes()).unwrap();
         assert_eq!((other.layers[1].parent, &other.records[0].silo), (0, &None));
         assert_eq!(other.chains(), [None, None]);
+        assert!(is_foreign(&other.records) && !is_foreign(&config.records) && !is_foreign(&[]));
+    }
+
+    #[test]
+    fn layers_may_be_in_any_order() {
+        let mut config = sample();
+        let sorted = CacheConfig::parse(&config.to_bytes()).unwrap();
+        // 3 upon 1, 1, 2 upon 1.
+        config.layers = vec![
+            CacheLayer { parent: 1, ..sorted.layers[2].clone() },
+            sorted.layers[0].clone(),
+            CacheLayer { parent: 1, ..sorted.layers[1].clone() },
+        ];
+        config.records[0].results[0].layer = 0;
+        let parsed = CacheConfig::parse(&config.to_bytes()).unwrap();
+        let top = usize::try_from(parsed.records[0].results[0].layer).unwrap();
+        assert_eq!(parsed.layers[top].blob, digest(3));
+        assert_eq!(parsed.chains()[top], sorted.chains()[2]);
+        for (index, layer) in (0..).zip(&parsed.layers) {
+            assert!(layer.parent < index, "{parsed:?}");
+        }
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
         type Case = (&'static str, fn(&mut CacheConfig));
-        let cases: [Case; 9] = [
+        let cases: [Case; 10] = [
             ("upon itself", |config| config.layers[1].parent = 1),
-            ("upon a later one", |config| config.layers[0].parent = 2),
+            ("upon each other", |config| config.layers[0].parent = 2),
+            ("upon none", |config| config.layers[0].parent = 3),
             ("upon what cannot be", |config| config.layers[0].parent = -2),
             ("no such layer", |config| config.records[0].results[0].layer = 3),
             ("less than none", |config| config.records[0].results[0].layer = -1),

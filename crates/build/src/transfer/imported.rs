@@ -63,14 +63,14 @@ pub(super) fn images_of(index: &Index) -> impl Iterator<Item = &Descriptor> {
 }
 
 impl Imports {
-    /// Adds a cache of blobs, or images that have one in their configurations. Blocks.
-    pub(crate) fn add(&self, import: &CacheImport) -> Result<(), Error> {
+    /// Adds a cache of blobs, or images that have one in their configurations; false if all its
+    /// steps are another builder's. Blocks.
+    pub(crate) fn add(&self, import: &CacheImport) -> Result<bool, Error> {
         let bytes = document(&*import.source, &import.manifest)?;
         let refused = match config::manifest(&bytes) {
             Ok((config, _)) => {
                 let config = CacheConfig::parse(&document(&*import.source, &config.digest)?)?;
-                self.push_blobs(import, config);
-                return Ok(());
+                return Ok(self.push_blobs(import, config));
             }
             Err(error) => error,
         };
@@ -79,25 +79,26 @@ impl Imports {
                 self.add_blobs_of(import, &manifest)
             }
             Ok(Document::Index(index)) => {
+                let mut is_known = true;
                 for image in images_of(&index) {
                     let bytes = document(&*import.source, &image.digest)?;
                     if let Ok(Document::Manifest(manifest)) = Document::parse(&bytes, "") {
-                        self.add_blobs_of(import, &manifest)?;
+                        is_known &= self.add_blobs_of(import, &manifest)?;
                     }
                 }
-                Ok(())
+                Ok(is_known)
             }
             _ => Err(refused),
         }
     }
 
     /// Adds the cache of an image that is elsewhere, if it has one.
-    fn add_blobs_of(&self, import: &CacheImport, manifest: &Manifest) -> Result<(), Error> {
+    fn add_blobs_of(&self, import: &CacheImport, manifest: &Manifest) -> Result<bool, Error> {
         let id = manifest.config.digest;
         let image = ImageConfig::parse(&document(&*import.source, &id)?).map_err(|error| {
             Error::invalid(format!("{id}: {}", silo_types::error::chain(&error)))
         })?;
-        let Some(text) = &image.inline_cache else { return Ok(()) };
+        let Some(text) = &image.inline_cache else { return Ok(true) };
         let diff_ids = &image.rootfs.diff_ids;
         if diff_ids.len() != manifest.layers.len() {
             let text = format!("manifest and configuration of {} disagree", import.name);
@@ -116,14 +117,15 @@ impl Imports {
             },
         });
         let config = CacheConfig { layers: layers.collect(), records, silo: None };
-        self.push_blobs(import, config);
-        Ok(())
+        Ok(self.push_blobs(import, config))
     }
 
-    fn push_blobs(&self, import: &CacheImport, config: CacheConfig) {
+    fn push_blobs(&self, import: &CacheImport, config: CacheConfig) -> bool {
+        let is_foreign = config::is_foreign(&config.records);
         let (records, chains) = (by_key(&config.records), config.chains());
         let source = Arc::clone(&import.source);
         self.push(Import { records, content: Content::Blobs { source, config, chains } });
+        !is_foreign
     }
 
     /// Adds the cache that an image has in its configuration, if there is one.

@@ -10,7 +10,7 @@ use super::{build, built, context};
 fn results_come_to_the_client() {
     let engine = Engine::start();
     if !engine.has_plugins_or_skip()
-        || !engine.is_silo_or_skip("older engines have no exporters of images for clients")
+        || !engine.builds_as_today_or_skip("older engines have no exporters of images for clients")
     {
         return;
     }
@@ -71,7 +71,9 @@ fn the_image_is_named_everywhere() {
         assert_eq!(metadata["containerimage.config.digest"], image.as_str());
     }
     let folder = folder.to_str().expect("a path");
-    assert_eq!(engine.ok(&["buildx", "build", "-q", folder]), image);
+    let again = engine.ok(&["buildx", "build", "-q", folder]);
+    // There the id is that of an index, whose provenance says when it was made.
+    assert!(again == image || engine.has_containerd_store(), "{again}");
 }
 
 #[test]
