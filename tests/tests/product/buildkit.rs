@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use silo_tests::{Engine, Kind, Outcome, process, write_files};
+use silo_tests::{Engine, Outcome, process, write_files};
 
 /// A context of these files.
 fn context(engine: &Engine, name: &str, files: &[(&str, &str)]) -> PathBuf {
