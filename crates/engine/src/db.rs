@@ -463,6 +463,26 @@ impl Db {
         };
         run().map_err(|source| DbError::Statement { operation, source })
     }
+
+    /// The keys of remembered values that begin with `prefix`.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let inner = self.lock();
+        let rows = || -> rusqlite::Result<Vec<_>> {
+            let sql = "SELECT key FROM kv WHERE key >= ?1 ORDER BY key";
+            let mut statement = inner.connection.prepare_cached(sql)?;
+            let keys = statement.query_map([prefix], |row| row.get::<_, String>(0))?;
+            keys.take_while(|key| key.as_ref().map_or(true, |key| key.starts_with(prefix)))
+                .collect()
+        };
+        rows().map_err(|source| DbError::Statement { operation: "list values", source })
+    }
+
+    /// Forgets a single value; not synced.
+    pub fn forget(&self, key: &str) -> Result<()> {
+        let sql = "DELETE FROM kv WHERE key = ?1";
+        self.write(Sync::Normal, "value", "forget value", sql, params![key])?;
+        Ok(())
+    }
 }
 
 impl Inner {

@@ -362,15 +362,20 @@ impl Images {
     /// Removes content that nothing needs, and returns what it was.
     pub(crate) async fn collect(&self) -> Result<silo_store::Collected, Error> {
         let (store, inner) = (Arc::clone(&self.store), Arc::clone(&self.inner));
+        let places = Places(Arc::clone(&self.db));
         // What is recorded while this waits for the store is kept.
         let work = move || {
             store.retain_indexes(|| read(&inner).indexes.keys().copied().collect())?;
-            store.collect(|| read(&inner).images.keys().copied().collect())
+            let collected = store.collect(|| read(&inner).images.keys().copied().collect())?;
+            if let Err(error) = places.retain(|| store.layer_tars()) {
+                tracing::warn!(%error, "forget where layers are that are gone");
+            }
+            Ok(collected)
         };
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| Error::with_source(ErrorKind::Internal, "collect garbage", error))?
-            .map_err(Error::from_kind)
+            .map_err(|error: silo_store::Error| Error::from_kind(error))
     }
 }
 
@@ -483,5 +488,28 @@ mod tests {
         let images = Images::open(&db, &store, 0).unwrap();
         assert!(images.is_empty() && images.by_name(&name("b")).is_none());
         assert!(db.images().unwrap().is_empty() && db.tags().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn where_layers_are_is_forgotten_with_them() {
+        use silo_registry::{Known as _, Place};
+
+        let directory = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&directory.path().join("silo.db")).unwrap());
+        let store = Arc::new(Store::open(directory.path()).unwrap());
+        let images = Images::open(&db, &store, 0).unwrap();
+        let places = Places(Arc::clone(&db));
+        let (image, lease) = store.import(&[0; 1024][..], ImageConfig::default()).unwrap();
+        let (id, diff_id) = (image.id, image.config.rootfs.diff_ids[0]);
+        let blob = image.manifest.clone();
+        let place = Place { blob, domain: "r:5000".to_owned(), path: "a".to_owned() };
+        images.put(image, None, &[Reference::parse_normalized("a").unwrap()]).unwrap();
+        drop(lease);
+        places.remember(&diff_id, &place);
+        images.collect().await.unwrap();
+        assert_eq!(places.places(&diff_id).len(), 1);
+        images.forget(&id).unwrap();
+        images.collect().await.unwrap();
+        assert!(db.keys("").unwrap().is_empty());
     }
 }

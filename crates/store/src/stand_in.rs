@@ -1,5 +1,6 @@
 //! Layers of another image in the place of an image's lowest ones: see [`StandIn`].
 
+use std::collections::HashSet;
 use std::io::BufRead;
 use std::sync::Arc;
 
@@ -92,6 +93,18 @@ impl Store {
         Ok(diff_ids)
     }
 
+    /// The digests of the tars of all layers, also of those that something stands in for.
+    pub fn layer_tars(&self) -> HashSet<Digest> {
+        let state = lock(&self.inner.state);
+        let mut tars = HashSet::new();
+        for layer in state.layers.values() {
+            tars.insert(layer.diff_id);
+            let replaced = layer.stand_in.iter().flat_map(|stand_in| &stand_in.replaced);
+            tars.extend(replaced.map(|layer| layer.diff_id));
+        }
+        tars
+    }
+
     /// The chain ids of the layers that lie over each other up to `chain`, lowest first: with
     /// those that stand in.
     pub fn stack(&self, chain: Option<Digest>) -> Result<Vec<Digest>, Error> {
@@ -139,8 +152,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use silo_oci::image::{Descriptor, RootFs, chain_ids, digest, media};
 
     use super::*;
@@ -213,6 +224,9 @@ mod tests {
         let save = crate::SaveImage { id: image.id, names: Vec::new(), index: None };
         assert!(matches!(store.save(&[save], Vec::new()), Err(Error::NotHere { .. })));
 
+        let tars = store.layer_tars();
+        assert!(diff_ids.iter().all(|diff_id| tars.contains(diff_id)), "{tars:?}");
+
         // It is there for as long as the image is, with what it stands on.
         drop((lease, base_lease, child_lease, store));
         let store = Store::open(directory.path()).unwrap();
@@ -221,6 +235,6 @@ mod tests {
         store.collect(|| HashSet::from([image.id])).unwrap();
         assert!(store.layer(&base_top).is_ok() && store.layer(&placed.chain_id).is_ok());
         store.collect(HashSet::new).unwrap();
-        assert!(store.layers().is_empty());
+        assert!(store.layers().is_empty() && store.layer_tars().is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! Images to registries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ use crate::images::Entry;
 /// Places of one layer that are remembered.
 const MAX_PLACES: usize = 16;
 
+/// What the keys of rows begin with; the digest of the layer's tar follows.
+const KEYS: &str = "layer-places/";
 /// Where uploads are that have not ended.
 const UPLOADS: &str = "uploads";
 /// Uploads that are remembered.
@@ -66,7 +68,27 @@ impl Places {
 }
 
 fn key(diff_id: &Digest) -> String {
-    format!("layer-places/{diff_id}")
+    format!("{KEYS}{diff_id}")
+}
+
+impl Places {
+    /// Forgets the places of all layers but those that `there` gives.
+    pub(crate) fn retain(
+        &self,
+        there: impl FnOnce() -> HashSet<Digest>,
+    ) -> Result<(), crate::db::DbError> {
+        // Asked for before the layers: what is remembered meanwhile is not among them.
+        let keys = self.0.keys(KEYS)?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let there = there();
+        let is_gone = |key: &&String| {
+            let digest = key.strip_prefix(KEYS).and_then(|digest| digest.parse().ok());
+            digest.is_none_or(|digest: Digest| !there.contains(&digest))
+        };
+        keys.iter().filter(is_gone).try_for_each(|key| self.0.forget(key))
+    }
 }
 
 impl Known for Places {
@@ -330,5 +352,16 @@ mod tests {
         assert_eq!(found.len(), MAX_PLACES);
         assert_eq!((found[0].path.as_str(), found[1].path.as_str()), ("p15", "p19"));
         assert!(places.places(&digest("other")).is_empty());
+        // They go with the layer, and nothing else does.
+        places.remember(&digest("gone"), &place("p"));
+        places.0.set("layer-places/what is this?", "[]").unwrap();
+        for neighbour in ["layer-place", "layer-places", "layer-places0", "zone"] {
+            places.0.set(neighbour, "kept").unwrap();
+        }
+        places.retain(|| HashSet::from([layer, digest("without places")])).unwrap();
+        assert!(places.places(&digest("gone")).is_empty());
+        assert_eq!(places.places(&layer).len(), MAX_PLACES);
+        assert_eq!(places.0.keys("layer-places/").unwrap(), [key(&layer)]);
+        assert_eq!(places.0.keys("").unwrap().len(), 5);
     }
 }
