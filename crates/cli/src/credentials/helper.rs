@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal};
+
 /// How long a helper may take. People may have to unlock what it keeps.
 pub(super) const PATIENCE: Duration = Duration::from_mins(5);
 /// The longest answer, in bytes.
@@ -60,10 +62,31 @@ fn said(output: &str) -> String {
     output.trim().chars().filter(|c| *c == '\n' || !c.is_control()).take(MAX_SAID).collect()
 }
 
-/// Ends a helper that is not waited for any longer.
+/// Ends a helper that is not waited for any longer, with all that it has started. What does not
+/// belong to it any more, as an agent in the background, goes on.
 fn end(child: &mut Child) {
-    child.kill().ok();
+    end_all(Pid::from_child(child));
     child.wait().ok();
+}
+
+/// Ends a process and its children. Not by a group of its own: a helper may ask its question on
+/// the terminal, which only the group in the foreground can read.
+fn end_all(pid: Pid) {
+    // From here on it neither starts others nor waits for those it has: they are what they were.
+    rustix::process::kill_process(pid, Signal::STOP).ok();
+    for child in children(pid) {
+        end_all(child);
+    }
+    rustix::process::kill_process(pid, Signal::KILL).ok();
+}
+
+/// The children of all threads of a process; none where the kernel does not tell.
+fn children(pid: Pid) -> Vec<Pid> {
+    let tasks = fs_err::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
+    let lists = tasks.into_iter().flatten().flatten().map(|task| task.path().join("children"));
+    let lists: Vec<_> = lists.filter_map(|path| fs_err::read_to_string(path).ok()).collect();
+    let ids = lists.iter().flat_map(|list| list.split_ascii_whitespace());
+    ids.filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
 }
 
 /// Asks a helper; gives its answer.
@@ -88,7 +111,6 @@ fn exchange(
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
         .spawn()
         .map_err(|source| HelperError::Start { program: program.clone(), source })?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -155,18 +177,28 @@ mod tests {
     #[test]
     fn who_is_not_waited_for() {
         let shell = |script: &str, input: &str, patience| {
+            let (mut said, stderr) = std::io::pipe().unwrap();
             let mut command = Command::new("sh");
-            command.args(["-c", script]);
-            exchange(command, "x".to_owned(), input, patience)
+            command.args(["-c", script]).stderr(stderr);
+            let outcome = exchange(command, "x".to_owned(), input, patience);
+            // It ends when nobody is left who could say something.
+            said.read_to_end(&mut Vec::new()).unwrap();
+            outcome
         };
-        let silent = shell("exec sleep 1000", "r", Duration::from_millis(20)).unwrap_err();
+        let short = Duration::from_millis(200);
+        let silent = shell("exec sleep 1000", "r", short).unwrap_err();
         assert!(matches!(silent, HelperError::Silent { .. }), "{silent}");
-        // One that reads nothing, and one whose child goes on when it is ended.
+        // One that reads nothing.
         let long = "x".repeat(1 << 20);
         assert_eq!(shell("echo yes", &long, PATIENCE).unwrap(), b"yes\n");
-        let silent = shell("sleep 2 & wait", "r", Duration::from_millis(20)).unwrap_err();
-        assert!(matches!(silent, HelperError::Silent { .. }), "{silent}");
-        let endless = shell("exec yes", "r", PATIENCE).unwrap_err();
-        assert!(matches!(endless, HelperError::TooLong { .. }), "{endless}");
+        // Those that would leave children behind, and children of these.
+        for script in ["sleep 1000 & wait", "(sleep 1000 & sleep 1001; true) & sleep 1002; wait"] {
+            let silent = shell(script, "r", short).unwrap_err();
+            assert!(matches!(silent, HelperError::Silent { .. }), "{silent}");
+        }
+        for script in ["exec yes", "yes & wait"] {
+            let endless = shell(script, "r", PATIENCE).unwrap_err();
+            assert!(matches!(endless, HelperError::TooLong { .. }), "{endless}");
+        }
     }
 }
