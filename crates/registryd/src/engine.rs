@@ -4,26 +4,38 @@
 //! engine's `busybox`, and `engine/quay.io/a/b` its `quay.io/a/b`. Of a registry's port the colon
 //! becomes `_`. Nothing is copied: manifests, configurations and compressed layers are the
 //! engine's files, and a layer that it has only unpacked goes out as the tar that it was, made
-//! anew, whose digest is that of the image's configuration. A manifest that names a compressed
-//! form which the engine does not have is given out with the uncompressed one in its place, and
-//! so with another digest, always the same.
+//! anew, whose digest is that of the image's configuration. What is given out in place of a
+//! manifest or an index all of which is not here: see [`given`].
 //!
-//! Names come from the engine's database, `silo.db` (table `tags`: name, image), which is opened
-//! for reading only; see the engine's `db.rs` for its form.
+//! Names come from the engine's database, `silo.db` (table `tags`: name, image, list), which is
+//! opened for reading only; see the engine's `db.rs` for its form.
+//!
+//! # What is remembered
+//!
+//! What a repository has is found out once, with a few files read for each of its images, and
+//! looked up from then on. Whether the engine has changed anything is asked for each request: of
+//! the database its count of changes by others (SQLite's `data_version`), and of the store whether
+//! its list is the same file still. The names are read before the list, as the engine records an
+//! image before its names. What is remembered and then is not to be found is looked for once more.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod given;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
-use silo_oci::image::{Descriptor, ImageConfig, Manifest, media, to_bytes};
 use silo_oci::reference::Reference as Named;
-use silo_store::{Layer, View};
+use silo_store::{Layer, Listing, View};
 use silo_types::Digest as Sha256;
 
+use self::given::Given;
 use crate::Error;
 use crate::error::Refusal;
-use crate::name::{Algorithm, Digest, Name, Reference};
+use crate::name::{Digest, Name, Reference};
 use crate::store::Stored;
 
 /// The engine's images.
@@ -33,6 +45,7 @@ pub(crate) struct EngineImages {
     pub(crate) view: View,
     /// The first elements of their names, with a slash.
     prefix: String,
+    known: Mutex<Known>,
 }
 
 /// A blob of an image.
@@ -44,8 +57,71 @@ pub(crate) enum Content {
     Layer(Box<Layer>),
 }
 
-/// A tag, or the digest under which an image was pulled.
-type Names = BTreeMap<String, BTreeMap<String, Sha256>>;
+/// What a name leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Target {
+    /// The image that the engine runs.
+    image: Sha256,
+    /// The index that it is of.
+    index: Option<Sha256>,
+}
+
+/// Repositories with their tags.
+type Names = BTreeMap<String, BTreeMap<String, Target>>;
+
+/// What is remembered.
+#[derive(Debug, Default)]
+struct Known {
+    database: Option<Database>,
+    /// The database's count of changes by others, and what it had then.
+    names: Option<(i64, Arc<Names>)>,
+    state: Option<Arc<State>>,
+}
+
+/// The open database.
+#[derive(Debug)]
+struct Database {
+    connection: Connection,
+    /// Device and inode: no other file has them as long as this one is open.
+    file: (u64, u64),
+}
+
+/// What the engine has at one moment.
+#[derive(Debug, Default)]
+struct State {
+    names: Arc<Names>,
+    listing: Arc<Listing>,
+    /// Layers by the digests of their tars, for images whose own are not here.
+    layers: OnceLock<HashMap<Sha256, Sha256>>,
+    /// What was found out about manifests.
+    images: Mutex<HashMap<Sha256, Arc<Given>>>,
+    repositories: Mutex<HashMap<String, Arc<Repository>>>,
+}
+
+/// What one repository has.
+#[derive(Debug, Default)]
+struct Repository {
+    tags: BTreeMap<String, Arc<Given>>,
+    documents: HashMap<Sha256, Arc<Given>>,
+    /// Blobs that are here; with the chain id and the tar's digest if it is a layer.
+    blobs: HashMap<Sha256, Option<(Sha256, Sha256)>>,
+}
+
+impl Repository {
+    fn add(&mut self, given: &Arc<Given>) {
+        if self.documents.insert(given.digest, Arc::clone(given)).is_none() {
+            self.blobs.extend(given.blobs.iter().copied());
+            for below in &given.manifests {
+                self.add(below);
+            }
+        }
+    }
+}
+
+/// A panic of another thread leaves something to be found out again.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl EngineImages {
     pub(crate) fn new(data_root: &Path, prefix: &Name) -> Self {
@@ -53,6 +129,7 @@ impl EngineImages {
             database: data_root.join("silo.db"),
             view: View::new(data_root),
             prefix: format!("{prefix}/"),
+            known: Mutex::default(),
         }
     }
 
@@ -62,30 +139,116 @@ impl EngineImages {
             || self.prefix.trim_end_matches('/') == repository.as_str()
     }
 
-    /// Images by repository and tag.
-    fn names(&self) -> Result<Names, Error> {
-        let mut names = Names::new();
-        if !self.database.exists() {
-            return Ok(names);
+    /// What the engine has now.
+    fn state(&self) -> Result<Arc<State>, Error> {
+        let mut known = lock(&self.known);
+        let names = self.names(&mut known)?;
+        let same_list = match &known.state {
+            Some(state) => self.view.is_current(&state.listing)?,
+            None => false,
+        };
+        let listing = match &known.state {
+            Some(state) if same_list && Arc::ptr_eq(&state.names, &names) => {
+                return Ok(Arc::clone(state));
+            }
+            Some(state) if same_list => Arc::clone(&state.listing),
+            _ => Arc::new(self.view.list()?),
+        };
+        let state = Arc::new(State { names, listing, ..State::default() });
+        if let Some(before) = &known.state {
+            // What goes out as it came does not change.
+            let (old, new) = (&before.listing.images, &state.listing.images);
+            let kept = lock(&before.images).clone().into_iter().filter(|(_, given)| {
+                let same = |id: &Sha256| old.get(id).is_some_and(|it| new.get(id) == Some(it));
+                given.is_whole() && given.image.as_ref().is_some_and(same)
+            });
+            lock(&state.images).extend(kept);
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&self.database, flags)?;
-        db.busy_timeout(Duration::from_secs(10))?;
-        let mut statement = db.prepare("SELECT name, image FROM tags")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        for row in rows {
-            let (name, image): (String, String) = row?;
-            let (Ok(name), Ok(image)) = (Named::parse(&name), image.parse()) else { continue };
-            let Some(tag) = name.tag() else { continue };
-            if let Some(repository) = self.repository(&name) {
-                names.entry(repository).or_default().insert(tag.to_owned(), image);
+        known.state = Some(Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// Looks for everything anew.
+    fn forget(&self, state: &Arc<State>) {
+        let mut known = lock(&self.known);
+        if known.state.as_ref().is_some_and(|now| Arc::ptr_eq(now, state)) {
+            known.state = None;
+        }
+    }
+
+    /// The number of the database's file.
+    fn database_file(&self) -> Result<Option<(u64, u64)>, Error> {
+        match fs_err::metadata(&self.database) {
+            Ok(found) => Ok(Some((found.dev(), found.ino()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look at", &self.database)(error)),
+        }
+    }
+
+    /// All names.
+    fn names(&self, known: &mut Known) -> Result<Arc<Names>, Error> {
+        let Some(file) = self.database_file()? else {
+            known.database = None;
+            known.names = None;
+            let none = known.state.as_ref().map(|state| Arc::clone(&state.names));
+            return Ok(none.filter(|names| names.is_empty()).unwrap_or_default());
+        };
+        if known.database.as_ref().is_none_or(|database| database.file != file) {
+            known.names = None;
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(&self.database, flags)?;
+            connection.busy_timeout(Duration::from_secs(10))?;
+            // If it was replaced just now, this one does not count the next time.
+            known.database = Some(Database { connection, file });
+        }
+        let Some(database) = &known.database else { return Ok(Arc::default()) };
+        let result = self.read_names(&database.connection, known.names.as_ref());
+        match result {
+            Ok((version, names)) => {
+                known.names = Some((version, Arc::clone(&names)));
+                Ok(names)
+            }
+            Err(error) => {
+                known.database = None;
+                known.names = None;
+                Err(error)
             }
         }
-        Ok(names)
+    }
+
+    fn read_names(
+        &self,
+        db: &Connection,
+        before: Option<&(i64, Arc<Names>)>,
+    ) -> Result<(i64, Arc<Names>), Error> {
+        // Before the names: what is changed between the two is read again the next time.
+        let version: i64 = db.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if let Some((_, names)) = before.filter(|(before, _)| *before == version) {
+            return Ok((version, Arc::clone(names)));
+        }
+        let mut names = Names::new();
+        let columns = "SELECT 1 FROM pragma_table_info('tags') WHERE name = 'list'";
+        // An engine that has not been started since it knows indexes has none.
+        let list = if db.prepare(columns)?.exists([])? { "list" } else { "NULL" };
+        let mut statement = db.prepare(&format!("SELECT name, image, {list} FROM tags"))?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for row in rows {
+            let (name, image, index): (String, String, Option<String>) = row?;
+            let (Ok(name), Ok(image)) = (Named::parse(&name), image.parse()) else { continue };
+            let Some(tag) = name.tag() else { continue };
+            let index = index.and_then(|index| index.parse().ok());
+            if let Some(repository) = self.repository_name(&name) {
+                let target = Target { image, index };
+                names.entry(repository).or_default().insert(tag.to_owned(), target);
+            }
+        }
+        // Most changes are of containers.
+        let same = before.filter(|(_, before)| **before == names);
+        Ok((version, same.map_or_else(|| Arc::new(names), |(_, before)| Arc::clone(before))))
     }
 
     /// Under which name an image's repository is served; `None` if there is none for it.
-    fn repository(&self, name: &Named) -> Option<String> {
+    fn repository_name(&self, name: &Named) -> Option<String> {
         let familiar = name.familiar_name();
         let own = match familiar.split_once('/') {
             Some((domain, path)) if domain == name.domain() => {
@@ -102,139 +265,130 @@ impl EngineImages {
 
     /// All repositories.
     pub(crate) fn repositories(&self) -> Result<BTreeSet<String>, Error> {
-        Ok(self.names()?.into_keys().collect())
-    }
-
-    fn of(&self, repository: &Name) -> Result<BTreeMap<String, Sha256>, Error> {
-        self.names()?.remove(repository.as_str()).ok_or_else(|| Refusal::no_repository().into())
+        Ok(self.state()?.names.keys().cloned().collect())
     }
 
     /// The tags of a repository.
     pub(crate) fn tags(&self, repository: &Name) -> Result<Vec<String>, Error> {
-        Ok(self.of(repository)?.into_keys().collect())
+        let state = self.state()?;
+        let tags = state.names.get(repository.as_str()).ok_or_else(Refusal::no_repository)?;
+        Ok(tags.keys().cloned().collect())
     }
 
-    /// A manifest and its bytes.
+    /// What a repository has.
+    fn repository(&self, state: &State, name: &Name) -> Result<Arc<Repository>, Error> {
+        if let Some(found) = lock(&state.repositories).get(name.as_str()) {
+            return Ok(Arc::clone(found));
+        }
+        let tags = state.names.get(name.as_str()).ok_or_else(Refusal::no_repository)?;
+        let mut repository = Repository::default();
+        let mut is_complete = true;
+        let mut failed = |error: Error| {
+            is_complete = false;
+            tracing::warn!(error = error.chain(), repository = %name, "the engine's image");
+        };
+        for target in tags.values().collect::<BTreeSet<_>>() {
+            let image = given::image(&self.view, state, &target.image);
+            let image = image.map_err(&mut failed).ok().flatten();
+            let index = target.index.map(|index| given::index(&self.view, state, &index));
+            let index = index.and_then(|index| index.map_err(&mut failed).ok());
+            let given::Forms { tagged: index, own } = index.unwrap_or_default();
+            // Who has its digest gets the index as it came, with the images that are here.
+            for given in [&image, &index, &own].into_iter().flatten() {
+                repository.add(given);
+            }
+            if let Some(given) = index.or(image) {
+                let its = tags.iter().filter(|(_, other)| *other == target);
+                repository.tags.extend(its.map(|(tag, _)| (tag.clone(), Arc::clone(&given))));
+            }
+        }
+        let repository = Arc::new(repository);
+        if is_complete {
+            let kept = Arc::clone(&repository);
+            lock(&state.repositories).insert(name.as_str().to_owned(), kept);
+        }
+        Ok(repository)
+    }
+
+    /// Looks something up; once more if it was to be found and is not.
+    fn look_up<T>(
+        &self,
+        name: &Name,
+        find: impl Fn(&Repository) -> Result<Option<T>, Error>,
+        absent: impl FnOnce() -> Refusal,
+    ) -> Result<T, Error> {
+        let state = self.state()?;
+        let error = match find(&*self.repository(&state, name)?) {
+            Ok(found) => return found.ok_or_else(|| absent().into()),
+            Err(error) => error,
+        };
+        tracing::debug!(error = error.chain(), repository = %name, "looked for once more");
+        self.forget(&state);
+        let state = self.state()?;
+        match find(&*self.repository(&state, name)?) {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(absent().into()),
+            Err(Error::Refused(_)) => Err(absent().into()),
+            Err(again) => Err(again),
+        }
+    }
+
+    /// A manifest or an index, with its bytes if they are asked for.
     pub(crate) fn manifest(
         &self,
         repository: &Name,
         reference: &Reference,
+        whole: bool,
     ) -> Result<(Stored, Vec<u8>), Error> {
-        let tags = self.of(repository)?;
-        let images: BTreeMap<Sha256, Descriptor> = self.view.images()?.into_iter().collect();
-        let wanted = |tag: &str| match reference {
-            Reference::Tag(wanted) => wanted == tag,
-            Reference::Digest(_) => true,
-        };
-        for (tag, image) in tags.iter().filter(|(tag, _)| wanted(tag)) {
-            let Some(descriptor) = images.get(image) else { continue };
-            let given = match self.given(descriptor) {
-                Err(error) => {
-                    tracing::warn!(error = error.chain(), %repository, tag, "the engine's image");
-                    continue;
+        let find = |repository: &Repository| {
+            let given = match reference {
+                Reference::Tag(tag) => repository.tags.get(tag),
+                Reference::Digest(digest) => {
+                    let digest = digest.to_string().parse().ok();
+                    digest.and_then(|digest: Sha256| repository.documents.get(&digest))
                 }
-                Ok(given) => given,
             };
-            let (bytes, media_type) = (to_given(&given), given.1.media_type.clone());
-            let digest = Digest::of(Algorithm::Sha256, &bytes);
-            if matches!(reference, Reference::Digest(wanted) if *wanted != digest) {
-                continue;
-            }
-            return Ok((Stored { digest, media_type, size: bytes.len() as u64 }, bytes));
-        }
-        let mut refusal = Refusal::no_manifest();
-        refusal.message = format!("manifest unknown: {reference}");
-        Err(refusal.into())
-    }
-
-    /// The manifest of an image as it is given out; the bytes if they are the engine's own.
-    fn given(&self, descriptor: &Descriptor) -> Result<(Option<Vec<u8>>, Manifest), Error> {
-        let bytes = self.view.document(&descriptor.digest)?;
-        let unreadable = |source| silo_store::Error::Document {
-            what: format!("manifest {}", descriptor.digest),
-            source,
+            let Some(given) = given else { return Ok(None) };
+            let bytes = match &given.made {
+                _ if !whole => Vec::new(),
+                Some(bytes) => bytes.clone(),
+                None => self.view.document(&given.digest)?,
+            };
+            let digest = given.digest.to_string().parse()?;
+            let media_type = given.media_type.clone();
+            Ok(Some((Stored { digest, media_type, size: given.size }, bytes)))
         };
-        let mut manifest = Manifest::parse(&bytes).map_err(unreadable)?;
-        let config = self.view.document(&manifest.config.digest)?;
-        let config = ImageConfig::parse(&config).map_err(unreadable)?;
-        let mut changed = false;
-        for (layer, diff_id) in manifest.layers.iter_mut().zip(&config.rootfs.diff_ids) {
-            let is_here = layer.digest == *diff_id || self.view.blob(&layer.digest)?.is_some();
-            if is_here || !layer.urls.is_empty() {
-                continue;
-            }
-            // Only compressed, it is not here; what stands in for it has another digest.
-            let Some(found) = self.view.layer(diff_id)? else { continue };
-            *layer = Descriptor {
-                annotations: std::mem::take(&mut layer.annotations),
-                ..Descriptor::new(media::OCI_LAYER, *diff_id, found.tar_size)
-            };
-            changed = true;
-        }
-        if manifest.media_type.is_empty() {
-            manifest.media_type.clone_from(&descriptor.media_type);
-        }
-        if changed && manifest.media_type == media::DOCKER_MANIFEST {
-            for layer in &mut manifest.layers {
-                if layer.media_type == media::OCI_LAYER {
-                    media::DOCKER_LAYER.clone_into(&mut layer.media_type);
-                }
-            }
-        }
-        Ok(((!changed).then_some(bytes), manifest))
+        self.look_up(repository, find, || {
+            let mut refusal = Refusal::no_manifest();
+            refusal.message = format!("manifest unknown: {reference}");
+            refusal
+        })
     }
 
     /// A blob that an image of a repository has.
     pub(crate) fn blob(&self, repository: &Name, digest: &Digest) -> Result<Content, Error> {
         let wanted: Sha256 = digest.to_string().parse().map_err(|_| Refusal::no_blob())?;
-        let tags = self.of(repository)?;
-        let images: BTreeMap<Sha256, Descriptor> = self.view.images()?.into_iter().collect();
-        for image in tags.values().collect::<BTreeSet<_>>() {
-            let Some(descriptor) = images.get(image) else { continue };
-            let Ok((_, manifest)) = self.given(descriptor) else { continue };
-            let mut blobs = std::iter::once(&manifest.config).chain(&manifest.layers);
-            if descriptor.digest != wanted && !blobs.any(|blob| blob.digest == wanted) {
-                continue;
-            }
+        let find = |repository: &Repository| {
+            let layer = match repository.blobs.get(&wanted) {
+                Some(layer) => *layer,
+                // Of manifests, only the engine's own files.
+                None if repository.documents.get(&wanted).is_some_and(|it| it.made.is_none()) => {
+                    None
+                }
+                None => return Ok(None),
+            };
             if let Some((file, size)) = self.view.blob(&wanted)? {
-                return Ok(Content::File(file, size));
+                return Ok(Some(Content::File(file, size)));
             }
-            if let Some(layer) = self.view.layer(&wanted)? {
-                return Ok(Content::Layer(Box::new(layer)));
+            let layer = layer.filter(|(_, diff_id)| *diff_id == wanted);
+            match layer.and_then(|(chain, diff_id)| self.view.layer(&chain, &diff_id)) {
+                Some(layer) => Ok(Some(Content::Layer(Box::new(layer)))),
+                None => Err(Refusal::no_blob().into()),
             }
-        }
-        Err(Refusal::no_blob().into())
+        };
+        self.look_up(repository, find, Refusal::no_blob)
     }
-}
-
-fn to_given((bytes, manifest): &(Option<Vec<u8>>, Manifest)) -> Vec<u8> {
-    bytes.clone().unwrap_or_else(|| to_bytes(manifest))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_repositories() {
-        let images = EngineImages::new(Path::new("/none"), &"engine".parse().unwrap());
-        for (name, repository) in [
-            ("busybox", Some("engine/busybox")),
-            ("me/app:2", Some("engine/me/app")),
-            ("docker.io/library/busybox", Some("engine/busybox")),
-            ("quay.io/a/b", Some("engine/quay.io/a/b")),
-            ("localhost:5000/app", Some("engine/localhost_5000/app")),
-            ("127.0.0.1:5000/a/b", Some("engine/127.0.0.1_5000/a/b")),
-            ("Reg.Example/a", Some("engine/reg.example/a")),
-            ("[::1]:5000/a", None),
-        ] {
-            let name = Named::parse(name).unwrap();
-            assert_eq!(images.repository(&name).as_deref(), repository, "{name}");
-        }
-        let owns = |name: &str| images.owns(&name.parse().unwrap());
-        assert!(owns("engine/a") && owns("engine") && !owns("engines/a") && !owns("a/engine"));
-        // Without an engine there is nothing.
-        assert!(images.repositories().unwrap().is_empty());
-        assert!(images.tags(&"engine/a".parse().unwrap()).is_err());
-    }
-}
+mod tests;

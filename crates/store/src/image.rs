@@ -17,7 +17,7 @@ use crate::{Error, Image, Layer, Lease, Store, stand_in};
 /// Annotation of a manifest in the index: the image's id.
 pub(crate) const ID: &str = "io.silo.image.id";
 /// Annotation of a manifest in the index: the chain id of what stands in for its lowest layers.
-const STAND_IN: &str = "io.silo.image.stand-in";
+pub(crate) const STAND_IN: &str = "io.silo.image.stand-in";
 
 /// An image whose layers are in place, to be recorded.
 #[derive(Debug)]

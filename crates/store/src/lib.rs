@@ -103,5 +103,5 @@ pub use types::{
     Change, ChangeKind, Collected, Image, ImageIndex, IndexEntry, Layer, Loaded, LoadedImage,
     LoadedIndex, Progress, Replaced, SaveImage, Snapshot, StandIn,
 };
-pub use view::View;
+pub use view::{Listing, View};
 pub use windows::{WindowsChanges, WindowsLayer};

@@ -41,7 +41,7 @@ pub(crate) async fn get(
     let at = Arc::clone(server);
     let (stored, bytes) = blocking(server, move |registry| {
         if let Some(engine) = at.engine(&name) {
-            return engine.manifest(&name, &reference);
+            return engine.manifest(&name, &reference, whole);
         }
         let stored = registry.manifest(&name, &reference)?;
         let bytes = if whole { registry.read_manifest(&stored)? } else { Vec::new() };

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use silo_tests::{Engine, Podman};
 
-use super::shapes::silo_engine;
-use super::{Layer, Remote, Shape, tar_of, userland};
+use super::shapes::{Parts, attested, silo_engine};
+use super::{Layer, OCI_INDEX, Remote, Shape, tar_of, userland};
 use crate::registryd::{self, Registry, has_or_skip, run, sha256};
 
 /// A registry on an engine's data root that serves its images.
@@ -118,6 +118,67 @@ fn every_byte_is_what_its_digest_says() {
         assert_eq!(status, if repository == "base" { 200 } else { 404 }, "{name}");
     }
     assert!(made >= 4, "{made}");
+}
+
+#[test]
+fn all_platforms_that_are_there() {
+    let Some(engine) = silo_engine() else { return };
+    let elsewhere = Registry::start();
+    let remote = Remote::new(&elsewhere.address);
+    let (entries, _) = attested(&remote, "multi", &Parts::new());
+    let push = |tag: &str, entries: &[serde_json::Value]| {
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, "annotations": {},
+        });
+        let pushed = remote.manifest("multi", tag, OCI_INDEX, &index);
+        (pushed["digest"].as_str().expect("a digest").to_owned(), index.to_string())
+    };
+    let entries = entries.as_array().expect("entries");
+    let (whole, bytes) = push("whole", &entries[..2]);
+    let (proven, with_proof) = push("proven", entries);
+    for tag in ["whole", "proven"] {
+        let image = remote.name(&format!("multi:{tag}"));
+        for platform in ["linux/amd64", "linux/arm64"] {
+            engine.ok(&["pull", "-q", "--platform", platform, &image]);
+        }
+        engine.ok(&["tag", &image, &format!("team/multi:{tag}")]);
+    }
+    let registry = registry_of(&engine, &[]);
+    let manifest =
+        |reference: &str| registry.get(&format!("/v2/engine/team/multi/manifests/{reference}"));
+    // What is here with all that it names goes out bit for bit.
+    for reference in ["whole", &whole] {
+        let answer = manifest(reference);
+        assert_eq!(answer.header("docker-content-digest"), Some(&whole[..]), "{reference}");
+        assert_eq!(answer.header("content-type"), Some(OCI_INDEX), "{reference}");
+        assert_eq!(answer.text().split("\n").last(), Some(&bytes[..]), "{reference}");
+    }
+    // The proof is not here: the index is another, unless somebody has the digest of this one.
+    assert_eq!(manifest(&proven).body, with_proof.as_bytes());
+    let answer = manifest("proven");
+    assert_ne!(answer.header("docker-content-digest"), Some(&proven[..]));
+    let names = |index: &serde_json::Value| -> Vec<String> {
+        let entries = index["manifests"].as_array().expect("entries").iter();
+        entries.map(|entry| entry["digest"].to_string()).collect()
+    };
+    assert_eq!(names(&answer.json()), names(&manifest("whole").json()));
+    let other = Engine::start_empty();
+    for platform in ["linux/amd64", "linux/arm64"] {
+        for tag in ["whole", "proven"] {
+            let image = format!("{}/engine/team/multi:{tag}", registry.address);
+            other.ok(&["pull", "-q", "--platform", platform, &image]);
+            let create = ["create", "--pull", "never", "--platform", platform, &image, "x"];
+            let container = other.ok(&create);
+            other.ok(&["rm", &container]);
+        }
+    }
+    if has_or_skip("interop::engine_images::all_platforms_that_are_there", &["skopeo"]) {
+        let layout = registry.directory.path().join("layout");
+        let from = format!("docker://{}/engine/team/multi:whole", registry.address);
+        let to = format!("oci:{}:x", layout.display());
+        run("skopeo", &["copy", "-q", "--all", "--src-tls-verify=false", &from, &to]);
+        assert!(layout.join("blobs/sha256").join(whole.trim_start_matches("sha256:")).is_file());
+    }
 }
 
 #[test]

@@ -12,14 +12,14 @@ use super::{
 use crate::registryd::{self, sha256, sum};
 
 /// Layers that the shapes are made of.
-struct Parts {
+pub(super) struct Parts {
     base: Layer,
     said: Layer,
     tar: Vec<u8>,
 }
 
 impl Parts {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let tar = tar_of(&[("said", "hello")]);
         Self { base: Layer::gzip(&userland()), said: Layer::gzip(&tar), tar }
     }
@@ -160,7 +160,7 @@ fn images_without_layers() {
 }
 
 /// An index as BuildKit pushes it: the image, what proves how it was made, and what is for others.
-fn attested(remote: &Remote, repository: &str, parts: &Parts) -> (Value, Value) {
+pub(super) fn attested(remote: &Remote, repository: &str, parts: &Parts) -> (Value, Value) {
     let image = Shape::oci(&[&parts.base, &parts.said]).push(remote, repository, "");
     let mut arm = Shape::oci(&[&parts.said]);
     arm.config = json!({ "architecture": "arm64", "variant": "v8" });
