@@ -84,6 +84,10 @@ impl Builder {
         let bytes = to_bytes(&list);
         let put = repository.put_manifest(tag.as_deref(), media_type, &bytes);
         let digest = put.await.map_err(Error::from_kind)?;
+        if let Some(tag) = &tag {
+            let ids: Vec<_> = outcomes.iter().map(|outcome| outcome.image).collect();
+            self.engine.pushed_index(name, tag, &ids, &digest)?;
+        }
         Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
     }
 }

@@ -251,6 +251,24 @@ impl Engine {
         Ok(pushed.manifest)
     }
 
+    /// An index of just these images is in a registry. If that is what the name has here, it is
+    /// known by the digest there as well.
+    pub fn pushed_index(
+        &self,
+        name: &Reference,
+        tag: &str,
+        ids: &[Digest],
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let tagged = name.without_suffix().with_tag(tag).map_err(Error::from_kind)?;
+        let Some(index) = self.images.index_by_name(&tagged) else { return Ok(()) };
+        let here = index.entries.iter().filter_map(|entry| entry.image.as_ref());
+        match self.images.by_name(&tagged) {
+            Some(id) if here.eq(ids) => self.pushed(&tagged, &id, Some(&index), digest),
+            _ => Ok(()),
+        }
+    }
+
     /// An image of the store, or an index that leads to it, is in a registry.
     fn pushed(
         &self,

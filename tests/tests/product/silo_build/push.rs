@@ -125,6 +125,15 @@ fn a_list_is_pushed_for_all_platforms() {
     }
     let metadata: Value = serde_json::from_slice(&fs::read(&metadata).expect("it")).expect("JSON");
     assert_eq!(metadata["containerimage.digest"], digest.as_str());
+    // Here the name is known by that digest, too, until it has another index.
+    let by_digest = format!("{}@{digest}", registry.name("team/list"));
+    assert_eq!(engine.inspect(&name)["RepoDigests"], Value::from(vec![by_digest.as_str()]));
+    assert_eq!(engine.inspect(&by_digest)["Id"], engine.inspect(&name)["Id"]);
+    fs::write(at.join("file-amd64"), "other\n").expect("a file");
+    let output = format!("type=registry,store=false,name={name}");
+    built(&engine, &["--platform=linux/amd64,linux/arm64", "-o", &output], &at);
+    assert_ne!(registry.digest("team/list", "1"), Some(digest));
+    assert_eq!(engine.inspect(&name)["RepoDigests"], Value::from(vec![by_digest.as_str()]));
 }
 
 #[test]
