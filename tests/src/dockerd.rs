@@ -1,4 +1,5 @@
-//! Debian's dockerd for one test.
+//! Debian's dockerd for one test: the one that is installed, or that of the newest suite, whose
+//! images are in containerd's store and whose builder is a BuildKit of today.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
@@ -28,12 +29,39 @@ impl Dockerd {
             crate::skip(thread.name().unwrap_or("a test"), "dockerd is not installed");
             return None;
         }
+        Some(Self::start(program, "{}"))
+    }
+
+    /// Starts the one of Debian's newest suite that `cargo xtask test` unpacks, or that
+    /// `SILO_TEST_NEWEST_DOCKERD` names, with containerd's store and with buildx. Steps of its
+    /// builds have no network but `none` and `host`. `None`, with the running test counted as
+    /// skipped, where there is none.
+    pub fn start_newest_or_skip() -> Option<Self> {
+        let unpacked = crate::engine::newest_docker();
+        let program = std::env::var_os("SILO_TEST_NEWEST_DOCKERD")
+            .map_or_else(|| unpacked.join("usr/sbin/dockerd"), PathBuf::from);
+        let buildx = unpacked.join("usr/libexec/docker/cli-plugins/docker-buildx");
+        let needed = [&program, &buildx, Path::new("/usr/bin/containerd")];
+        if let Some(missing) = needed.iter().find(|file| !file.exists()) {
+            let thread = std::thread::current();
+            let reason = format!("{} is not here", missing.display());
+            crate::skip(thread.name().unwrap_or("a test"), &reason);
+            return None;
+        }
+        let dockerd = Self::start(&program, r#"{"features":{"containerd-snapshotter":true}}"#);
+        let plugins = dockerd.directory.path().join("config/cli-plugins");
+        fs_err::create_dir_all(&plugins).expect("a folder for plugins");
+        std::os::unix::fs::symlink(buildx, plugins.join("docker-buildx")).expect("a link");
+        Some(dockerd)
+    }
+
+    fn start(program: &Path, configuration: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("silo-test-dockerd-")
             .tempdir()
             .expect("a directory for the test");
         let path = |name: &str| directory.path().join(name);
-        fs_err::write(path("daemon.json"), "{}").expect("a configuration");
+        fs_err::write(path("daemon.json"), configuration).expect("a configuration");
         let cgroup = format!("silo-test-dockerd-{}", std::process::id());
         // It ends with the test, however that ends.
         let mut child = alone(Command::new("setpriv"))
@@ -66,7 +94,7 @@ impl Dockerd {
         // Nobody reads on, and a full pipe would stop it.
         let mut rest = fs_err::File::create(path("log")).expect("a log").into_parts().0;
         std::thread::spawn(move || std::io::copy(&mut log, &mut rest));
-        Some(Self { child, directory, cgroup })
+        Self { child, directory, cgroup }
     }
 
     /// A `docker` command that speaks to it.

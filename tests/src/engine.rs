@@ -319,13 +319,8 @@ impl Engine {
     /// `cargo xtask test` unpacks, or those in the folder `SILO_TEST_DOCKER_PLUGINS`. Without
     /// them the running test counts as skipped.
     pub fn has_plugins_or_skip(&self) -> bool {
-        let folder = std::env::var_os("SILO_TEST_DOCKER_PLUGINS").map_or_else(
-            || {
-                let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
-                root.join("target/docker-cli/usr/libexec/docker/cli-plugins")
-            },
-            PathBuf::from,
-        );
+        let folder = std::env::var_os("SILO_TEST_DOCKER_PLUGINS")
+            .map_or_else(|| newest_docker().join("usr/libexec/docker/cli-plugins"), PathBuf::from);
         let plugins = ["docker-buildx", "docker-compose"].map(|name| folder.join(name));
         if !plugins.iter().all(|plugin| plugin.exists()) {
             let thread = std::thread::current();
@@ -475,6 +470,12 @@ pub fn alone(mut command: Command) -> Command {
         }
     }
     command
+}
+
+/// Where `cargo xtask test` unpacks what Debian's newest suite has of Docker.
+pub(crate) fn newest_docker() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    root.join("target/docker-cli")
 }
 
 /// Runs a command with bytes on its standard input.

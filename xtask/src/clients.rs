@@ -1,4 +1,5 @@
-//! The `docker` command lines that the product tests drive the engine with, and their plugins.
+//! The `docker` command lines that the product tests drive the engine with, their plugins, and a
+//! daemon with a BuildKit of today.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,11 +33,13 @@ pub fn docker_clis() -> Vec<PathBuf> {
     found
 }
 
-/// What is unpacked, and a file that shows that it is. The plugins are found by the tests.
-const PACKAGES: [(&str, &str); 3] = [
+/// What is unpacked, and a file that shows that it is. The plugins and the daemon are found by the
+/// tests.
+const PACKAGES: [(&str, &str); 4] = [
     ("docker-cli", "usr/bin/docker"),
     ("docker-buildx", "usr/libexec/docker/cli-plugins/docker-buildx"),
     ("docker-compose", "usr/libexec/docker/cli-plugins/docker-compose"),
+    ("docker.io", "usr/sbin/dockerd"),
 ];
 
 /// Unpacks the newest command line and its plugins below `target/`, once.

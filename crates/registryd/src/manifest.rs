@@ -23,7 +23,8 @@ pub(crate) struct Manifest {
     pub(crate) annotations: BTreeMap<String, String>,
     /// The manifest that this one is about.
     pub(crate) subject: Option<Digest>,
-    /// Configuration and layers.
+    /// Configuration and layers; of an index, what has the type of no manifest: the caches of
+    /// BuildKit are indexes of layers.
     pub(crate) blobs: Vec<Used>,
     /// Manifests of an index.
     pub(crate) manifests: Vec<Used>,
@@ -136,7 +137,13 @@ impl Manifest {
         };
         if is_index {
             let index = index.ok_or_else(|| Refusal::manifest("the index has no manifests"))?;
-            manifest.manifests = index.iter().map(Descriptor::used).collect::<Result<_, _>>()?;
+            for descriptor in &index {
+                let kind = &descriptor.media_type;
+                let is_manifest =
+                    kind.is_empty() || media::is_manifest(kind) || media::is_index(kind);
+                let uses = if is_manifest { &mut manifest.manifests } else { &mut manifest.blobs };
+                uses.push(descriptor.used()?);
+            }
         } else {
             let config = body.config.ok_or_else(|| Refusal::manifest("it has no config"))?;
             if manifest.artifact_type.is_empty() {
@@ -190,6 +197,9 @@ mod tests {
         let index = Manifest::parse(text.as_bytes(), None).unwrap();
         assert_eq!(index.media_type, media::OCI_INDEX);
         assert_eq!((index.manifests.len(), index.blobs.len()), (1, 0));
+        let cache = text.replace("\"size\"", "\"mediaType\":\"c/t\",\"size\"");
+        let cache = Manifest::parse(cache.as_bytes(), None).unwrap();
+        assert_eq!((cache.manifests.len(), cache.blobs.len()), (0, 1));
         assert_eq!(index.artifact_type, "");
     }
 

@@ -494,7 +494,8 @@ fn check(db: &Transaction<'_>, repository: i64, manifest: &Manifest) -> Result<(
          WHERE manifests.repository = ? AND blobs.digest = ?",
     )?;
     let mut missing = Vec::new();
-    for (used, statement) in manifest
+    let is_index = silo_oci::image::media::is_index(&manifest.media_type);
+    for (used, is_manifest) in manifest
         .blobs
         .iter()
         .map(|used| (used, false))
@@ -504,8 +505,14 @@ fn check(db: &Transaction<'_>, repository: i64, manifest: &Manifest) -> Result<(
         if *foreign || missing.len() > MISSING {
             continue;
         }
-        let statement = if statement { &mut manifests } else { &mut links };
-        if !statement.exists(params![repository, digest.to_string()])? {
+        let place = params![repository, digest.to_string()];
+        let is_here = if is_manifest {
+            manifests.exists(place)?
+        } else {
+            // An index may name a manifest by any type.
+            links.exists(place)? || (is_index && manifests.exists(place)?)
+        };
+        if !is_here {
             missing.push(digest.to_string());
         }
     }

@@ -1,5 +1,6 @@
 //! Images, registries and clients of other makers, each with Silo's.
 
+mod buildkit;
 mod clients;
 mod engine_images;
 mod engines;

@@ -1,14 +1,16 @@
 //! Caches that `buildx` takes and gives, layouts as contexts, and lists of images.
 
 use fs_err as fs;
-use silo_tests::Engine;
+use silo_tests::{Engine, Kind};
 
 use super::{build, built, context};
 
 const TEXT: &str = "FROM busybox\nCOPY f /f\nRUN cat /f > /g\nWORKDIR /w\n";
 
-fn cached(output: &str) -> usize {
-    output.lines().filter(|line| line.ends_with("CACHED")).count()
+/// Whether all three steps came from a cache. Silo says so of the base as well.
+fn all_cached(engine: &Engine, output: &str) -> bool {
+    let count = output.lines().filter(|line| line.ends_with("CACHED")).count();
+    count >= if engine.kind() == Kind::Silo { 4 } else { 3 }
 }
 
 #[test]
@@ -28,7 +30,7 @@ fn a_cache_goes_to_a_directory_and_comes_from_it() {
     let from = format!("type=local,src={}", directory.display());
     let arguments = ["--cache-from", from.as_str(), "-t", "here"];
     let output = built(&two, &context(&two, "c", &files), &arguments);
-    assert!(cached(&output) >= 4, "{output}");
+    assert!(all_cached(&two, &output), "{output}");
     assert_eq!(two.ok(&["run", "--rm", "here", "cat", "/g"]), "file");
     if !two.is_silo_or_skip("what other builders refuse differs") {
         return;
@@ -59,7 +61,7 @@ fn an_image_is_a_cache() {
     assert!(two.has_plugins_or_skip());
     two.ok(&["load", "-i", archive.to_str().expect("text")]);
     let output = built(&two, &context(&two, "c", &files), &["--cache-from", "cached"]);
-    assert!(cached(&output) >= 4, "{output}");
+    assert!(all_cached(&two, &output), "{output}");
 }
 
 #[test]
