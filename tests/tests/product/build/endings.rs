@@ -174,15 +174,26 @@ fn connections_are_cut() {
         drop(send(length));
         quiet(&engine);
     }
-    let mut stream = send(archive.len());
-    let mut said = Vec::new();
-    while !String::from_utf8_lossy(&said).contains("begun\\n\"}") {
-        let mut part = [0; 4096];
-        let length = stream.read(&mut part).expect("read");
-        assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
-        said.extend_from_slice(&part[..length]);
+    let in_chunks = || {
+        let mut stream = UnixStream::connect(engine.socket()).expect("connect to the engine");
+        let head = "POST /build?nocache=1 HTTP/1.1\r\nHost: engine\r\n\
+                    Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let chunk = [format!("{:x}\r\n", archive.len()).as_bytes(), &archive, b"\r\n"].concat();
+        stream.write_all(head.as_bytes()).expect("a head");
+        stream.write_all(&chunk).expect("a context");
+        stream.write_all(b"0\r\n\r\n").expect("its end");
+        stream
+    };
+    for mut stream in [send(archive.len()), in_chunks()] {
+        let mut said = Vec::new();
+        while !String::from_utf8_lossy(&said).contains("begun\\n\"}") {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).expect("read");
+            assert_ne!(length, 0, "{}", String::from_utf8_lossy(&said));
+            said.extend_from_slice(&part[..length]);
+        }
+        drop(stream);
     }
-    drop(stream);
     quiet(&engine);
     forget(&engine);
     assert_eq!(layers(&engine), before);
