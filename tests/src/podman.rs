@@ -34,6 +34,10 @@ impl Podman {
             .tempdir()
             .expect("a directory for the test");
         fs_err::write(directory.path().join("auth.json"), "{}").expect("a file of credentials");
+        // The usual locks are one piece of memory of the host, which two that begin at once both
+        // want to make.
+        fs_err::write(directory.path().join("containers.conf"), "[engine]\nlock_type = \"file\"\n")
+            .expect("a configuration");
         Some(Self { directory, cgroup: format!("silo-test-podman-{}", std::process::id()) })
     }
 
@@ -47,6 +51,7 @@ impl Podman {
             .arg(path("run"))
             .args(["--storage-driver", "vfs"])
             .env("REGISTRY_AUTH_FILE", path("auth.json"))
+            .env("CONTAINERS_CONF", path("containers.conf"))
             .stdin(Stdio::null());
         command
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -48,9 +49,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
         eprintln!("{} tests did not run on this host:", text.lines().count());
         eprint!("{text}");
     }
-    let mut left = leftovers()?;
-    left.retain(|one| !before.contains(one));
     result?;
+    let left = left_since(&before)?;
     if !left.is_empty() {
         bail!("the tests left behind:\n{}", left.join("\n"));
     }
@@ -79,6 +79,21 @@ fn runner() -> Command {
         command.args(["test", "--locked", "--no-fail-fast"]);
     }
     command
+}
+
+/// What the tests left. What they ended may take the kernel a moment to take away, and there is
+/// nothing that tells when that is over.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when cgroups and processes are gone")]
+fn left_since(before: &[String]) -> Result<Vec<String>> {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut left = leftovers()?;
+        left.retain(|one| !before.contains(one));
+        if left.is_empty() || Instant::now() > end {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Mounts, links, cgroups and processes of test engines that are there now.

@@ -52,7 +52,7 @@ impl Real {
     /// Waits until the group has this many processes.
     fn until_processes(&self, count: usize) {
         let enough = || self.group.pids().map(|pids| pids.len() >= count);
-        assert!(crate::wait::until(Duration::from_secs(10), enough).unwrap());
+        assert!(crate::wait::until(Duration::from_mins(1), enough).unwrap());
     }
 
     /// A shell in the group, which waits for its standard input to end and then runs a script.
@@ -312,8 +312,20 @@ fn entering_is_cheap() {
         });
         best = best.min(took.join().unwrap());
     }
-    eprintln!("entered in {best:?}");
-    assert!(best < Duration::from_millis(5), "{best:?}");
+    // As busy as the host is for the one, it is for the other.
+    let moved = || {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let start = std::time::Instant::now();
+        let added = real.group.add(i32::try_from(child.id()).unwrap());
+        let took = start.elapsed();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        added.unwrap();
+        took
+    };
+    let moved = (0..5).map(|_| moved()).min().unwrap();
+    eprintln!("entered in {best:?}, moved in {moved:?}");
+    assert!(best < moved, "{best:?}, {moved:?}");
 }
 
 #[test]
@@ -330,5 +342,6 @@ fn making_and_removing_is_cheap() {
         eprintln!("made in {made:?}, both {:?}", start.elapsed());
         best = best.min(start.elapsed());
     }
-    assert!(best < Duration::from_millis(20), "{best:?}");
+    // Not that of a wait, however busy the host is.
+    assert!(best < Duration::from_millis(500), "{best:?}");
 }

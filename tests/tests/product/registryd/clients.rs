@@ -56,25 +56,23 @@ fn skopeo() {
 
 #[test]
 fn podman_and_buildah() {
-    if !has_or_skip("registryd::clients::podman_and_buildah", &["skopeo", "podman", "buildah"]) {
+    if !has_or_skip("registryd::clients::podman_and_buildah", &["skopeo"]) {
         return;
     }
+    let Some(store) = silo_tests::Podman::new_or_skip() else { return };
     let registry = Registry::start();
     layout(registry.directory.path());
-    let store = |name: &str| registry.directory.path().join(name).display().to_string();
-    let (root, state) = (store("root"), store("state"));
-    let options = ["--root", &root, "--runroot", &state, "--storage-driver", "vfs"];
-    let podman = |rest: &[&str]| run("podman", &[&options[..], rest].concat());
-    let buildah = |rest: &[&str]| run("buildah", &[&options[..], rest].concat());
+    let podman = |arguments: &[&str]| store.ok(arguments);
     let image = format!("{}/p/app", registry.address);
-    podman(&["load", "-q", "-i", &store("image.tar")]);
+    let archive = registry.directory.path().join("image.tar").display().to_string();
+    podman(&["load", "-q", "-i", &archive]);
     let id = podman(&["images", "-q", "--no-trunc"]);
     let id = id.trim().trim_start_matches("sha256:");
     let push = ["push", "-q", "--tls-verify=false"];
     podman(&[&push[..], &[id, &format!("docker://{image}:gzip")]].concat());
     let zstd = ["--compression-format", "zstd", id];
     podman(&[&push[..], &zstd[..], &[&format!("docker://{image}:zstd")]].concat());
-    buildah(&[&push[..], &[id, &format!("docker://{image}:buildah")]].concat());
+    store.buildah(&[&push[..], &[id, &format!("docker://{image}:buildah")]].concat());
     podman(&["rmi", "-f", id]);
     for tag in ["gzip", "zstd", "buildah"] {
         let name = format!("{image}:{tag}");
