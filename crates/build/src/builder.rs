@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::attest::capture::Capture;
 use crate::cache::Cache;
 use crate::check;
-use crate::context::{Context, Filter, Transfer, Tree};
+use crate::context::{Context, ContextRef, Filter, Transfer, Tree};
 use crate::job::{Job, Work, blocking, lost, nonce};
 use crate::mounts::MountLock;
 use crate::outcome::{BuildError, Outcome};
@@ -165,8 +166,15 @@ impl Builder {
         request: BuildRequest,
         progress: Arc<dyn Progress>,
     ) -> Result<Outcome, BuildError> {
-        let nonce = nonce();
-        let main = self.files_of(&request.context, &request.ssh).await?;
+        let (nonce, started, capture) = (nonce(), Timestamp::now(), Capture::default());
+        let main = self.files_of(&request.context, &request.ssh, &capture).await?;
+        if let DockerfileSource::InContext { context, .. } = &request.dockerfile {
+            match (context, &request.context) {
+                (Some(_), _) => capture.local("dockerfile"),
+                (None, ContextRef::Files(_)) => capture.local("context"),
+                (None, _) => {}
+            }
+        }
         let (name, text, loading) = self.load(&request, &main, &progress, nonce).await?;
         let text: Arc<[u8]> = text.into();
         let located = |span: Option<Span>, mut error: BuildError| {
@@ -209,7 +217,7 @@ impl Builder {
             progress,
             plan,
             (name.clone(), Arc::clone(&text)),
-            (main, filter),
+            (main, filter, capture),
             nonce,
         ));
         let (warnings, allowed) = job.check(&dockerfile, &rules, loading);
@@ -229,8 +237,10 @@ impl Builder {
             done.map_err(lost)??;
         }
         let state = job.stage(job.plan.target).await?;
+        let last = state.step;
         let unused = job.unused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outcome = job.finish(state).await?;
+        outcome.said = Arc::new(job.said(last, started)?);
         if !unused.is_empty() {
             let work = job.work("", None);
             // docker wording

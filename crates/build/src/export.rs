@@ -10,6 +10,7 @@ use silo_oci::reference::Reference;
 use silo_store::{Image, SaveImage};
 use silo_types::{Digest, Error};
 
+use crate::attest::export::{AttachOptions, attach};
 use crate::builder::Builder;
 use crate::context::Tree;
 use crate::outcome::Outcome;
@@ -63,37 +64,49 @@ impl Builder {
         self.export_docker(outcome, names, output)
     }
 
-    /// Writes images of several platforms as an OCI layout in a tar: an index that has the names.
-    /// The one that is best for this host is there as `docker save` has it, too. Blocks.
+    /// Writes images of several platforms, or one of which something is said, as an OCI layout in
+    /// a tar: an index that has the names. The one that is best for this host is there as `docker save` has it, too. Blocks.
     pub fn export_list(
         &self,
         outcomes: &[Outcome],
-        names: &[String],
+        names: &[Reference],
+        options: AttachOptions,
         output: impl Write,
     ) -> Result<Digest, Error> {
         let stored = outcomes.iter().map(|outcome| self.stored(outcome));
         let stored = stored.collect::<Result<Vec<_>, _>>()?;
         let ids: Vec<Digest> = stored.iter().map(|stored| stored.image.id).collect();
-        self.engine.store().save_list(&ids, names, output).map_err(Error::from_kind)
+        let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let attach = attach(outcomes, names, options);
+        let saved = self.engine.store().save_list(&ids, &texts, &attach, output);
+        saved.map_err(Error::from_kind)
     }
 
-    /// Puts images of several platforms into the store: an index that has the names. Blocks.
+    /// Puts images of several platforms, or one of which something is said, into the store: an
+    /// index that has the names. Blocks.
     pub fn store_list(
         &self,
         outcomes: &[Outcome],
         names: &[Reference],
+        options: AttachOptions,
     ) -> Result<Descriptor, Error> {
         let part = |outcome: &Outcome| {
             (outcome.chain, silo_oci::image::ImageConfig::clone(&outcome.config))
         };
         let parts = outcomes.iter().map(part).collect();
-        let (index, _lease) = self.engine.put_index(parts, names)?;
+        let attach = attach(outcomes, names, options);
+        let (index, _lease) = self.engine.put_index(parts, names, &attach)?;
         Ok(index.descriptor)
     }
 
     /// Writes an image's files as a tar. Blocks.
-    pub fn export_tar(&self, outcome: &Outcome, output: impl Write) -> Result<(), Error> {
-        let tree = self.files(outcome)?;
+    pub fn export_tar(
+        &self,
+        outcome: &Outcome,
+        prefix: &str,
+        output: impl Write,
+    ) -> Result<(), Error> {
+        let tree = self.files(outcome, prefix)?;
         silo_store::tree::export(tree.root(), output).map_err(Error::from_kind)
     }
 
@@ -101,16 +114,24 @@ impl Builder {
     pub fn export_tars(
         &self,
         outcomes: &BTreeMap<String, Outcome>,
+        prefix: &str,
         output: impl Write,
     ) -> Result<(), Error> {
-        let tree = |(name, outcome): (&String, &Outcome)| Ok((name.clone(), self.files(outcome)?));
+        let tree =
+            |(name, outcome): (&String, &Outcome)| Ok((name.clone(), self.files(outcome, prefix)?));
         let trees = outcomes.iter().map(tree).collect::<Result<BTreeMap<_, _>, Error>>()?;
         let roots = trees.iter().map(|(name, tree)| (name.clone(), tree.root())).collect();
         silo_store::tree::export_several(&roots, output).map_err(Error::from_kind)
     }
 
-    /// An image's files, as a read-only mount that nobody else sees. Blocks.
-    pub fn files(&self, outcome: &Outcome) -> Result<Tree, Error> {
+    /// An image's files, and what is said of them in files whose names begin with `prefix`, as a
+    /// read-only mount that nobody else sees. Blocks.
+    pub fn files(&self, outcome: &Outcome, prefix: &str) -> Result<Tree, Error> {
+        self.own_files(&self.beside_files(outcome, prefix)?)
+    }
+
+    /// An image's files alone.
+    pub(crate) fn own_files(&self, outcome: &Outcome) -> Result<Tree, Error> {
         let is_windows = outcome.config.os == "windows";
         let root = self.engine.layers_root(outcome.chain, is_windows)?;
         Ok(Tree::of(root, Arc::default(), Some(Box::new(Arc::clone(&outcome.lease)))))

@@ -14,11 +14,12 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use sha2::{Digest as _, Sha256};
 use silo_archive::{Reader, compress};
-use silo_types::{Error, ErrorKind};
+use silo_types::{Digest, Error, ErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
 use crate::Boxed;
+use crate::attest::capture::Capture;
 use crate::builder::Builder;
 use crate::context::{Context, ContextRef, Digests, Filter, Transfer, Tree};
 pub(crate) use crate::git_ref::{GitRef, is_url};
@@ -77,6 +78,7 @@ impl Builder {
         &self,
         context: &ContextRef,
         ssh: &Arc<dyn SshAgents>,
+        capture: &Capture,
     ) -> Result<Arc<dyn Context>, BuildError> {
         let invalid = |text| BuildError::new(ErrorKind::InvalidParameter, text);
         match context {
@@ -85,11 +87,13 @@ impl Builder {
                 let reference = GitRef::parse(url).map_err(invalid)?;
                 let reference =
                     reference.ok_or_else(|| invalid(format!("{url:?} is not a git repository")))?;
-                let tree = self.fetch(&Remote::Git(reference, false), None, None, ssh).await?;
+                let remote = Remote::Git(reference, false);
+                let tree = self.fetch(&remote, None, None, (ssh, capture)).await?;
                 Ok(Arc::new(Fixed(tree)))
             }
             ContextRef::Http(url) => {
-                let tree = self.fetch(&Remote::Http(url.clone()), None, None, ssh).await?;
+                let remote = Remote::Http(url.clone());
+                let tree = self.fetch(&remote, None, None, (ssh, capture)).await?;
                 self.unpacked(tree).await
             }
             ContextRef::Empty => {
@@ -145,15 +149,21 @@ impl Builder {
         remote: &Remote,
         checksum: Option<&str>,
         work: Option<&Work>,
-        ssh: &Arc<dyn SshAgents>,
+        (ssh, capture): (&Arc<dyn SshAgents>, &Capture),
     ) -> Result<Arc<Tree>, BuildError> {
         let scratch = self.scratch()?;
         match remote {
-            Remote::Http(url) => self.fetch_file(scratch, url, checksum).await,
+            Remote::Http(url) => {
+                let (tree, digest) = self.fetch_file(scratch, url, checksum).await?;
+                capture.http(url, digest);
+                Ok(tree)
+            }
             Remote::Git(reference, keep) => {
                 let agent = self.agent_for(reference, ssh).await?;
                 let keep = reference.keep.unwrap_or(*keep);
-                let tree = git(scratch, reference.clone(), keep, checksum, work, agent).await?;
+                let (tree, commit) =
+                    git(scratch, reference.clone(), keep, checksum, work, agent).await?;
+                capture.git(&reference.remote, &reference.reference, &commit);
                 Ok(Arc::new(tree))
             }
         }
@@ -183,7 +193,7 @@ impl Builder {
         scratch: Scratch,
         url: &str,
         checksum: Option<&str>,
-    ) -> Result<Arc<Tree>, BuildError> {
+    ) -> Result<(Arc<Tree>, Digest), BuildError> {
         let parsed = silo_http::parse_url(url).map_err(Error::from_kind)?;
         let download = self.engine.http().get(&parsed).await.map_err(Error::from_kind)?;
         let name = file_name(parsed.path());
@@ -227,7 +237,7 @@ impl Builder {
             }
             let directory = scratch.path().to_owned();
             let tree = Tree::open(&directory, Arc::default(), Some(Box::new(scratch)))?;
-            Ok(Arc::new(tree))
+            Ok((Arc::new(tree), Digest::from_sha256(digest)))
         })
         .await
     }
@@ -302,7 +312,7 @@ async fn git(
     checksum: Option<&str>,
     work: Option<&Work>,
     agent: Option<Agent>,
-) -> Result<Tree, BuildError> {
+) -> Result<(Tree, String), BuildError> {
     let checkout = scratch.directory("files")?;
     let home = scratch.directory("home")?;
     // Without an agent there is nobody to prove it to. With one, a host that nobody knows yet is
@@ -362,8 +372,8 @@ async fn git(
     } else {
         run(&["checkout", "--quiet", "--detach", "FETCH_HEAD"]).await?;
     }
+    let commit = run(&["rev-parse", "HEAD"]).await?;
     for wanted in [checksum, source.checksum.as_deref()].into_iter().flatten() {
-        let commit = run(&["rev-parse", "HEAD"]).await?;
         if !commit.starts_with(wanted) {
             // buildkit wording
             let text = format!("expected checksum to match {wanted}, got {commit}");
@@ -393,7 +403,7 @@ async fn git(
         let directory = Path::new(&source.directory);
         let root =
             silo_sys::path::open_in_root(&root, directory, flags, Mode::empty()).map_err(failed)?;
-        Ok(Tree::of(root, Arc::default(), Some(Box::new(scratch))))
+        Ok((Tree::of(root, Arc::default(), Some(Box::new(scratch))), commit))
     })
     .await
 }

@@ -158,7 +158,8 @@ impl Job {
                 }
                 Some(ContextRef::Empty) | None => State::scratch("linux", "", ""),
                 Some(context) => {
-                    let context = self.builder.files_of(context, &self.request.ssh).await?;
+                    let ssh = &self.request.ssh;
+                    let context = self.builder.files_of(context, ssh, &self.capture).await?;
                     let tree = self.named_tree(&name, &context).await?;
                     return Ok(Source { tree, chain: None, names: Names::Exact });
                 }
@@ -242,8 +243,8 @@ impl Job {
         for remote in remote {
             let is_git = matches!(remote, fetch::Remote::Git(..));
             let checksum = step.checksum.as_deref();
-            let tree =
-                self.builder.fetch(&remote, checksum, Some(&*work), &self.request.ssh).await?;
+            let from = (&self.request.ssh, &self.capture);
+            let tree = self.builder.fetch(&remote, checksum, Some(&*work), from).await?;
             let source = Source { tree, chain: None, names: Names::Exact };
             let piece = blocking(move || {
                 let pattern = if is_git { "." } else { "*" };

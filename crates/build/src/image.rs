@@ -74,6 +74,7 @@ impl Job {
             config: image.config,
             chain: state.chain,
             warnings: Vec::new(),
+            said: Arc::default(),
             steps: self.steps(),
             lease: Arc::new(lease),
         })
@@ -92,6 +93,7 @@ impl Job {
             config: Arc::new(config),
             chain: state.chain,
             warnings: Vec::new(),
+            said: Arc::default(),
             steps: self.steps(),
             lease: Arc::new(lease),
         })
@@ -103,6 +105,7 @@ impl Job {
         let id = silo_oci::image::digest(&config.to_bytes());
         let lease = Arc::new(self.builder.engine.store().lease());
         let (manifest, chain, config) = (None, None, Arc::new(config));
-        Outcome { image: id, manifest, config, chain, warnings, steps: Vec::new(), lease }
+        let (said, steps) = (Arc::default(), Vec::new());
+        Outcome { image: id, manifest, config, chain, warnings, said, steps, lease }
     }
 }

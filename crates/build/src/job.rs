@@ -11,8 +11,9 @@ use silo_types::{Digest, ErrorKind};
 use tokio::sync::OnceCell;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::attest::capture::Capture;
 use crate::builder::Builder;
-use crate::context::{Context, Filter, Transfer, Tree};
+use crate::context::{Context, ContextRef, Filter, Transfer, Tree};
 use crate::outcome::BuildError;
 use crate::plan::Plan;
 use crate::progress::{Event, Location, Log, Note, NoteKind, Progress, Step, Stream, Vertex};
@@ -36,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) filter: Filter,
     /// The main context, where it had to be fetched already.
     pub(crate) main: Arc<dyn Context>,
+    /// What goes into it.
+    pub(crate) capture: Capture,
     pub(crate) stages: Stages,
     tree: Shared<Arc<Tree>>,
     whole_tree: Shared<Arc<Tree>>,
@@ -70,7 +73,7 @@ impl Job {
         progress: Arc<dyn Progress>,
         plan: Plan,
         file: (String, Arc<[u8]>),
-        context: (Arc<dyn Context>, Filter),
+        context: (Arc<dyn Context>, Filter, Capture),
         nonce: u64,
     ) -> Self {
         let stages = Stages::new(plan.stages.len());
@@ -101,6 +104,7 @@ impl Job {
             file,
             filter: context.1,
             main: context.0,
+            capture: context.2,
             stages,
             tree: OnceCell::new(),
             whole_tree: OnceCell::new(),
@@ -124,6 +128,9 @@ impl Job {
     /// The files of the main context; all of them for a trigger of a base image, as what that
     /// wants is not known before.
     pub(crate) async fn context(&self, for_trigger: bool) -> Result<Arc<Tree>, BuildError> {
+        if matches!(self.request.context, ContextRef::Files(_)) {
+            self.capture.local("context");
+        }
         let load = async |name: &str, filter: &Filter| {
             let work = Work::begin(Arc::clone(&self.progress), name, self.nonce, None);
             let transfer = Transfer { progress: &*self.progress, vertex: work.vertex.digest };
@@ -151,6 +158,9 @@ impl Job {
         name: &str,
         context: &Arc<dyn Context>,
     ) -> Result<Arc<Tree>, BuildError> {
+        if matches!(self.request.named_contexts.get(name), Some(ContextRef::Files(_))) {
+            self.capture.local(name);
+        }
         let cell = {
             let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(named.entry(name.to_owned()).or_default())

@@ -7,6 +7,7 @@ use silo_oci::platform::Platform;
 use silo_store::Image;
 use silo_types::{Digest, Error, ErrorKind};
 
+use crate::attest::capture;
 use crate::builder::Builder;
 use crate::job::{Job, blocking};
 use crate::outcome::BuildError;
@@ -33,10 +34,14 @@ impl Job {
         let title = format!("[context {name}] OCI load from client");
         let work = self.work(&title, None);
         let (builder, source) = (Arc::clone(&self.builder), Arc::clone(source));
+        let named = name.to_owned();
         let (name, wanted) = (name.to_owned(), wanted.cloned());
         let loaded =
             blocking(move || builder.load_layout(&name, &*source, digest, wanted.as_ref()));
-        work.end(loaded.await)
+        let state = work.end(loaded.await)?;
+        let image = capture::Image { platform: state.image.platform(), digest, is_local: true };
+        self.capture.image(&named, image);
+        Ok(state)
     }
 }
 

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod adopt;
+mod attest;
 mod builder;
 mod cache;
 mod check;
@@ -36,6 +37,8 @@ mod transfer;
 
 use std::pin::Pin;
 
+pub use attest::export::AttachOptions;
+pub use attest::{Attest, Provenance, Said, Slsa};
 pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};

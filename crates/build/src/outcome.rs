@@ -5,6 +5,7 @@ use std::sync::Arc;
 use silo_oci::image::{Descriptor, ImageConfig};
 use silo_types::{Digest, ErrorKind};
 
+use crate::attest::Said;
 use crate::progress::{Location, Warning};
 
 /// A build that went well.
@@ -20,6 +21,8 @@ pub struct Outcome {
     pub chain: Option<Digest>,
     /// What is dubious in the Dockerfile.
     pub warnings: Vec<Warning>,
+    /// What is said about it.
+    pub said: Arc<Said>,
     /// Keys of its steps in the cache.
     pub(crate) steps: Vec<String>,
     /// Keeps its layers until they are exported or stored.

@@ -8,6 +8,7 @@ use silo_oci::reference::{DEFAULT_TAG, Reference};
 use silo_registry::{Action, PushOptions};
 use silo_types::Error;
 
+use crate::attest::export::{AttachOptions, attach};
 use crate::builder::Builder;
 use crate::outcome::Outcome;
 use crate::secret::RegistryKeys;
@@ -23,11 +24,13 @@ pub struct PushTo {
     pub insecure: bool,
     /// How it is packed; the tag is that of the name.
     pub options: PushOptions,
+    /// How what is said of it goes with it.
+    pub attach: AttachOptions,
 }
 
 impl Builder {
-    /// Sends an image, or (`is_list`) an index of several, to a registry. Gives back the manifest
-    /// or index there.
+    /// Sends an image, or (`is_list`) an index of several and of what is said of them, to a
+    /// registry. Gives back the manifest or index there.
     pub async fn push(
         self: &Arc<Self>,
         outcomes: &[Outcome],
@@ -45,9 +48,16 @@ impl Builder {
         }
         let tag = (!to.by_digest).then(|| name.tag().unwrap_or(DEFAULT_TAG).to_owned());
         let repository = self.repository(name, Action::Push, keys, to.insecure).await?;
+        let is_said = outcomes.iter().any(|outcome| !outcome.said.attestations.is_empty());
+        if is_said && is_list && to.options.oci_types == Some(false) {
+            // buildkit wording
+            let text = "cannot export attestations with \"oci-mediatypes=false\"";
+            return Err(Error::invalid(text));
+        }
         let usual = PushOptions {
             // The images of a list are found by the list.
             tag: tag.clone().filter(|_| !is_list),
+            oci_types: to.options.oci_types.or_else(|| (is_said && is_list).then_some(true)),
             ..to.options.clone()
         };
         let mut manifests = Vec::new();
@@ -71,6 +81,14 @@ impl Builder {
             let manifest = manifests.pop();
             return manifest.ok_or_else(|| Error::internal("a push of nothing"));
         }
+        let names = [if to.by_digest { name.clone() } else { tagged(name)? }];
+        let attach = attach(outcomes, &names, to.attach);
+        let places = manifests.iter().enumerate();
+        let said: Vec<_> = places.filter_map(|(at, image)| attach(at, image)).collect();
+        for said in said {
+            silo_registry::push_attached(&repository, &said).await.map_err(Error::from_kind)?;
+            manifests.push(said.descriptor);
+        }
         let media_type = match to.options.oci_types {
             Some(false) => media::DOCKER_LIST,
             _ => media::OCI_INDEX,
@@ -89,5 +107,13 @@ impl Builder {
             self.engine.pushed_index(name, tag, &ids, &digest)?;
         }
         Ok(Descriptor::new(media_type, digest, bytes.len() as u64))
+    }
+}
+
+/// A name with the tag that it gets.
+fn tagged(name: &Reference) -> Result<Reference, Error> {
+    match name.tag() {
+        Some(_) => Ok(name.clone()),
+        None => name.with_tag(DEFAULT_TAG).map_err(Error::from_kind),
     }
 }

@@ -8,6 +8,7 @@ use silo_engine::images::WhichBase;
 use silo_oci::platform::Platform;
 use silo_oci::reference::Reference;
 
+use crate::attest::Attest;
 use crate::context::{Context, ContextRef};
 use crate::secret::{Nothing, RegistryKeys, Secrets, SshAgents};
 use crate::transfer::CacheImport;
@@ -66,6 +67,8 @@ pub struct BuildRequest {
     pub allow_insecure: bool,
     /// Only looks for what is dubious, and builds nothing.
     pub check: bool,
+    /// What is to be said about the result.
+    pub attest: Option<Attest>,
     /// Puts the image into the engine's store.
     pub store: bool,
     /// What `RUN --mount=type=secret` shows.
@@ -151,6 +154,7 @@ impl BuildRequest {
             source_date_epoch: None,
             allow_insecure: false,
             check: false,
+            attest: None,
             store: true,
             secrets: Arc::new(Nothing),
             ssh: Arc::new(Nothing),

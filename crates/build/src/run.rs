@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use silo_docker::containers::Config;
 use silo_docker::host_config::{HostConfig, Resources};
-use silo_dockerfile::ast::{Network, Run, Security};
+use silo_dockerfile::ast::{Run, Security};
 use silo_engine::builds::{StepOptions, StepStream};
 use silo_oci::image::ImageConfig;
 use silo_oci::platform::Platform;
@@ -23,7 +23,7 @@ const PIPES: &str = "/dev/pipes";
 
 /// A command, ready to run.
 #[derive(Debug, Default)]
-struct Command {
+pub(crate) struct Command {
     words: Vec<String>,
     /// The words are one line, as Windows has it.
     escaped: bool,
@@ -31,12 +31,19 @@ struct Command {
     script: Option<(String, String)>,
 }
 
+impl Command {
+    /// Its words.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.words
+    }
+}
+
 fn invalid(message: impl Into<String>) -> BuildError {
     BuildError::new(ErrorKind::InvalidParameter, message)
 }
 
 /// What a `RUN` runs, with its here-documents.
-fn command(state: &State, run: &Run) -> Command {
+pub(crate) fn command(state: &State, run: &Run) -> Command {
     let mut line = run.command.clone();
     let mut script = None;
     if let [only] = &line.heredocs[..]
@@ -105,11 +112,7 @@ impl Job {
         if state.is_windows() {
             refuse_powershell(&command.words)?;
         }
-        let network = match run.network {
-            Network::Default => self.request.network.clone(),
-            Network::None => "none".into(),
-            Network::Host => "host".into(),
-        };
+        let network = self.network_of(run);
         let mut shown = vec!["RUN".to_owned()];
         if !state.args.is_empty() {
             shown.push(format!("|{}", state.args.len()));

@@ -199,8 +199,9 @@ impl Job {
         }
         let title = format!("{} FROM {shown}", self.prefix(stage, 1, count));
         let mut work = self.work(&title, Some(step));
-        let state = self.begin(stage, &work).await.map_err(located);
-        if let Ok(state) = &state {
+        let mut state = self.begin(stage, &work).await.map_err(located);
+        if let Ok(state) = &mut state {
+            self.tell_base((&stage.base, stage.stage.span), state);
             work.cached();
             match state.base {
                 Some(base) => work.note(NoteKind::Image(base)),
@@ -238,7 +239,8 @@ impl Job {
                     let platform = platform.unwrap_or(host);
                     let state =
                         State::scratch(&platform.os, &platform.architecture, &platform.variant);
-                    let context = self.builder.files_of(context, &self.request.ssh).await?;
+                    let ssh = &self.request.ssh;
+                    let context = self.builder.files_of(context, ssh, &self.capture).await?;
                     let tree = self.named_tree(name, &context).await?;
                     self.layer_of_tree(state, tree).await
                 }
@@ -309,6 +311,7 @@ impl Job {
         for layer in &image.chain {
             lease.hold(*layer);
         }
+        self.capture_image(name, entry);
         let mut state = State::of_image(image, lease);
         state.inert = engine.may_run(name, entry).err().map(|error| error.message().to_owned());
         Ok(state)
@@ -358,11 +361,13 @@ impl Job {
         };
         expanded.map_err(|error| turn.error(invalid(error.to_string())))?;
         self.wait_for_stages(&turn, &instruction).await?;
+        let step = self.tell(&turn, &state, &instruction).await;
+        let at = |state: State| State { step, ..state };
         match instruction {
-            Instruction::Run(run) => self.run(&turn, state, run).await,
-            Instruction::Copy(copy) => self.copy(&turn, state, copy.into()).await,
-            Instruction::Add(add) => self.copy(&turn, state, add.into()).await,
-            Instruction::Workdir(path) => self.workdir(&turn, state, &path).await,
+            Instruction::Run(run) => self.run(&turn, state, run).await.map(at),
+            Instruction::Copy(copy) => self.copy(&turn, state, copy.into()).await.map(at),
+            Instruction::Add(add) => self.copy(&turn, state, add.into()).await.map(at),
+            Instruction::Workdir(path) => self.workdir(&turn, state, &path).await.map(at),
             other => {
                 let mut work = self.work("", turn.step.clone());
                 let done = self.configure(&turn, &mut state, other);

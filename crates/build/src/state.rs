@@ -42,6 +42,8 @@ pub(crate) struct State {
     pub(crate) weight: usize,
     /// Why its programs cannot run here.
     pub(crate) inert: Option<String>,
+    /// The last step, where steps are told.
+    pub(crate) step: Option<usize>,
 }
 
 impl State {
@@ -64,6 +66,7 @@ impl State {
             pending: None,
             weight: 0,
             inert: None,
+            step: None,
         };
         state.default_path();
         if !state.is_windows() {
@@ -90,6 +93,7 @@ impl State {
             pending: None,
             weight: 0,
             inert: None,
+            step: None,
         };
         state.default_path();
         state

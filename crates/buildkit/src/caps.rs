@@ -21,7 +21,7 @@ const GATEWAY: [&str; 13] = [
 ];
 
 /// Parts of definitions: what the Dockerfile frontend would need to build with.
-const DEFINITIONS: [&str; 55] = [
+const DEFINITIONS: [&str; 56] = [
     "source.image",
     "source.image.resolvemode",
     "source.image.checksum",
@@ -78,6 +78,7 @@ const DEFINITIONS: [&str; 55] = [
     "diffop",
     "exporter.sourcedateepoch",
     "exporter.multiple",
+    "exporter.image.attestations",
 ];
 
 /// Capabilities that a client can ask of the Dockerfile frontend; `+forward` after one is for

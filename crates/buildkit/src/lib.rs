@@ -18,6 +18,7 @@
 //! On disk: `<root>/build/contexts/<key>/<n>`, what clients have sent (`filesync`).
 #![warn(missing_docs)]
 
+mod attest;
 mod attributes;
 mod caps;
 mod classic;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use silo_archive::compress::{Compression, Packing};
-use silo_build::{BuildError, Outcome, PushTo};
+use silo_build::{AttachOptions, BuildError, Outcome, PushTo};
 use silo_oci::image::Descriptor;
 use silo_registry::PushOptions;
 use silo_types::Error;
@@ -39,6 +39,12 @@ pub(crate) fn switch(attributes: &Attributes, name: &str) -> Result<Option<bool>
             Err(Error::invalid(text))
         }
     }
+}
+
+/// How what is said of images goes with them.
+pub(crate) fn attach_options(attributes: &Attributes) -> Result<AttachOptions, Error> {
+    let artifact = switch(attributes, "oci-artifact")?.unwrap_or(false);
+    Ok(AttachOptions { artifact })
 }
 
 /// `compression`, `compression-level`, and `force-compression`.
@@ -116,6 +122,7 @@ impl Solver {
                 by_digest: wanted.by_digest,
                 insecure: wanted.insecure,
                 options: wanted.options.clone(),
+                attach: attach_options(&export.attributes)?,
             };
             let pushed = tokio::select! {
                 pushed = self.builder.push(outcomes, is_list, &to, &keys) => pushed,

@@ -23,7 +23,7 @@ use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
 use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree, send_trees};
 use crate::job::Job;
-use crate::push::{ImageExport, switch};
+use crate::push::{ImageExport, attach_options, switch};
 use crate::session::Session;
 use crate::upload::Upload;
 
@@ -153,6 +153,7 @@ impl Solver {
             argument => argument.to_owned(),
         };
         request.limits = attributes.limits()?;
+        request.attest = crate::attest::wanted(attributes)?;
         request.source_date_epoch = attributes.source_date_epoch()?;
         request.registry_keys = Arc::new(ClientCredentials::new(Arc::clone(session)));
         request.secrets = Arc::new(ClientCredentials::new(Arc::clone(session)));
@@ -183,6 +184,9 @@ impl Solver {
         caches: &CacheTo,
     ) -> Result<Response, BuildError> {
         let Wanted { mut build, platforms, is_list } = wanted;
+        crate::attest::begin(&mut build.attest, exports, job.reference())?;
+        // Of an image of which something is said, the index is what is given out.
+        let is_index = is_list || build.attest.is_some();
         let mut response = Response::new();
         let (mut names, mut tags) = (Vec::new(), Vec::new());
         for export in exports {
@@ -190,7 +194,7 @@ impl Solver {
                 "moby" | "image" => {
                     let image = ImageExport::parse(&export.attributes)?;
                     // Of several platforms, the index is what is stored.
-                    build.store |= image.store && !is_list;
+                    build.store |= image.store && !is_index;
                     let named = image_names(export)?;
                     if build.store && !image.by_digest {
                         tags.extend(named.iter().cloned());
@@ -224,7 +228,8 @@ impl Solver {
             }
         };
         for (number, export) in exports.iter().enumerate() {
-            let list = self.export(session, job, &outcomes, is_list, number, export).await?;
+            let lists = (is_list, is_index);
+            let list = self.export(session, job, &outcomes, lists, number, export).await?;
             if let Some(list) = list {
                 response.insert("containerimage.digest".to_owned(), list.to_string());
             }
@@ -244,11 +249,11 @@ impl Solver {
         }
         if let ([outcome], false) = (&outcomes[..], is_list) {
             let id = outcome.image.to_string();
-            response.insert("containerimage.digest".to_owned(), id.clone());
+            response.entry("containerimage.digest".to_owned()).or_insert_with(|| id.clone());
             response.insert("containerimage.config.digest".to_owned(), id);
         }
         for export in exports.iter().enumerate() {
-            if let Some(manifest) = self.push(session, job, &outcomes, is_list, export).await? {
+            if let Some(manifest) = self.push(session, job, &outcomes, is_index, export).await? {
                 let text = serde_json::to_string(&manifest).unwrap_or_default();
                 let text = STANDARD.encode(text);
                 response.insert("containerimage.descriptor".to_owned(), text);
@@ -335,9 +340,11 @@ impl Solver {
         export: &Export,
     ) -> Result<Option<Digest>, BuildError> {
         let names = image_names(export)?;
+        let options = attach_options(&export.attributes)?;
         let step = Step::begin(job, number, "exporting to image", "exporting manifest list");
         let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
-        let stored = tokio::task::spawn_blocking(move || builder.store_list(&outcomes, &names))
+        let store = move || builder.store_list(&outcomes, &names, options);
+        let stored = tokio::task::spawn_blocking(store)
             .await
             .map_err(|error| Error::internal(error.to_string()))
             .flatten();
@@ -345,14 +352,14 @@ impl Solver {
         Ok(Some(stored?.digest))
     }
 
-    /// Sends a result that the client wants to have itself. Of a list of images, gives back the
-    /// digest.
+    /// Sends a result that the client wants to have itself. There may be several of it (the first
+    /// of `lists`), and as an image it may be an index (the second): of that, gives back the digest.
     async fn export(
         &self,
         session: &Session,
         job: &Arc<Job>,
         outcomes: &[Outcome],
-        is_list: bool,
+        (is_list, is_index): (bool, bool),
         number: usize,
         export: &Export,
     ) -> Result<Option<Digest>, BuildError> {
@@ -361,7 +368,7 @@ impl Solver {
             "oci" => ("exporting to oci image format", "sending tarball"),
             "tar" => ("exporting to client tarball", "sending tarball"),
             "local" => ("exporting to client directory", "copying files"),
-            "moby" | "image" if is_list => {
+            "moby" | "image" if is_index => {
                 let image = ImageExport::parse(&export.attributes)?;
                 if !image.store || image.by_digest {
                     return Ok(None);
@@ -372,13 +379,16 @@ impl Solver {
         };
         let step = Step::begin(job, number, title, part);
         let builder = Arc::clone(&self.builder);
-        let names: Vec<String> = image_names(export)?.iter().map(ToString::to_string).collect();
+        let names = image_names(export)?;
+        let options = attach_options(&export.attributes)?;
+        let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let prefix = export.attributes.get("attestation-prefix").to_owned();
         let digest = Arc::new(Mutex::new(None));
         let sent = match (export.kind.as_str(), outcomes) {
-            ("docker" | "oci", outcomes) if is_list => {
+            ("docker" | "oci", outcomes) if is_index => {
                 let (outcomes, digest) = (outcomes.to_vec(), Arc::clone(&digest));
                 let make = move |to: &mut dyn std::io::Write| {
-                    let list = builder.export_list(&outcomes, &names, to)?;
+                    let list = builder.export_list(&outcomes, &names, options, to)?;
                     *digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(list);
                     Ok(())
                 };
@@ -386,14 +396,15 @@ impl Solver {
             }
             ("tar", outcomes) if is_list => {
                 let outcomes = by_platform(outcomes);
-                let make = move |to: &mut dyn std::io::Write| builder.export_tars(&outcomes, to);
+                let make =
+                    move |to: &mut dyn std::io::Write| builder.export_tars(&outcomes, &prefix, to);
                 send_bytes(session, number, make).await
             }
             ("local", outcomes) if is_list => {
                 let mut trees = Vec::new();
                 let mut roots = BTreeMap::new();
                 for (name, image) in by_platform(outcomes) {
-                    let tree = files(Arc::clone(&builder), image).await?;
+                    let tree = files(Arc::clone(&builder), image, &prefix).await?;
                     roots.insert(name, root_of(&tree)?);
                     trees.push(tree);
                 }
@@ -402,22 +413,23 @@ impl Solver {
             ("docker", [image]) => {
                 let image = image.clone();
                 let make =
-                    move |to: &mut dyn std::io::Write| builder.export_docker(&image, &names, to);
+                    move |to: &mut dyn std::io::Write| builder.export_docker(&image, &texts, to);
                 send_bytes(session, number, make).await
             }
             ("oci", [image]) => {
                 let image = image.clone();
                 let make =
-                    move |to: &mut dyn std::io::Write| builder.export_oci(&image, &names, to);
+                    move |to: &mut dyn std::io::Write| builder.export_oci(&image, &texts, to);
                 send_bytes(session, number, make).await
             }
             ("tar", [image]) => {
                 let image = image.clone();
-                let make = move |to: &mut dyn std::io::Write| builder.export_tar(&image, to);
+                let make =
+                    move |to: &mut dyn std::io::Write| builder.export_tar(&image, &prefix, to);
                 send_bytes(session, number, make).await
             }
             (_, [image]) => {
-                let tree = files(builder, image.clone()).await?;
+                let tree = files(builder, image.clone(), &prefix).await?;
                 send_tree(session, number, root_of(&tree)?).await
             }
             _ => Err(SyncError::Protocol("a result of several images")),
@@ -439,9 +451,10 @@ fn by_platform(outcomes: &[Outcome]) -> BTreeMap<String, Outcome> {
     outcomes.iter().map(|outcome| (name(outcome), outcome.clone())).collect()
 }
 
-/// The files of a result.
-async fn files(builder: Arc<Builder>, image: Outcome) -> Result<Tree, BuildError> {
-    let opened = tokio::task::spawn_blocking(move || builder.files(&image)).await;
+/// The files of a result, and what is said of them in files that begin with a prefix.
+async fn files(builder: Arc<Builder>, image: Outcome, prefix: &str) -> Result<Tree, BuildError> {
+    let prefix = prefix.to_owned();
+    let opened = tokio::task::spawn_blocking(move || builder.files(&image, &prefix)).await;
     let opened = opened.map_err(|error| BuildError::new(ErrorKind::Internal, error.to_string()))?;
     Ok(opened?)
 }

@@ -4,6 +4,7 @@
 //! go to the engine when it asks for them, and only those that have changed since the last time.
 
 mod agent;
+mod attest;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod display;

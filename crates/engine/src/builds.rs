@@ -436,11 +436,13 @@ impl Engine {
     }
 
     /// Puts images for several platforms into the store, each of layers and a configuration as
-    /// for [`Engine::put_image`], and an index of them that gets the names.
+    /// for [`Engine::put_image`], and an index of them, with what `attach` says of each, that gets
+    /// the names.
     pub fn put_index(
         &self,
         parts: Vec<(Option<Digest>, ImageConfig)>,
         names: &[Reference],
+        attach: &silo_store::Attach<'_>,
     ) -> Result<(ImageIndex, Lease), Error> {
         let held = self.store.lease();
         let mut images = Vec::new();
@@ -451,7 +453,7 @@ impl Engine {
             leases.push(lease);
         }
         let ids: Vec<Digest> = images.iter().map(|image| image.id).collect();
-        let index = self.store.make_index(&ids, &held).map_err(Error::from_kind)?;
+        let index = self.store.make_index(&ids, attach, &held).map_err(Error::from_kind)?;
         for image in images {
             let is_new = self.images.get(&image.id).is_none();
             let id = image.id;

@@ -2,6 +2,7 @@
 //! runtime specification, references to images, and platform matching. Bytes in, data out.
 #![warn(missing_docs)]
 
+pub mod attest;
 pub mod capability;
 pub mod image;
 pub mod platform;

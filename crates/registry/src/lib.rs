@@ -61,6 +61,7 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod attest;
 mod auth;
 mod bases;
 mod blob;
@@ -92,6 +93,7 @@ mod token;
 mod types;
 mod upload;
 
+pub use attest::push_attached;
 pub use bases::{Base, Bases, Candidate};
 pub use blob::BlobStream;
 pub use config::{Config, Ranges, Registries, Retry};

@@ -13,13 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use silo_archive::compress::{Compression, Encoder, Packing};
-use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
+use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, media, to_bytes};
 use silo_oci::reference::Reference;
 use silo_store::{Image, Store};
 use silo_types::Digest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use crate::attest::put_bytes;
 use crate::progress::{Meter, Progress, short};
 use crate::resume::{Course, Kept};
 use crate::types;
@@ -149,7 +150,7 @@ pub async fn push(
         types::change(&mut manifest, oci)?;
     }
     let config = store.read_blob(&image.id, MAX_DOCUMENT as u64)?;
-    context.config(&manifest.config, config).await?;
+    put_bytes(repository, &manifest.config, Bytes::from(config)).await?;
     let (bytes, media_type) = if manifest == before {
         (bytes, image.manifest.media_type.clone())
     } else {
@@ -413,20 +414,6 @@ impl Context {
                 Err(error) => course.failed(error, u64::MAX).await?,
             }
         }
-    }
-
-    /// Gets the configuration there.
-    async fn config(&self, wanted: &Descriptor, bytes: Vec<u8>) -> Result<(), Error> {
-        if self.repository.has_blob(&wanted.digest).await? {
-            return Ok(());
-        }
-        let blob = Descriptor::new(&wanted.media_type, digest(&bytes), bytes.len() as u64);
-        let bytes = Bytes::from(bytes);
-        let open = |offset: u64| -> io::Result<Box<dyn Read + Send>> {
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            Ok(Box::new(io::Cursor::new(bytes.slice(start..))))
-        };
-        self.repository.put_blob(&blob, &open).await
     }
 }
 

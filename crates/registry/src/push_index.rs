@@ -7,11 +7,13 @@ use silo_oci::image::{Descriptor, Index, MAX_DOCUMENT, media, to_bytes};
 use silo_oci::reference::Reference;
 use silo_store::{ImageIndex, IndexEntry, Store};
 
+use crate::attest::push_attached;
 use crate::{Error, Known, Progress, PushOptions, Pushed, Repository, push};
 
-/// Pushes an index to a tag of a repository, with all its images, which are in the store but for
-/// those that the repository has: see [`missing`]. An image that does not go out as the index
-/// names it is named as it goes out, by another index.
+/// Pushes an index to a tag of a repository, with all its images and what is said of them, which
+/// are in the store but for those that the repository has: see [`missing`]. An image that does not
+/// go out as the index names it is named as it goes out, by another index; of what is said of it,
+/// only what was made here comes along.
 pub async fn push_index(
     store: &Store,
     repository: &Arc<Repository>,
@@ -31,13 +33,32 @@ pub async fn push_index(
         if let Ok(image) = store.image_of_entry(entry) {
             let sent = push(store, repository, &image, &own, known, progress).await?.manifest;
             if sent.digest != descriptor.digest {
-                changed.push(descriptor.digest);
+                changed.push((descriptor.digest, sent.clone()));
                 let Descriptor { media_type, digest, size, .. } = sent;
                 descriptor = Descriptor { media_type, digest, size, ..descriptor };
                 descriptor.platform.get_or_insert_with(|| image.config.platform());
             }
         }
         entries.push((entry, descriptor));
+    }
+    let mut kept = Vec::new();
+    for (entry, descriptor) in entries {
+        let sent = entry.attests().and_then(|about| changed.iter().find(|(old, _)| *old == about));
+        let said = match sent {
+            // What others said about a manifest is not said about the one in its place.
+            Some((_, sent)) => match store.move_attestation(index, entry, sent) {
+                Some(moved) => Some(moved),
+                None => continue,
+            },
+            None => store.attestation(entry)?,
+        };
+        match said {
+            Some(said) => {
+                push_attached(repository, &said).await?;
+                kept.push(said.descriptor);
+            }
+            None => kept.push(descriptor),
+        }
     }
     let (bytes, media_type) = if changed.is_empty() {
         for inner in index.inner.iter().rev() {
@@ -47,12 +68,10 @@ pub async fn push_index(
         let bytes = store.read_blob(&index.descriptor.digest, MAX_DOCUMENT as u64)?;
         (bytes, index.descriptor.media_type.clone())
     } else {
-        // What was said about a manifest is not said about the one in its place.
-        entries.retain(|(entry, _)| entry.attests().is_none_or(|about| !changed.contains(&about)));
         let list = Index {
             schema_version: 2,
             media_type: media::OCI_INDEX.to_owned(),
-            manifests: entries.into_iter().map(|(_, descriptor)| descriptor).collect(),
+            manifests: kept,
             annotations: BTreeMap::new(),
         };
         (to_bytes(&list), media::OCI_INDEX.to_owned())

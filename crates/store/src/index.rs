@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 
+use silo_oci::attest::{self, Attached};
 use silo_oci::image::{Descriptor, Index, MAX_DOCUMENT, Manifest, digest, media, to_bytes};
 use silo_types::Digest;
 
@@ -13,12 +14,29 @@ use crate::lease::lock;
 use crate::store::State;
 use crate::{Error, Image, ImageIndex, IndexEntry, Lease, Store};
 
-/// Annotation of an index in the store's own: that it is one.
+/// Annotation of an index in the store's own: that it is one, and where it comes from.
 const KIND: &str = "io.silo.index";
+/// It came from elsewhere.
+const CAME: &str = "1";
+/// It was made here, and what it says of its images with it.
+const MADE: &str = "made";
 /// How deep indexes may lie in each other.
 const MAX_DEPTH: usize = 4;
 /// How many entries of indexes within each other are looked at.
 const MAX_ENTRIES: usize = 4096;
+/// How many blobs one attestation may have.
+const MAX_PARTS: usize = 256;
+
+/// Gives what is said of an image of an index that is made, by its place and its manifest.
+pub type Attach<'a> = dyn Fn(usize, &Descriptor) -> Option<Attached> + 'a;
+
+/// Adds entries for what is said of images behind these.
+pub(crate) fn attached(manifests: &mut Vec<Descriptor>, attach: &Attach<'_>) -> Vec<Attached> {
+    let places = manifests.iter().enumerate();
+    let said: Vec<Attached> = places.filter_map(|(at, image)| attach(at, image)).collect();
+    manifests.extend(said.iter().map(|said| said.descriptor.clone()));
+    said
+}
 
 /// Is this descriptor of `content/index.json` one of an index?
 pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
@@ -26,13 +44,25 @@ pub(crate) fn is_index(descriptor: &Descriptor) -> bool {
 }
 
 impl Store {
-    /// Records an index. `documents` are manifests of its images, and indexes within it, as far
-    /// as the store may not have them yet; what the index does not lead to is not kept.
+    /// Records an index. `documents` are manifests of its images, indexes within it, and what it
+    /// says of its images, as far as the store may not have them yet; what the index does not lead
+    /// to is not kept.
     pub fn record_index(
         &self,
         bytes: &[u8],
         media_type: &str,
         documents: &[Vec<u8>],
+        lease: &Lease,
+    ) -> Result<ImageIndex, Error> {
+        self.record(bytes, media_type, documents, CAME, lease)
+    }
+
+    fn record(
+        &self,
+        bytes: &[u8],
+        media_type: &str,
+        documents: &[Vec<u8>],
+        origin: &str,
         lease: &Lease,
     ) -> Result<ImageIndex, Error> {
         let parsed = Index::parse(bytes).map_err(|source| Error::Document {
@@ -48,7 +78,7 @@ impl Store {
         let media_type =
             said.into_iter().find(|said| media::is_index(said)).unwrap_or(media::OCI_INDEX);
         let mut descriptor = Descriptor::new(media_type, digest(bytes), bytes.len() as u64);
-        descriptor.annotations.insert(KIND.to_owned(), "1".to_owned());
+        descriptor.annotations.insert(KIND.to_owned(), origin.to_owned());
         let index = self.look_into(descriptor, &parsed);
         for document in &index.documents {
             lease.hold(*document);
@@ -65,11 +95,21 @@ impl Store {
     }
 
     /// Makes an index of images of several platforms, with the manifests that they have, and
-    /// records it.
-    pub fn make_index(&self, ids: &[Digest], lease: &Lease) -> Result<ImageIndex, Error> {
+    /// records it. `attach` gives what is said of an image, by its place and its manifest.
+    pub fn make_index(
+        &self,
+        ids: &[Digest],
+        attach: &Attach<'_>,
+        lease: &Lease,
+    ) -> Result<ImageIndex, Error> {
         let images = ids.iter().map(|id| self.image(id)).collect::<Result<Vec<_>, _>>()?;
-        let manifests = images.iter().map(plain_descriptor).collect();
-        self.record_index(&to_bytes(&list(manifests)), media::OCI_INDEX, &[], lease)
+        let mut manifests: Vec<Descriptor> = images.iter().map(plain_descriptor).collect();
+        let mut documents = Vec::new();
+        for said in attached(&mut manifests, attach) {
+            documents.extend(said.documents());
+        }
+        let bytes = to_bytes(&list(manifests));
+        self.record(&bytes, media::OCI_INDEX, &documents, MADE, lease)
     }
 
     /// One index, with what of it is in the store.
@@ -123,17 +163,68 @@ impl Store {
                 }
                 continue;
             }
-            let manifest = if is_attestation(descriptor) {
-                None
-            } else {
-                read().and_then(|bytes| Manifest::parse(&bytes).ok()).filter(Manifest::is_image)
-            };
+            if is_attestation(descriptor) {
+                let said = read().and_then(|bytes| attest::parse(&bytes).ok());
+                let parts = said.map_or_else(Vec::new, |manifest| self.parts_of(manifest));
+                if !parts.is_empty() {
+                    found.documents.push(wanted);
+                    found.documents.extend(parts.iter().map(|part| part.digest));
+                }
+                let descriptor = descriptor.clone();
+                found.entries.push(IndexEntry { descriptor, image: None, parts });
+                continue;
+            }
+            let manifest = read().and_then(|bytes| Manifest::parse(&bytes).ok());
+            let manifest = manifest.filter(Manifest::is_image);
             if manifest.is_some() {
                 found.documents.push(wanted);
             }
             let image = manifest.map(|manifest| manifest.config.digest);
-            found.entries.push(IndexEntry { descriptor: descriptor.clone(), image });
+            let (descriptor, parts) = (descriptor.clone(), Vec::new());
+            found.entries.push(IndexEntry { descriptor, image, parts });
         }
+    }
+
+    /// What an attestation manifest names, if all of it is here: its configuration first.
+    fn parts_of(&self, manifest: Manifest) -> Vec<Descriptor> {
+        let parts: Vec<Descriptor> =
+            std::iter::once(manifest.config).chain(manifest.layers).collect();
+        let is_whole =
+            parts.len() <= MAX_PARTS && parts.iter().all(|part| self.has_blob(&part.digest));
+        if is_whole { parts } else { Vec::new() }
+    }
+
+    /// What is said of an image of an index, as it came; `None` if not all of it is here.
+    pub fn attestation(&self, entry: &IndexEntry) -> Result<Option<Attached>, Error> {
+        if entry.parts.is_empty() {
+            return Ok(None);
+        }
+        let manifest = self.read_checked(&entry.descriptor.digest)?;
+        let read = |part: &Descriptor| {
+            let bytes = self.read_blob(&part.digest, attest::MAX_STATEMENTS)?;
+            Ok((part.clone(), bytes))
+        };
+        let blobs = entry.parts.iter().map(read).collect::<Result<_, Error>>()?;
+        Ok(Some(Attached { descriptor: entry.descriptor.clone(), manifest, blobs }))
+    }
+
+    /// What is said of an image of an index, about the same image as it is packed elsewhere. Only
+    /// of an index that was made here: what others have said is not changed.
+    pub fn move_attestation(
+        &self,
+        index: &ImageIndex,
+        entry: &IndexEntry,
+        target: &Descriptor,
+    ) -> Option<Attached> {
+        let about = entry.attests().filter(|_| !entry.parts.is_empty())?;
+        if index.descriptor.annotations.get(KIND).map(String::as_str) != Some(MADE) {
+            return None;
+        }
+        let bytes = self.read_checked(&entry.descriptor.digest).ok()?;
+        let manifest = attest::parse(&bytes).ok()?;
+        Attached::moved(&manifest, &about, target, |part| {
+            self.read_blob(&part.digest, attest::MAX_STATEMENTS).ok()
+        })
     }
 
     /// The image of an entry, by the manifest that the entry names if the store can give out all
@@ -220,10 +311,7 @@ fn is_attestation(descriptor: &Descriptor) -> bool {
 impl IndexEntry {
     /// Of which image's manifest this is an attestation, if it is one.
     pub fn attests(&self) -> Option<Digest> {
-        let annotations = &self.descriptor.annotations;
-        let kind = annotations.get("vnd.docker.reference.type");
-        kind.filter(|kind| *kind == "attestation-manifest")?;
-        annotations.get("vnd.docker.reference.digest")?.parse().ok()
+        attest::attests(&self.descriptor)
     }
 
     /// Is this no image, but something that is said about one?
@@ -411,7 +499,7 @@ mod tests {
         // Made here, of images that are there.
         let lease = store.lease();
         let ids: Vec<Digest> = ids.into_iter().collect();
-        let made = store.make_index(&ids, &lease).unwrap();
+        let made = store.make_index(&ids, &|_, _| None, &lease).unwrap();
         assert_eq!(there(&store, &made.descriptor.digest), [true, true]);
         // While it is held, it is not forgotten.
         store.retain_indexes(HashSet::new).unwrap();

@@ -95,6 +95,7 @@ mod windows;
 mod writers;
 
 pub use error::Error;
+pub use index::Attach;
 pub use lease::Lease;
 pub use receive::{Received, Receiving};
 pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};

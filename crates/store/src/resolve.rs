@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Deserialize;
+use silo_oci::attest::attests;
 use silo_oci::image::{
     Descriptor, Document, ImageConfig, ImageError, Index, Manifest, digest, media,
 };
@@ -238,6 +239,14 @@ impl Walk<'_> {
             Document::Manifest(manifest) => {
                 let image = self.manifest(&manifest, bytes.clone(), descriptor)?;
                 if image.is_some() {
+                    self.documents.push(bytes);
+                } else if attests(descriptor).is_some() {
+                    for part in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                        let part = self.parts.get(&blob_path(&part.digest));
+                        if let Some(Part::Document(part)) = part {
+                            self.documents.push(part.clone());
+                        }
+                    }
                     self.documents.push(bytes);
                 }
                 Ok(image.into_iter().collect())

@@ -5,12 +5,13 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use silo_archive::{Entry, EntryKind, Writer};
+use silo_oci::attest::attests;
 use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, media, to_bytes};
 use silo_oci::platform::Platform;
 use silo_types::Digest;
 
-use crate::index::{list, plain_descriptor};
-use crate::{Error, Image, SaveImage, Store};
+use crate::index::{Attach, attached, list, plain_descriptor};
+use crate::{Error, Image, IndexEntry, SaveImage, Store};
 
 /// An image of `manifest.json`.
 #[derive(Serialize)]
@@ -101,11 +102,13 @@ impl Store {
     }
 
     /// Writes images of several platforms as one: an index that has the names. The image that
-    /// is best for this host is also what `docker load` takes. Gives back the index's digest.
+    /// is best for this host is also what `docker load` takes. `attach` gives what is said of an
+    /// image, as for [`Store::make_index`]. Gives back the index's digest.
     pub fn save_list(
         &self,
         ids: &[Digest],
         names: &[String],
+        attach: &Attach<'_>,
         output: impl Write,
     ) -> Result<Digest, Error> {
         let lease = self.lease();
@@ -131,6 +134,12 @@ impl Store {
             layers: layers.iter().map(blob_name).collect(),
         });
         let items: Vec<Item> = items.into_iter().collect();
+        for said in attached(&mut manifests, attach) {
+            for bytes in said.documents() {
+                let digest = silo_oci::image::digest(&bytes);
+                blobs.insert(digest, (bytes.len() as u64, Source::Bytes(bytes)));
+            }
+        }
         let list = add_list(manifests, &mut blobs);
         let digest = list.digest;
         let named = named(&list, &names);
@@ -200,14 +209,32 @@ impl Store {
             None => self.collect_blobs(one, lease, blobs)?,
         };
         if !as_it_came {
-            return Ok((add_list(entries, blobs), layers));
+            // What was said about a manifest is not said about the one in its place.
+            let here: Vec<Digest> = entries.iter().map(|entry| entry.digest).collect();
+            entries.retain(|entry| attests(entry).is_none_or(|about| here.contains(&about)));
         }
-        for document in &index.documents {
+        let documents: Vec<Digest> = if as_it_came {
+            index.documents
+        } else {
+            let kept = |entry: &&IndexEntry| {
+                entries.iter().any(|kept| kept.digest == entry.descriptor.digest)
+            };
+            let parts = |entry: &IndexEntry| entry.parts.clone().into_iter();
+            let own = |entry: &IndexEntry| parts(entry).next().map(|_| entry.descriptor.clone());
+            let kept = index.entries.iter().filter(kept);
+            kept.flat_map(|entry| parts(entry).chain(own(entry))).map(|part| part.digest).collect()
+        };
+        for document in &documents {
             lease.hold(*document);
             if !blobs.contains_key(document) && self.has_blob(document) {
-                let bytes = self.read_blob(document, MAX_DOCUMENT as u64)?;
-                blobs.insert(*document, (bytes.len() as u64, Source::Blob));
+                let file = self.open_blob(document)?;
+                let path = self.blob_path(document);
+                let metadata = file.metadata().map_err(Error::io("look at", path))?;
+                blobs.insert(*document, (metadata.len(), Source::Blob));
             }
+        }
+        if !as_it_came {
+            return Ok((add_list(entries, blobs), layers));
         }
         let mut descriptor = index.descriptor;
         descriptor.annotations.clear();

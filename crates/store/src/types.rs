@@ -79,6 +79,9 @@ pub struct IndexEntry {
     pub descriptor: Descriptor,
     /// The id of the image, if its manifest is in the store. The image may be gone.
     pub image: Option<Digest>,
+    /// Of an attestation that is in the store, what its manifest names: the configuration, then
+    /// statements.
+    pub parts: Vec<Descriptor>,
 }
 
 /// What is recorded about an unpacked layer.

@@ -1,6 +1,7 @@
 //! `docker buildx build`, `docker compose build`, and `docker build` of clients that speak
 //! BuildKit's protocol themselves.
 
+mod attest;
 mod cache;
 mod context;
 mod push;

@@ -7,7 +7,7 @@ use silo_types::ExecId;
 use tempfile::TempDir;
 
 use super::input;
-use super::{agent, cache, output, share};
+use super::{agent, attest, cache, output, share};
 use crate::commands::BuildFlags;
 use crate::failure::{Failure, Outcome};
 
@@ -130,6 +130,7 @@ pub(crate) fn prepare(flags: &BuildFlags, context: &str) -> Outcome<Request> {
         };
         attributes.insert(format!("context:{name}"), value);
     }
+    attributes.extend(attest::attributes(&flags.attest, &flags.provenance, &flags.sbom)?);
     for text in &flags.secret {
         let (id, secret) = share::secret(text)?;
         shared.secrets.insert(id, secret);
@@ -169,7 +170,7 @@ pub(super) fn name() -> String {
 }
 
 /// A field of one line of comma-separated values.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     if text.contains([',', '"']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

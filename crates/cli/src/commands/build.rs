@@ -23,6 +23,7 @@ const TICK: Duration = Duration::from_millis(150);
 flags! {
     /// Flags of `build`.
     BuildFlags {
+        attest: Vec<String>, "attest", "Attestation parameters (format: \"type=provenance,mode=max\")";
         add_host: ExtraHosts, "add-host", "Add a custom host-to-IP mapping (format: \"host:ip\")";
         base: Option<String>, "base", "What to put beneath images with Microsoft's base layers (\"silo\", \"exact\") (default \"silo\")";
         build_arg: Vec<String>, "build-arg", "Set build-time variables";
@@ -52,10 +53,12 @@ flags! {
         output: Vec<String>, ['o'] "output", "Output destination (format: \"type=local,dest=path\")";
         platform: Option<String>, "platform", "Set target platform for build";
         progress: String, "progress", "Set type of progress output (\"auto\", \"none\", \"plain\", \"quiet\", \"rawjson\", \"tty\"). Use plain to show container output";
+        provenance: String, "provenance", "Shorthand for \"--attest=type=provenance\"";
         pull: bool, "pull", "Always attempt to pull all referenced images";
         push: bool, "push", "Shorthand for \"--output=type=registry\"";
         quiet: bool, ['q'] "quiet", "Suppress the build output and print image ID on success";
         rm: Option<bool>, "rm", "";
+        sbom: String, "sbom", "Shorthand for \"--attest=type=sbom\"";
         secret: Vec<String>, "secret", "Secret to expose to the build (format: \"id=mysecret[,src=/local/secret]\")";
         shm_size: Bytes, "shm-size", "Shared memory size for build containers";
         ssh: Vec<String>, "ssh", "SSH agent socket or keys to expose to the build (format: \"default|<id>[=<socket>|<key>[,<key>]]\")";

@@ -121,6 +121,13 @@ impl Engine {
             kind.clone_into(&mut summary.kind);
             summary.attestation_data =
                 about.map(|about| ManifestAttestation { r#for: about.to_string() });
+            let parts = named.map_or(&[][..], |named| &named.parts);
+            if !parts.is_empty() {
+                summary.available = true;
+                let size =
+                    parts.iter().map(|part| part.size).fold(descriptor.size, u64::saturating_add);
+                summary.size = ManifestSize { content: bytes(size), total: bytes(size) };
+            }
             return summary;
         }
         let platform = match image {

@@ -177,7 +177,8 @@ impl Engine {
             let index = self.images.index_by_name(&tagged);
             if let Some(index) = index.as_ref().filter(|_| platform.is_none()) {
                 let here = |entry: &IndexEntry| {
-                    entry.image.is_some_and(|id| self.images.get(&id).is_some())
+                    !entry.parts.is_empty()
+                        || entry.image.is_some_and(|id| self.images.get(&id).is_some())
                 };
                 let missing = silo_registry::missing(&repository, &name, index, here);
                 if missing.await.map_err(failed)?.is_empty() {
