@@ -106,7 +106,10 @@ fn provenance_goes_with_an_image() {
     engine.ok(&["tag", &name, &own]);
     engine.ok(&["push", &own]);
     let again = provenance(&engine, &own);
-    assert_eq!(again["SLSA"]["metadata"]["buildInvocationID"], said["metadata"]["buildInvocationID"]);
+    assert_eq!(
+        again["SLSA"]["metadata"]["buildInvocationID"],
+        said["metadata"]["buildInvocationID"]
+    );
     engine.ok(&["rmi", &name, &own]);
     engine.ok(&["pull", &name]);
     let id = engine.ok(&["create", &name, "x"]);
@@ -116,7 +119,8 @@ fn provenance_goes_with_an_image() {
         ("version=v9", "invalid provenance SLSA version"),
         ("complete-materials=true", "provenance materials are incomplete"),
     ] {
-        let refused = build(&engine, &folder, &[&format!("--provenance={value}")]);
+        let provenance = format!("--provenance={value}");
+        let refused = build(&engine, &folder, &["--secret", &secret, &provenance]);
         assert_ne!(refused.code, 0);
         assert!(refused.stderr.contains(words), "{}", refused.stderr);
     }
