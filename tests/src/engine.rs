@@ -275,9 +275,18 @@ impl Engine {
 
     /// Memory that the daemon has resident, in kB. Silo only.
     pub fn resident_kb(&self) -> u64 {
+        self.memory_kb("VmRSS:")
+    }
+
+    /// The most memory that the daemon has had resident at once, in kB. Silo only.
+    pub fn peak_kb(&self) -> u64 {
+        self.memory_kb("VmHWM:")
+    }
+
+    fn memory_kb(&self, name: &str) -> u64 {
         let status = fs_err::read_to_string(format!("/proc/{}/status", self.daemon_pid()));
         let status = status.expect("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("memory");
         line.split_whitespace().next().and_then(|kb| kb.parse().ok()).expect("a number")
     }
 

@@ -12,7 +12,7 @@ use crate::pipe::{self, PipeReader};
 /// How many bytes [`Compression::sniff`] wants to see.
 pub const SNIFF: usize = 6;
 /// Size of the pieces in which streams move between threads.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 128 << 10;
 /// Memory that an xz stream may ask for, in KiB: a dictionary of 128 MiB, as much as zstd streams
 /// may ask for, and what the decoder itself needs. `xz -9` asks for 64 MiB.
 const MAX_XZ_KIB: u32 = (128 << 10) + 256;

@@ -4,9 +4,9 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// How many buffers may wait in a pipe.
-const DEPTH: usize = 8;
+const DEPTH: usize = 6;
 /// How much [`Write`] gathers before it hands over.
-const GATHER: usize = 256 << 10;
+const GATHER: usize = 128 << 10;
 
 type Piece = io::Result<Vec<u8>>;
 

@@ -96,8 +96,11 @@ impl Engine {
         let owns_cgroup_parent = owns_cgroup_parent(&config, &cgroups)?;
         let registries =
             silo_registry::Config { proxies: config.proxies.clone(), ..config.registries.clone() };
-        let puller =
-            silo_registry::Puller::new((*store).clone(), registries.at_once, config.windows_build);
+        let puller = silo_registry::Puller::new(
+            (*store).clone(),
+            registries.downloads,
+            config.windows_build,
+        );
         let engine = Arc::new(Self {
             registries: Arc::new(silo_registry::Registries::new(registries)),
             puller,

@@ -57,7 +57,7 @@ pub struct Ranges {
 impl Default for Ranges {
     fn default() -> Self {
         let patience = Duration::from_millis(250);
-        Self { at_once: 4, length: 4 << 20, ahead: 20 << 20, patience }
+        Self { at_once: 4, length: 4 << 20, ahead: 16 << 20, patience }
     }
 }
 
@@ -80,8 +80,10 @@ pub struct Config {
     pub retry: Retry,
     /// How long a server may be silent.
     pub stall: Duration,
-    /// How many layers of an image come or go at once.
+    /// How many layers go at once.
     pub at_once: usize,
+    /// How many layers come at once: [`MAX_AT_ONCE`](crate::MAX_AT_ONCE) at most.
+    pub downloads: usize,
     /// How a big blob comes by several connections.
     pub ranges: Ranges,
 }
@@ -98,7 +100,8 @@ impl Default for Config {
             user_agent: defaults.user_agent,
             retry: Retry::default(),
             stall: defaults.stall_timeout,
-            at_once: processors.clamp(3, crate::MAX_AT_ONCE),
+            at_once: processors.clamp(3, 8),
+            downloads: processors.clamp(3, crate::MAX_AT_ONCE),
             ranges: Ranges::default(),
         }
     }

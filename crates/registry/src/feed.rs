@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes that may wait for the thread.
-const ROOM: u32 = 1 << 20;
+const ROOM: u32 = 512 << 10;
 /// What a piece takes at least: a small one may keep a whole buffer of the connection's.
 const LEAST: u32 = 8 << 10;
 
@@ -69,7 +69,7 @@ mod tests {
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             send.as_mut().poll(&mut context).is_ready()
         };
-        for (length, expected) in [(1, 128), (8 << 10, 128), (300 << 10, 3), (5 << 20, 1)] {
+        for (length, expected) in [(1, 64), (8 << 10, 64), (200 << 10, 2), (5 << 20, 1)] {
             let (feeder, mut fed) = feed();
             let count = std::iter::repeat_with(|| fits(&feeder, length)).take_while(|fits| *fits);
             assert_eq!(count.count(), expected, "{length}");

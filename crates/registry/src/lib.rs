@@ -11,6 +11,9 @@
 //!   [`copy()`] is told to. Dropping a
 //!   future ends its work; what came in part stays in the store for the next try.
 //!
+//! * What a pull keeps in memory is bounded, whatever comes: [`Ranges::ahead`] bytes of what came
+//!   before its turn, for all blobs together; half a megabyte for each of the [`MAX_AT_ONCE`]
+//!   layers that wait for the disk; and what the store needs to unpack those.
 //! * Layers for which others stand in ([`Bases`]) are not fetched. A push names them as their
 //!   own manifest did; where the target has not got them, they come from where the image did.
 //!
@@ -21,7 +24,8 @@
 //!
 //! ```text
 //! GET|HEAD|PUT /v2/<name>/manifests/<tag or digest>
-//! GET|HEAD     /v2/<name>/blobs/<digest>                Range, redirects to other hosts
+//! GET|HEAD     /v2/<name>/blobs/<digest>                Range, redirects to other hosts; a big
+//!                                                       one by several connections ([`Ranges`])
 //! POST         /v2/<name>/blobs/uploads/[?mount=<digest>&from=<name>]
 //! PUT          <location>?digest=<digest>               the whole blob in one body
 //! GET, DELETE  <location>                               how much is there; it will not go on

@@ -26,7 +26,7 @@ use layer::LayerWork;
 /// How deep indexes may lie in each other.
 const MAX_DEPTH: usize = 4;
 /// How many layers come at once at most: each takes memory.
-pub const MAX_AT_ONCE: usize = 6;
+pub const MAX_AT_ONCE: usize = 5;
 
 /// Pulls into one store. Clones are the same.
 #[derive(Debug, Clone)]

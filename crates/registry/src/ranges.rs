@@ -254,15 +254,17 @@ impl Fetch {
             let Some(mut piece) = answer.next().await? else {
                 return Err(answer.ended_early());
             };
-            let wanted = usize::try_from(end - self.position).unwrap_or(usize::MAX);
-            piece.truncate(wanted);
+            piece.truncate(usize::try_from(end - self.position).unwrap_or(usize::MAX));
             self.position += piece.len() as u64;
-            if self.gathered.capacity() == 0 {
-                self.gathered.reserve(PIECE);
-            }
-            self.gathered.extend_from_slice(&piece);
-            if self.gathered.len() >= PIECE {
-                self.hand_over();
+            while !piece.is_empty() {
+                if self.gathered.capacity() == 0 {
+                    self.gathered.reserve(PIECE);
+                }
+                let fits = piece.split_to(piece.len().min(PIECE - self.gathered.len()));
+                self.gathered.extend_from_slice(&fits);
+                if self.gathered.len() == PIECE {
+                    self.hand_over();
+                }
             }
         }
         Ok(())

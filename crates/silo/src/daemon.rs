@@ -88,6 +88,13 @@ struct Options {
         default_values = ["/etc/silo/certs.d", "/etc/docker/certs.d"]
     )]
     registry_certs: Vec<PathBuf>,
+    /// How many layers are pulled at once, 5 at most; by default as many as there are processors,
+    /// but at least 3
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrent_downloads: Option<usize>,
+    /// How many connections one big layer is fetched by at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
+    max_layer_connections: usize,
     /// How often at most a registry is asked that fails
     #[arg(long, value_name = "NUMBER", default_value_t = 6)]
     max_download_attempts: u32,
@@ -168,6 +175,10 @@ fn run(options: &Options) -> Result<()> {
     config.registries.mirrors.clone_from(&options.registry_mirror);
     config.registries.insecure.clone_from(&options.insecure_registry);
     config.registries.certificates.clone_from(&options.registry_certs);
+    if let Some(number) = options.max_concurrent_downloads {
+        config.registries.downloads = number;
+    }
+    config.registries.ranges.at_once = options.max_layer_connections;
     config.registries.retry.attempts = options.max_download_attempts;
     config.registries.retry.first = Duration::from_millis(options.registry_retry_wait);
     config.registries.stall = Duration::from_millis(options.registry_timeout);

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 /// Bytes after which a thread is worth its start.
 const START: u64 = 2 << 20;
 /// Bytes that are handed over at once.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 128 << 10;
 /// Pieces that may wait.
 const QUEUE: usize = 4;
 
@@ -34,7 +34,7 @@ struct Thread {
 
 impl Lane {
     /// Adds bytes.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         let Some(thread) = &mut self.thread else {
             self.hash.update(bytes);
             self.seen += bytes.len() as u64;
@@ -46,11 +46,16 @@ impl Lane {
             }
             return;
         };
-        thread.piece.extend_from_slice(bytes);
-        if thread.piece.len() >= PIECE {
-            let spare = thread.spare.try_recv().unwrap_or_default();
-            // That the thread is gone shows at the end.
-            drop(thread.full.send(std::mem::replace(&mut thread.piece, spare)));
+        while !bytes.is_empty() {
+            let (fits, rest) = bytes.split_at(bytes.len().min(PIECE - thread.piece.len()));
+            thread.piece.extend_from_slice(fits);
+            bytes = rest;
+            if thread.piece.len() == PIECE {
+                let spare = thread.spare.try_recv();
+                let spare = spare.unwrap_or_else(|_| Vec::with_capacity(PIECE));
+                // That the thread is gone shows at the end.
+                drop(thread.full.send(std::mem::replace(&mut thread.piece, spare)));
+            }
         }
     }
 

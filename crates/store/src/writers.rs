@@ -19,11 +19,11 @@ use crate::lease::lock;
 use crate::tree::Observer;
 
 /// Bytes of file data that one batch gathers.
-const BATCH_BYTES: usize = 512 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// Files that one batch gathers.
 const BATCH_FILES: usize = 128;
 /// Batches that may wait.
-const QUEUE: usize = 8;
+const QUEUE: usize = 4;
 
 /// Owner, mode, time and attributes of what is extracted.
 #[derive(Debug)]

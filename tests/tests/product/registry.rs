@@ -2,6 +2,7 @@
 
 mod full;
 mod kills;
+mod memory;
 mod resume;
 
 use std::process::Command;
