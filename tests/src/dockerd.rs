@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::event::{PollFd, PollFlags};
 use tempfile::TempDir;
 
-use crate::engine::{Outcome, alone, end_group};
+use crate::engine::{Outcome, alone, end_group, silo_binary};
 
 /// A dockerd of the test's own, without networks. Dropping it ends it, with its containers and
 /// what they have mounted.
@@ -100,6 +100,15 @@ impl Dockerd {
     /// A `docker` command that speaks to it.
     pub fn command(&self) -> Command {
         let program = std::env::var_os("SILO_TEST_DOCKER_CLI").unwrap_or_else(|| "docker".into());
+        self.command_of(Path::new(&program))
+    }
+
+    /// A `silo` command that speaks to it.
+    pub fn silo_command(&self) -> Command {
+        self.command_of(&silo_binary())
+    }
+
+    fn command_of(&self, program: &Path) -> Command {
         let mut command = alone(Command::new(program));
         let socket = self.directory.path().join("docker.sock");
         command

@@ -325,23 +325,24 @@ impl Job<'_> {
     async fn referrers(&mut self) -> Result<(), CopyError> {
         let mut next = 0;
         let mut known: HashSet<Digest> = self.documents.iter().copied().collect();
-        while let Some(subject) = self.documents.get(next).copied() {
-            next += 1;
-            for entry in self.source.referrers(&subject).await? {
-                if !known.insert(entry.digest) {
-                    continue;
+        while next < self.documents.len() {
+            let subjects = self.documents[next..].to_vec();
+            next = self.documents.len();
+            for (subject, about) in self.about(subjects).await? {
+                for entry in about.listed {
+                    if !known.insert(entry.digest) {
+                        continue;
+                    }
+                    if known.len() > MAX_MANIFESTS {
+                        return Err(CopyError::TooMany);
+                    }
+                    let mut content = self.source.document(&entry).await?;
+                    content.descriptor.artifact_type.clone_from(&entry.artifact_type);
+                    content.descriptor.annotations.clone_from(&entry.annotations);
+                    self.tree(content, Name::About(subject)).await?;
+                    self.copied.referrers += 1;
                 }
-                if known.len() > MAX_MANIFESTS {
-                    return Err(CopyError::TooMany);
-                }
-                let mut content = self.source.document(&entry).await?;
-                content.descriptor.artifact_type.clone_from(&entry.artifact_type);
-                content.descriptor.annotations.clone_from(&entry.annotations);
-                self.tree(content, Name::About(subject)).await?;
-                self.copied.referrers += 1;
-            }
-            for tag in referrers::cosign_tags(&subject) {
-                if let Some(content) = self.source.tagged(&tag).await? {
+                for (tag, content) in about.tagged {
                     self.tree(content, Name::Beside(&tag)).await?;
                     self.copied.referrers += 1;
                 }
@@ -349,6 +350,50 @@ impl Job<'_> {
         }
         Ok(())
     }
+
+    /// Asks what is about documents, of several at once; in their order.
+    async fn about(&self, subjects: Vec<Digest>) -> Result<Vec<(Digest, About)>, CopyError> {
+        let permits = Arc::new(Semaphore::new(self.options.at_once.max(1)));
+        let mut tasks: JoinSet<Result<(usize, Digest, About), CopyError>> = JoinSet::new();
+        let mut seen = HashSet::new();
+        for (place, subject) in subjects.into_iter().enumerate() {
+            if !seen.insert(subject) {
+                continue;
+            }
+            let (source, permits) = (Arc::clone(self.source), Arc::clone(&permits));
+            tasks.spawn(async move {
+                let _permit = permits.acquire_owned().await;
+                let listed = source.referrers(&subject).await?;
+                let mut tagged = Vec::new();
+                for tag in referrers::cosign_tags(&subject) {
+                    if let Some(content) = source.tagged(&tag).await? {
+                        tagged.push((tag, content));
+                    }
+                }
+                Ok((place, subject, About { listed, tagged }))
+            });
+        }
+        let (mut found, mut size) = (Vec::new(), 0);
+        while let Some(ended) = tasks.join_next().await {
+            let about =
+                ended.map_err(|_| Error::Broken("a panic while asking for referrers"))??;
+            size += about.2.tagged.iter().map(|(_, content)| content.bytes.len()).sum::<usize>();
+            if size > MAX_DOCUMENTS {
+                return Err(CopyError::TooMany);
+            }
+            found.push(about);
+        }
+        found.sort_unstable_by_key(|(place, ..)| *place);
+        Ok(found.into_iter().map(|(_, subject, about)| (subject, about)).collect())
+    }
+}
+
+/// What is about a document.
+struct About {
+    /// By what it says itself.
+    listed: Vec<Descriptor>,
+    /// By its tag.
+    tagged: Vec<(String, Content)>,
 }
 
 /// Documents, of which the first leads to all, with what each names: in an order in which those

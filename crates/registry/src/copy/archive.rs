@@ -28,7 +28,7 @@ const COMPRESSED: [(&[u8], &str); 3] = [
 ];
 
 /// Where a file of an archive is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// In the archive: offset and size in bytes.
     Stored(u64, u64),

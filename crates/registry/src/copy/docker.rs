@@ -56,9 +56,16 @@ pub(super) fn adopt(archive: &mut Archive) -> Result<(), CopyError> {
     }
     let mut index = layout::new_index();
     let mut known = HashMap::new();
+    let (mut documents, mut names) = (0, 0);
     for item in items {
-        let manifest = to_bytes(&image(archive, &item, &mut known)?);
+        let image = image(archive, &item, &mut known)?;
+        let manifest = to_bytes(&image);
         let size = manifest.len() as u64;
+        documents += size + image.config.size;
+        names += item.repo_tags.as_ref().map_or(0, Vec::len);
+        if documents > super::MAX_DOCUMENTS as u64 || names > MAX_MANIFESTS {
+            return Err(CopyError::TooMany);
+        }
         let descriptor = Descriptor::new(media::OCI_MANIFEST, digest(&manifest), size);
         archive.add(&blob_name(&descriptor.digest), Place::Made(manifest.into()));
         let names = item.repo_tags.unwrap_or_default();
@@ -79,7 +86,7 @@ pub(super) fn adopt(archive: &mut Archive) -> Result<(), CopyError> {
 fn image(
     archive: &mut Archive,
     item: &Item,
-    known: &mut HashMap<String, Descriptor>,
+    known: &mut HashMap<Place, Digest>,
 ) -> Result<Manifest, CopyError> {
     let path = archive.path().to_owned();
     let wrong = |reason: String| CopyError::Layout { path: path.clone(), reason };
@@ -101,21 +108,25 @@ fn image(
     }
     let mut layers = Vec::new();
     for (name, diff_id) in names.iter().zip(diff_ids) {
-        if let Some(known) = known.get(name) {
-            layers.push(known.clone());
-            continue;
-        }
         let place = archive.place(name).ok_or_else(|| absent(name))?;
-        let Some((reader, size)) = archive.reader(name, 0) else { return Err(absent(name)) };
-        let (digest, compression) =
-            identify(reader, diff_id).map_err(CopyError::io("read", &path))?;
+        let Some((mut reader, size)) = archive.reader(name, 0) else { return Err(absent(name)) };
+        let mut start = Vec::new();
+        (&mut reader).take(8).read_to_end(&mut start).map_err(CopyError::io("read", &path))?;
+        let compression = Compression::sniff(&start);
         if !matches!(compression, Compression::None | Compression::Gzip | Compression::Zstd) {
             return Err(wrong(format!("{name} is a layer in a compression that images have not")));
         }
-        archive.add(&blob_name(&digest), place);
-        let layer = Descriptor::new(types::layer_type(compression), digest, size);
-        known.insert(name.clone(), layer.clone());
-        layers.push(layer);
+        // What is a plain tar has the digest of the configuration, or is refused later.
+        let digest = match known.get(&place) {
+            _ if compression == Compression::None => *diff_id,
+            Some(digest) => *digest,
+            None => hash(start, reader).map_err(CopyError::io("read", &path))?,
+        };
+        archive.add(&blob_name(&digest), place.clone());
+        if compression != Compression::None {
+            known.insert(place, digest);
+        }
+        layers.push(Descriptor::new(types::layer_type(compression), digest, size));
     }
     Ok(Manifest {
         schema_version: 2,
@@ -128,21 +139,15 @@ fn image(
     })
 }
 
-/// A layer's digest: what is a plain tar has the one of the configuration, or is refused later.
-fn identify(mut reader: impl Read, diff_id: &Digest) -> std::io::Result<(Digest, Compression)> {
-    let mut piece = Vec::new();
-    (&mut reader).take(8).read_to_end(&mut piece)?;
-    let compression = Compression::sniff(&piece);
-    if compression == Compression::None {
-        return Ok((*diff_id, compression));
-    }
+/// The digest of what begins with `piece`.
+fn hash(mut piece: Vec<u8>, mut rest: impl Read) -> std::io::Result<Digest> {
     let mut hash = Sha256::new();
     while !piece.is_empty() {
         hash.update(&piece);
         piece.clear();
-        (&mut reader).take(PIECE).read_to_end(&mut piece)?;
+        (&mut rest).take(PIECE).read_to_end(&mut piece)?;
     }
-    Ok((Digest::from_sha256(hash.finalize().into()), compression))
+    Ok(Digest::from_sha256(hash.finalize().into()))
 }
 
 /// What `manifest.json` of an archive that is being written will say.

@@ -150,6 +150,11 @@ impl Files {
             Self::Directory(directory) => directory.join(name),
             Self::Archive(archive) => return Ok(archive.reader(name, offset)),
         };
+        // Opening a pipe would wait for somebody who writes to it.
+        if fs_err::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            let reason = format!("{name} is no regular file");
+            return Err(CopyError::Layout { path: self.path().to_owned(), reason });
+        }
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -159,6 +159,24 @@ fn dockerd() {
     docker.ok(&["pull", "-q", &image]);
     let run = ["run", "--rm", "--network", "none", &image, "cat", "/said"];
     assert_eq!(docker.ok(&run), said_by("committed"));
+    // As archives: its own has no layout, and ours is one as well.
+    let mut copy = docker.silo_command();
+    let archive = engine.scratch().join("built.tar").display().to_string();
+    let theirs = format!("docker-archive:{archive}:theirs:1");
+    let output = copy.args(["copy", "docker-daemon:built", &theirs]).output().expect("run silo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    engine.ok(&["load", "-q", "-i", &archive]);
+    assert_eq!(says(&engine, "theirs:1"), "there\nmore");
+    let id = ["inspect", "-f", "{{.Id}}"];
+    let ids =
+        [docker.ok(&[&id[..], &["built"]].concat()), engine.ok(&[&id[..], &["theirs:1"]].concat())];
+    assert_eq!(ids[0], ids[1]);
+    let ours = format!("{}/here/committed:v1", registries.silo.address);
+    let mut copy = docker.silo_command();
+    let output = copy.args(["copy", &ours, "docker-daemon:ours"]).output().expect("run silo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let run = ["run", "--rm", "--network", "none", "ours", "cat", "/said"];
+    assert_eq!(docker.ok(&run), said_by("committed"));
 }
 
 #[test]
@@ -178,6 +196,21 @@ fn podman() {
             assert_eq!(podman.run(&image, &["cat", "/said"]), said_by(name), "{image}");
             podman.ok(&["rmi", "-f", &image]);
         }
+    }
+    // As archives.
+    let path = |name: &str| engine.scratch().join(name).display().to_string();
+    let copy = |from: &str, to: &str| {
+        engine.succeeded(&format!("copy {from} {to}"), engine.silo(&["copy", "-q", from, to]))
+    };
+    let ours = path("ours.tar");
+    copy("docker-daemon:committed", &format!("docker-archive:{ours}:ours:1"));
+    podman.ok(&["load", "-q", "-i", &ours]);
+    assert_eq!(podman.run("ours:1", &["cat", "/said"]), said_by("committed"));
+    for kind in ["docker-archive", "oci-archive"] {
+        let theirs = path(kind);
+        podman.ok(&["save", "-q", "--format", kind, "-o", &theirs, "ours:1"]);
+        copy(&format!("{kind}:{theirs}"), &format!("docker-daemon:{kind}"));
+        assert_eq!(says(&engine, kind), said_by("committed"), "{kind}");
     }
 }
 

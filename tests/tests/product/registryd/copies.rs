@@ -216,6 +216,11 @@ fn what_is_wrong_is_said() {
         fails(directory, &[&name, &format!("oci-archive:{}", archive.display())]);
         assert!(!archive.exists(), "{said}");
     }
+    // Nobody waits for a pipe, either.
+    run("mkfifo", &[&blob.display().to_string()]);
+    let error = fails(directory, &[&name, &target]);
+    assert!(error.contains("is no regular file"), "{error}");
+    fs_err::remove_file(&blob).expect("no pipe");
     // What has come in part goes on; if it is wrong, the next try begins anew.
     let partial = layout.join(".partial");
     fs_err::create_dir_all(&partial).expect("a directory");
