@@ -143,6 +143,17 @@ fn its_images_run_and_go_on() {
     docker.ok(&["save", "-o", &archive, &image]);
     engine.ok(&["rmi", &image]);
     engine.ok(&["load", "-i", &archive]);
+    // What is said came with the archive, and goes on with a push.
+    let onward = format!("{}/onward/two:v1", own.address);
+    engine.ok(&["tag", &image, &onward]);
+    engine.ok(&["push", "-q", &onward]);
+    assert_eq!(said_about(&own.address, "onward/two", "v1"), said);
+    let remote = super::Remote::new(&own.address);
+    let head = remote.send("HEAD", "/v2/onward/two/manifests/v1", &[("Accept", OCI_INDEX)], b"");
+    assert_eq!(
+        head.header("docker-content-digest").map(str::to_owned),
+        debian.digest("there/two", "v1")
+    );
     let again = engine.name("again");
     engine.ok(&["tag", &image, &again]);
     engine.ok(&["save", "-o", &archive, &again]);
@@ -169,11 +180,13 @@ fn caches_do_no_harm() {
     let folder = scratch.join("c");
     let caches = |whose: &str| {
         let directory = scratch.join(whose).display().to_string();
-        let at = |tag: &str| format!("type=registry,ref={}/{whose}/cache:{tag}", own.address);
+        let there = format!("type=registry,ref={}/{whose}/cache:list", own.address);
         [
-            (format!("type=local,dest={directory}"), format!("type=local,src={directory}")),
-            (format!("{},image-manifest=true", at("image")), at("image")),
-            (format!("{},image-manifest=false,compression=zstd", at("list")), at("list")),
+            (
+                format!("type=local,dest={directory},image-manifest=true"),
+                format!("type=local,src={directory}"),
+            ),
+            (format!("{there},image-manifest=false,compression=zstd"), there),
         ]
     };
     for (to, _) in caches("there") {
