@@ -86,11 +86,14 @@ pub struct Limits {
     /// Bytes of a manifest. The specification asks for 4 MiB at least.
     pub manifest: usize,
     /// How long a client may take for the TLS handshake and for a request's head; also, how long
-    /// it may keep a connection that it does not use.
+    /// it may wait with the first one.
     pub head: Duration,
+    /// How long a client may keep a connection that it has used and does not use.
+    pub idle: Duration,
     /// How long a client may neither send nor take anything.
     pub silence: Duration,
-    /// Bytes per second that a body has on average, from the first [`Self::silence`] on.
+    /// Bytes per second that a body has on average, from the first [`Self::silence`] on, and that
+    /// a client takes while it is waited for; 0: any.
     pub rate: u64,
     /// How long requests have to end when the server stops; then they are cut off.
     pub goodbye: Duration,
@@ -105,6 +108,7 @@ impl Default for Limits {
             blob: 128 << 30,
             manifest: 4 << 20,
             head: Duration::from_secs(30),
+            idle: Duration::from_mins(1),
             silence: Duration::from_mins(1),
             rate: 512,
             goodbye: Duration::from_secs(10),

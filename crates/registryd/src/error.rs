@@ -113,7 +113,8 @@ impl Error {
             error if error.is_full() => Refusal::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "UNKNOWN",
-                "the registry's disk is full",
+                "no space left on device: the registry's disk is full; `silo registry gc` on its \
+                 host removes what nothing needs",
             ),
             // What went wrong inside is for the log.
             _ => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the registry failed"),

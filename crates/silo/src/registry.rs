@@ -93,9 +93,15 @@ struct Serve {
     /// How long a client may take for a request's head
     #[arg(long, value_name = "TIME", default_value = "30s")]
     head_timeout: String,
+    /// How long a client may keep a connection between two requests
+    #[arg(long, value_name = "TIME", default_value = "1m")]
+    idle_timeout: String,
     /// How long a client may neither send nor take anything
     #[arg(long, value_name = "TIME", default_value = "1m")]
     silence_timeout: String,
+    /// Bytes a second that a client must send or take of a body, or with k, m; 0: any
+    #[arg(long, value_name = "SIZE", default_value = "512")]
+    min_rate: String,
     /// How long requests have to end when the server stops
     #[arg(long, value_name = "TIME", default_value = "10s")]
     stop_timeout: String,
@@ -207,9 +213,10 @@ fn config(options: &Serve) -> Result<Config> {
         blob: size("--max-blob-size", &options.max_blob_size)?,
         manifest: usize::try_from(manifest).unwrap_or(usize::MAX),
         head: duration("--head-timeout", &options.head_timeout)?,
+        idle: duration("--idle-timeout", &options.idle_timeout)?,
         silence: duration("--silence-timeout", &options.silence_timeout)?,
+        rate: size("--min-rate", &options.min_rate)?,
         goodbye: duration("--stop-timeout", &options.stop_timeout)?,
-        ..Limits::default()
     };
     let every = duration("--gc-interval", &options.gc_interval)?;
     config.collect = options.collect.collect((!every.is_zero()).then_some(every))?;
@@ -312,7 +319,8 @@ mod tests {
     #[test]
     fn flags() {
         let args = "serve --listen 127.0.0.1:0 --listen [::1]:1 --root /x --tls-cert c --tls-key k \
-                    --max-blob-size 10m --gc-interval 0 --gc-grace 168h --silence-timeout 500ms";
+                    --max-blob-size 10m --gc-interval 0 --gc-grace 168h --silence-timeout 500ms \
+                    --idle-timeout 5m --min-rate 2k";
         let Verb::Serve(serve) = parse(args).unwrap().verb else { panic!("not serve") };
         let config = config(&serve).unwrap();
         assert_eq!(config.listen.len(), 2);
@@ -320,6 +328,7 @@ mod tests {
         assert_eq!(config.limits.blob, 10 << 20);
         assert_eq!(config.limits.manifest, 4 << 20);
         assert_eq!(config.limits.silence, Duration::from_millis(500));
+        assert_eq!((config.limits.idle, config.limits.rate), (Duration::from_mins(5), 2048));
         assert_eq!(config.collect.every, None);
         assert_eq!(config.collect.grace, Duration::from_hours(168));
     }
@@ -336,6 +345,8 @@ mod tests {
             "--max-blob-size 99999999999999t",
             "--gc-grace soon",
             "--gc-interval=-1s",
+            "--idle-timeout later",
+            "--min-rate slow",
         ] {
             let Verb::Serve(serve) = parse(&format!("serve {bad}")).unwrap().verb else {
                 panic!("not serve")

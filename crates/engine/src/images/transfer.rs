@@ -23,7 +23,19 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::with_source(ErrorKind::Internal, what, error))?
-        .map_err(Error::from_kind)
+        .map_err(|error| match error.lacks_room() {
+            // docker wording first
+            Some(path) => Error::with_source(
+                ErrorKind::Internal,
+                format!(
+                    "write {path}: no space left on device: the engine's data root is full; \
+                     `docker system df` tells what takes room, `docker system prune` removes what \
+                     is not used"
+                ),
+                error,
+            ),
+            None => Error::from_kind(error),
+        })
 }
 
 /// The platform that a client names, or the host's.

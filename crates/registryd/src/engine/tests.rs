@@ -113,7 +113,7 @@ fn bytes_of(images: &EngineImages, name: &str, digest: &Sha256) -> Result<Vec<u8
 
 #[test]
 fn what_a_lookup_costs_does_not_grow_with_the_images() {
-    const IMAGES: u64 = 200;
+    const IMAGES: u64 = 60;
     let engine = Engine::new();
     let made: Vec<_> = (0..IMAGES).map(|n| engine.image(&format!("{n}"), "amd64")).collect();
     let other = engine.image("other", "amd64");

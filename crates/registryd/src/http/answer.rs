@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::Error;
 use crate::error::Refusal;
+use crate::http::socket::Underway;
 
 /// The digest of what is answered, or was stored.
 pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -41,6 +42,39 @@ impl Body {
 
     pub(crate) fn stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
         Self::Stream(Box::pin(stream))
+    }
+}
+
+/// A body that says when it has gone out.
+pub(crate) struct Sent {
+    body: Body,
+    _underway: Underway,
+}
+
+impl Body {
+    /// A body whose request is under way until it is dropped.
+    pub(crate) fn until_sent(self, underway: Underway) -> Sent {
+        Sent { body: self, _underway: underway }
+    }
+}
+
+impl hyper::body::Body for Sent {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::header::{HeaderName, HeaderValue, SERVER, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use crate::error::Refusal;
 use crate::http::answer::{self, Answer, Body};
 use crate::http::query::Query;
 use crate::http::route::Target;
-use crate::http::socket::{Patient, Socket, acceptor};
+use crate::http::socket::{Patient, Requests, Socket, acceptor};
 use crate::http::{blobs, lists, manifests, uploads};
 use crate::name::Name;
 use crate::proxy::Upstream;
@@ -250,15 +250,18 @@ async fn connection(
             Err(_) => return,
         },
     };
-    let io = TokioIo::new(Patient::new(socket, limits.silence));
-    let head = limits.head;
+    let requests = Arc::<Requests>::default();
+    let io = TokioIo::new(Patient::new(socket, limits, Arc::clone(&requests)));
     let service = service_fn(move |request| {
-        let server = Arc::clone(&server);
-        async move { Ok::<_, Infallible>(answer(&server, peer, request).await) }
+        let (server, underway) = (Arc::clone(&server), requests.begin());
+        async move {
+            let response = answer(&server, peer, request).await;
+            Ok::<_, Infallible>(response.map(|body| body.until_sent(underway)))
+        }
     });
     let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head)
+        // The socket knows how long a head may take.
+        .header_read_timeout(None)
         .max_buf_size(MAX_HEAD)
         .serve_connection(io, service);
     let mut serving = std::pin::pin!(serving);

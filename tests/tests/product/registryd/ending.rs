@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
@@ -165,7 +166,9 @@ fn a_full_disk_is_told_and_leaves_nothing() {
         for (method, target) in [("PATCH", &location), ("POST", &whole)] {
             let answer = registry.send(method, target, &[], &bytes);
             assert_eq!(answer.status, 507, "round {round}: {}", answer.text());
-            assert!(answer.text().contains("the registry's disk is full"), "{}", answer.text());
+            let said =
+                answer.json()["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
+            assert!(said.starts_with("no space left on device: the registry's disk is"), "{said}");
         }
         assert_eq!(registry.get(&location).status, 404);
     }
@@ -175,6 +178,88 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     registry.image("a", "2", &noise(3, 1 << 20), &json!({}));
     let answer = registry.get("/v2/a/manifests/1");
     assert_eq!(answer.header("docker-content-digest"), Some(&image[..]));
+}
+
+#[test]
+fn what_was_pushed_is_there_though_others_collect_and_are_killed() {
+    let registry = Registry::start();
+    let done = AtomicBool::new(false);
+    let blobs = registry.root.join("registry/blobs/sha256");
+    std::thread::scope(|scope| {
+        let collectors = scope.spawn(|| {
+            let mut killed = 0;
+            for round in 0_u32.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let before = files_below(&blobs).len();
+                let mut collection = Command::new(silo_tests::silo_binary())
+                    .args(["registry", "gc", "--gc-grace", "0s", "--root"])
+                    .arg(&registry.root)
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .unwrap();
+                // Every other one is killed when something has gone.
+                if round % 2 == 1 {
+                    while collection.try_wait().unwrap().is_none()
+                        && files_below(&blobs).len() >= before
+                    {}
+                    killed += u32::from(collection.try_wait().unwrap().is_none());
+                    collection.kill().unwrap();
+                }
+                collection.wait().unwrap();
+            }
+            killed
+        });
+        let pushers: Vec<_> = (0..3_u8)
+            .map(|pusher| {
+                let registry = &registry;
+                scope.spawn(move || {
+                    let name = format!("p{pusher}");
+                    for round in 0..25_u8 {
+                        // The others push the same, and what this one has just given up.
+                        push_until_taken(registry, &name, &[&b"layer"[..], &[round % 4]].concat());
+                    }
+                })
+            })
+            .collect();
+        for pusher in pushers {
+            pusher.join().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        collectors.join().unwrap();
+    });
+    registry.collect();
+    assert!(files_below(&blobs).is_empty());
+}
+
+/// Pushes an image; when it was taken, all of it has to be there. Deletes it then.
+fn push_until_taken(registry: &Registry, name: &str, layer: &[u8]) {
+    let digests = loop {
+        let digests = [registry.blob(name, b"{}"), registry.blob(name, layer)];
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": super::OCI_MANIFEST,
+            "config": { "mediaType": "application/vnd.x", "digest": digests[0], "size": 2 },
+            "layers": [{ "mediaType": "x/y", "digest": digests[1], "size": layer.len() }],
+        });
+        let answer = registry.manifest(name, "v", manifest.to_string().as_bytes());
+        // Without time between a blob and its manifest, blobs may be collected before it comes.
+        match (answer.status, answer.header("docker-content-digest")) {
+            (201, Some(digest)) => {
+                break [digest.to_owned(), digests[0].clone(), digests[1].clone()];
+            }
+            (status, _) => {
+                assert_eq!((status, answer.code()), (404, "MANIFEST_BLOB_UNKNOWN".into()))
+            }
+        }
+    };
+    for (digest, bytes) in digests[1..].iter().zip([&b"{}"[..], layer]) {
+        let answer = registry.get(&format!("/v2/{name}/blobs/{digest}"));
+        assert_eq!((answer.status, &answer.body[..]), (200, bytes), "{}", registry.log());
+    }
+    assert_eq!(registry.get(&format!("/v2/{name}/manifests/v")).status, 200);
+    let target = format!("/v2/{name}/manifests/{}", digests[0]);
+    assert_eq!(registry.send("DELETE", &target, &[], b"").status, 202);
 }
 
 #[test]

@@ -138,44 +138,61 @@ fn what_clients_may_use_up_is_bounded() {
     assert_eq!(registry.get("/v2/").status, 200);
 }
 
+/// What comes of a request on a connection of its own; on a busy host, limits this short may end it
+/// before it is sent, and then it is sent again.
+fn eventually(registry: &Registry, request: &str) -> String {
+    loop {
+        let mut stream = registry.connect();
+        let mut answer = String::new();
+        if stream.write_all(request.as_bytes()).is_ok() {
+            stream.read_to_string(&mut answer).ok();
+        }
+        if !answer.is_empty() {
+            return answer;
+        }
+    }
+}
+
 #[test]
 fn slow_clients_are_left() {
-    // What honest clients do is done before the server has no patience.
     let mut registry = Registry::start();
     let location = registry.upload("a");
     let digest = registry.blob("a", &noise(5, 32 << 20));
     registry.kill();
-    let options = ["--head-timeout", "1s", "--silence-timeout", "1s", "--max-connections", "2"];
-    registry.options = options.map(str::to_owned).to_vec();
+    let limits =
+        ["--head-timeout", "300ms", "--idle-timeout", "300ms", "--silence-timeout", "300ms"];
+    registry.options =
+        limits.iter().chain(&["--max-connections", "2"]).map(ToString::to_string).collect();
     registry.restart();
-    let head = format!("PATCH {location} HTTP/1.1\r\nHost: r\r\nContent-Length: 100\r\n\r\nhalf");
-    // Nothing at all, half a head, half a body: each connection ends, and makes room for others.
-    let slow = ["", "GET /v2/ HTTP/1.1\r\nHost", &head].map(|start| {
+    // Nothing at all, half a head: each connection ends, and makes room for others.
+    for start in ["", "GET /v2/ HTTP/1.1\r\nHost", ""] {
         let mut stream = registry.connect();
-        stream.write_all(start.as_bytes()).unwrap();
-        stream
-    });
-    for mut stream in slow {
+        stream.write_all(start.as_bytes()).ok();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok();
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
     }
-    // A connection that is not used any more ends as well.
-    let mut stream = registry.connect();
-    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    // Half a body: what has arrived is kept.
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: r\r\nContent-Length: 100\r\n\r\nhalf");
+    let answer = eventually(&registry, &head);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let status = format!("GET {location} HTTP/1.1\r\nHost: r\r\n\r\n");
+    assert!(eventually(&registry, &status).contains("range: 0-3\r\n"));
+    // A connection that is not used any more ends as well: all of these wait for that.
+    let answer = eventually(&registry, "GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     // Who takes nothing of a large blob does not keep its connection either.
+    let request = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: r\r\n\r\n");
     let mut greedy = Vec::new();
-    for _ in 0..2 {
+    while greedy.len() < 2 {
         let mut stream = registry.connect();
-        let request = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: r\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        greedy.push(stream);
+        let sent = stream.write_all(request.as_bytes());
+        if sent.and_then(|()| stream.read_exact(&mut [0; 12])).is_ok() {
+            greedy.push(stream);
+        }
     }
-    assert_eq!(registry.get("/v2/").status, 200);
-    // What arrived of the body is kept.
-    assert_eq!(registry.get(&location).header("range"), Some("0-3"));
+    let answer = eventually(&registry, "GET /v2/ HTTP/1.1\r\nHost: r\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]
