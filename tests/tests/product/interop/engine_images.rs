@@ -151,7 +151,7 @@ fn all_platforms_that_are_there() {
         let answer = manifest(reference);
         assert_eq!(answer.header("docker-content-digest"), Some(&whole[..]), "{reference}");
         assert_eq!(answer.header("content-type"), Some(OCI_INDEX), "{reference}");
-        assert_eq!(answer.text().split("\n").last(), Some(&bytes[..]), "{reference}");
+        assert_eq!(answer.text().split('\n').next_back(), Some(&bytes[..]), "{reference}");
     }
     // The proof is not here: the index is another, unless somebody has the digest of this one.
     assert_eq!(manifest(&proven).body, with_proof.as_bytes());
