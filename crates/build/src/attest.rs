@@ -7,9 +7,11 @@
 pub(crate) mod capture;
 pub(crate) mod export;
 mod predicate;
+mod sbom;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use silo_engine::images::Entry;
@@ -19,12 +21,16 @@ use silo_types::Digest;
 
 use crate::attest::capture::Image;
 use crate::job::Job;
+use crate::outcome::BuildError;
+use crate::state::State;
 
 /// What is to be said about a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attest {
     /// How it was made.
     pub provenance: Option<Provenance>,
+    /// What it is made of.
+    pub sbom: Option<Sbom>,
     /// What the client asked the frontend for, by BuildKit's names.
     pub args: BTreeMap<String, String>,
     /// The frontend.
@@ -50,6 +56,15 @@ pub struct Provenance {
     pub inline_only: bool,
     /// Its file beside files.
     pub file: String,
+}
+
+/// How a result is scanned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sbom {
+    /// The scanner, an image.
+    pub generator: String,
+    /// What it is told, as `BUILDKIT_SCAN_<name>`.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// A version of SLSA's provenance.
@@ -111,19 +126,22 @@ impl Job {
     }
 
     /// What is said of the result of this build.
-    pub(crate) fn said(
-        &self,
-        step: Option<usize>,
+    pub(crate) async fn said(
+        self: &Arc<Self>,
+        state: &State,
         started: Timestamp,
-    ) -> Result<Said, silo_types::Error> {
+    ) -> Result<Said, BuildError> {
         let Some(attest) = &self.request.attest else { return Ok(Said::default()) };
         let mut said = Said { epoch: self.request.source_date_epoch, ..Said::default() };
+        if let Some(wanted) = &attest.sbom {
+            said.attestations = self.sbom(wanted, state).await?;
+        }
         if let Some(wanted) = &attest.provenance {
-            said.inline_only = wanted.inline_only;
+            said.inline_only = wanted.inline_only && attest.sbom.is_none();
             let file = (self.file.0.as_str(), &self.file.1[..]);
             let captured = self.capture.get();
             let times = (started, Timestamp::now());
-            let told = predicate::provenance(attest, wanted, &captured, file, step, times)?;
+            let told = predicate::provenance(attest, wanted, &captured, file, state.step, times)?;
             said.attestations.push(told);
         }
         Ok(said)

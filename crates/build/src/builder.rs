@@ -237,10 +237,10 @@ impl Builder {
             done.map_err(lost)??;
         }
         let state = job.stage(job.plan.target).await?;
-        let last = state.step;
+        let said = job.said(&state, started).await?;
         let unused = job.unused.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut outcome = job.finish(state).await?;
-        outcome.said = Arc::new(job.said(last, started)?);
+        outcome.said = Arc::new(said);
         if !unused.is_empty() {
             let work = job.work("", None);
             // docker wording

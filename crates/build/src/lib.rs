@@ -38,7 +38,7 @@ mod transfer;
 use std::pin::Pin;
 
 pub use attest::export::AttachOptions;
-pub use attest::{Attest, Provenance, Said, Slsa};
+pub use attest::{Attest, Provenance, Said, Sbom, Slsa};
 pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};

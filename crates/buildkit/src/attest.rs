@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 
-use silo_build::{Attest, Provenance, Slsa};
+use silo_build::{Attest, Provenance, Sbom, Slsa};
+use silo_oci::reference::{DEFAULT_TAG, Reference};
 use silo_types::{Error, csv};
 
-use crate::attributes::{Attributes, boolean, not_yet};
+use crate::attributes::{Attributes, boolean};
 use crate::push::switch;
 use crate::solve::Export;
 
 /// How the names of attestations begin, and how build arguments that stand for them do.
 const PREFIXES: [&str; 2] = ["build-arg:BUILDKIT_ATTEST_", "attest:"];
+
+/// What scans a result where the client names no scanner. BuildKit's.
+const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 
 /// What is to be said, if anything.
 pub(crate) fn wanted(attributes: &Attributes) -> Result<Option<Attest>, Error> {
@@ -32,7 +36,7 @@ pub(crate) fn wanted(attributes: &Attributes) -> Result<Option<Attest>, Error> {
             fields.iter().map(|field| field.split_once('=').unwrap_or((field, ""))).collect();
         match kind.as_str() {
             "provenance" => attest.provenance = Some(provenance(&fields)?),
-            "sbom" => return Err(not_yet("attest:sbom")),
+            "sbom" => attest.sbom = Some(sbom(&fields)?),
             // buildkit wording
             other => return Err(Error::invalid(format!("unknown attestation type {other:?}"))),
         }
@@ -76,6 +80,20 @@ fn provenance(fields: &BTreeMap<&str, &str>) -> Result<Provenance, Error> {
     })
 }
 
+fn sbom(fields: &BTreeMap<&str, &str>) -> Result<Sbom, Error> {
+    let generator = fields.get("generator").copied().unwrap_or(SCANNER);
+    // buildkit wording
+    let bad = |error: &dyn std::fmt::Display| {
+        Error::invalid(format!("failed to parse sbom scanner {generator}: {error}"))
+    };
+    let name = Reference::parse_normalized(generator).map_err(|error| bad(&error))?;
+    let name = if name.is_name_only() { name.with_tag(DEFAULT_TAG) } else { Ok(name) };
+    let generator = name.map_err(|error| bad(&error))?.to_string();
+    let parameters = fields.iter().filter(|(name, _)| !matches!(**name, "generator" | "type"));
+    let parameters = parameters.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Ok(Sbom { generator, parameters: parameters.collect() })
+}
+
 /// Settles what is said when it is known where the result goes, and which build it is.
 ///
 /// buildx asks for provenance that is `inline-only` when nobody has asked it for any; images then
@@ -92,7 +110,7 @@ pub(crate) fn begin(
     }
     attest.provenance.take_if(|provenance| provenance.inline_only && !inline);
     build.clone_into(&mut attest.invocation);
-    if attest.provenance.is_none() {
+    if attest.provenance.is_none() && attest.sbom.is_none() {
         *wanted = None;
     }
     Ok(())
@@ -121,7 +139,14 @@ mod tests {
         assert_eq!((all.builder.as_str(), all.file.as_str()), ("https://x,y", "p.json"));
         let argument = asked(&[("build-arg:BUILDKIT_ATTEST_PROVENANCE", "mode=min")]).unwrap();
         assert!(!argument.unwrap().provenance.unwrap().max);
+        let scanned = asked(&[("attest:sbom", "type=sbom,generator=x/y,A=b")]).unwrap().unwrap();
+        let sbom = scanned.sbom.unwrap();
+        assert_eq!(sbom.generator, "docker.io/x/y:latest");
+        assert_eq!(sbom.parameters, [("A".to_owned(), "b".to_owned())].into());
+        let usual = asked(&[("attest:sbom", "")]).unwrap().unwrap().sbom.unwrap();
+        assert_eq!(usual.generator, format!("docker.io/{SCANNER}"));
         for (name, value, words) in [
+            ("attest:sbom", "generator=X", "failed to parse sbom scanner X"),
             ("attest:provenance", "mode=all", "invalid mode \"all\""),
             ("attest:provenance", "version=v2", "invalid provenance SLSA version: v2"),
             ("attest:provenance", "reproducible=maybe", "reproducible"),

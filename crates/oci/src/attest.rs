@@ -43,6 +43,8 @@ pub struct Attestation {
     pub predicate: serde_json::Value,
     /// The name of its file, where it is kept as one.
     pub file: String,
+    /// What it is about, where that is not what it will be said of.
+    pub subjects: Vec<Subject>,
 }
 
 /// What a statement is about.
@@ -68,18 +70,30 @@ struct Statement {
     #[serde(rename = "_type")]
     kind: String,
     predicate_type: String,
-    subject: Vec<Subject>,
+    #[serde(default)]
+    subject: Option<Vec<Subject>>,
     predicate: serde_json::Value,
 }
 
 impl Attestation {
+    /// What a statement says, without what it says it of unless it names that.
+    pub fn of_statement(bytes: &[u8], file: &str) -> Result<Self, serde_json::Error> {
+        let statement: Statement = serde_json::from_slice(bytes)?;
+        Ok(Self {
+            predicate_type: statement.predicate_type,
+            predicate: statement.predicate,
+            file: file.to_owned(),
+            subjects: statement.subject.unwrap_or_default(),
+        })
+    }
+
     /// The statement that says this of `subjects`: one line for a blob, lines for a file of its
     /// own.
     pub fn statement(&self, subjects: Vec<Subject>, lines: bool) -> Vec<u8> {
         let statement = Statement {
             kind: STATEMENT_TYPE.to_owned(),
             predicate_type: self.predicate_type.clone(),
-            subject: subjects,
+            subject: Some(if self.subjects.is_empty() { subjects } else { self.subjects.clone() }),
             predicate: self.predicate.clone(),
         };
         if lines {
@@ -179,7 +193,7 @@ impl Attached {
             let bytes = read(layer).filter(|_| layer.media_type == STATEMENT)?;
             let mut statement: Statement = serde_json::from_slice(&bytes).ok()?;
             let (old, new) = (from.hex(), target.digest.hex());
-            for subject in &mut statement.subject {
+            for subject in statement.subject.iter_mut().flatten() {
                 for value in subject.digest.values_mut().filter(|value| **value == old) {
                     value.clone_from(&new);
                 }
@@ -280,6 +294,7 @@ mod tests {
             predicate_type: "https://slsa.dev/provenance/v0.2".to_owned(),
             predicate: serde_json::json!({"buildType": "x"}),
             file: "provenance.json".to_owned(),
+            subjects: Vec::new(),
         }
     }
 
@@ -294,7 +309,7 @@ mod tests {
             assert_eq!(manifest.subject.is_some(), artifact);
             assert_eq!(manifest.layers[0], made.blobs[1].0);
             let statement: Statement = serde_json::from_slice(&made.blobs[1].1).unwrap();
-            assert_eq!(statement.subject, [Subject::new("a", &image.digest)]);
+            assert_eq!(statement.subject.unwrap(), [Subject::new("a", &image.digest)]);
             assert_eq!(statement.predicate, said().predicate);
 
             // The same of another packing of it, and nothing else.
@@ -312,7 +327,7 @@ mod tests {
         }
         let unnamed = Attached::new(&image, &[], &[said()], false);
         let statement: Statement = serde_json::from_slice(&unnamed.blobs[1].1).unwrap();
-        assert_eq!(statement.subject[0].name, "_");
+        assert_eq!(statement.subject.unwrap()[0].name, "_");
         assert_eq!(attests(&image), None);
     }
 

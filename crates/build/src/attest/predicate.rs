@@ -173,7 +173,7 @@ pub(super) fn provenance(
         place.insert("buildConfig".to_owned(), config);
     }
     let (predicate_type, file) = (predicate_type.to_owned(), wanted.file.clone());
-    Ok(Attestation { predicate_type, predicate, file })
+    Ok(Attestation { predicate_type, predicate, file, subjects: Vec::new() })
 }
 
 /// Everything from elsewhere, with its digest.
@@ -284,6 +284,7 @@ mod tests {
         ];
         Attest {
             provenance: None,
+            sbom: None,
             args: args.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             frontend: "dockerfile.v0".to_owned(),
             invocation: "ref".to_owned(),

@@ -27,7 +27,7 @@ fn document(registry: &Registry, repository: &str) -> Value {
     registry.document(&digest.unwrap_or_else(|| panic!("no {repository}:1")))
 }
 
-fn text(path: &Path) -> &str {
+fn text_of(path: &Path) -> &str {
     path.to_str().expect("text")
 }
 
@@ -47,7 +47,7 @@ fn provenance_goes_with_an_image() {
     );
     let files = [("Dockerfile", dockerfile.as_str()), ("own", "1"), ("key", "hidden-value\n")];
     let folder = context(&engine, "c", &files);
-    let secret = format!("id=key,src={}", text(&folder.join("key")));
+    let secret = format!("id=key,src={}", text_of(&folder.join("key")));
     let push = |name: &str, more: &[&str]| {
         let name = registry.name(&format!("{name}:1"));
         let mut arguments = vec!["--push", "-t", &name, "--build-arg", "WHO=somebody"];
@@ -136,7 +136,7 @@ fn provenance_lies_beside_files_and_in_layouts() {
     let files = [("Dockerfile", "FROM scratch\nCOPY own other /\n"), ("own", "1"), ("other", "2")];
     let folder = context(&engine, "c", &files);
     let out = folder.join("out");
-    built(&engine, &folder, &["--provenance=true", "-o", text(&out)]);
+    built(&engine, &folder, &["--provenance=true", "-o", text_of(&out)]);
     let read = |path: &Path| -> Value {
         serde_json::from_slice(&fs::read(path).expect("a file")).expect("JSON")
     };
@@ -148,22 +148,22 @@ fn provenance_lies_beside_files_and_in_layouts() {
     assert_eq!(said["subject"][1]["digest"]["sha256"], digest);
     // Without asking there is none.
     let plain = folder.join("plain");
-    built(&engine, &folder, &["-o", text(&plain)]);
+    built(&engine, &folder, &["-o", text_of(&plain)]);
     assert!(!plain.join("provenance.json").exists());
 
     let name = engine.name("laid");
     let archive = folder.join("oci.tar");
-    let output = format!("type=oci,oci-artifact=true,dest={}", text(&archive));
+    let output = format!("type=oci,oci-artifact=true,dest={}", text_of(&archive));
     built(&engine, &folder, &["--provenance=mode=min", "-o", &output, "-t", &name]);
-    let loaded = engine.ok(&["load", "-i", text(&archive)]);
+    let loaded = engine.ok(&["load", "-i", text_of(&archive)]);
     assert!(loaded.contains(&name), "{loaded}");
     let again = folder.join("again.tar");
-    engine.ok(&["save", "-o", text(&again), &name]);
+    engine.ok(&["save", "-o", text_of(&again), &name]);
     engine.ok(&["rmi", &name]);
     for archive in [archive, again] {
         let layout = archive.with_extension("");
         fs::create_dir(&layout).expect("a directory");
-        let unpack = ["-xf", text(&archive), "-C", text(&layout)];
+        let unpack = ["-xf", text_of(&archive), "-C", text_of(&layout)];
         let done = std::process::Command::new("tar").args(unpack).status().expect("tar");
         assert!(done.success());
         let blob = |entry: &Value| {
@@ -176,4 +176,70 @@ fn provenance_lies_beside_files_and_in_layouts() {
         let said = blob(&about["layers"][0]);
         assert_eq!(said["predicate"]["invocation"]["parameters"]["frontend"], "dockerfile.v0");
     }
+}
+
+/// A scanner as BuildKit's protocol has it: it names what it finds in each root.
+const SCANNER: &str = r#"set -e
+one() {
+    name=$(basename "$1")
+    if touch "$1/new" 2> /dev/null; then exit 1; fi
+    printf '{"_type":"https://in-toto.io/Statement/v0.1","predicateType":"%s","subject":null,
+        "predicate":{"name":"%s","files":"%s","told":"%s"}}' https://spdx.dev/Document \
+        "$name" "$(cd "$1" && echo *)" "$BUILDKIT_SCAN_WORD" \
+        > "$BUILDKIT_SCAN_DESTINATION/$name.spdx.json"
+}
+one "$BUILDKIT_SCAN_SOURCE"
+if [ -n "$BUILDKIT_SCAN_SOURCE_EXTRAS" ]; then
+    for extra in "$BUILDKIT_SCAN_SOURCE_EXTRAS"/*; do one "$extra"; done
+fi
+"#;
+
+#[test]
+fn a_scanner_says_what_an_image_is_made_of() {
+    let engine = Engine::start();
+    if !engine.is_silo_or_skip("the daemon's store has no indexes") || !engine.has_plugins_or_skip()
+    {
+        return;
+    }
+    let Some(registry) = Registry::start_or_skip() else { return };
+    let scanner = engine.name("scanner");
+    let dockerfile = "FROM busybox\nCOPY scan /\nENTRYPOINT [\"sh\"]\nCMD [\"/scan\"]\n";
+    let files = [("Dockerfile", dockerfile), ("scan", SCANNER)];
+    built(&engine, &context(&engine, "scanner", &files), &["-t", &scanner]);
+
+    let dockerfile = "ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\nFROM busybox AS first\n\
+                      ARG BUILDKIT_SBOM_SCAN_STAGE=true\nWORKDIR /made\n\
+                      FROM scratch\nCOPY --from=first /made /made\nCOPY own /\n";
+    let folder = context(&engine, "c", &[("Dockerfile", dockerfile), ("own", "1")]);
+    let name = registry.name("scanned:1");
+    let sbom = format!("--sbom=generator={scanner},WORD=this");
+    built(&engine, &folder, &[&sbom, "--provenance=mode=min", "--push", "-t", &name]);
+    let format = "{{json .SBOM}}";
+    let text = engine.ok(&["buildx", "imagetools", "inspect", &name, "--format", format]);
+    let said: Value = serde_json::from_str(&text).expect("JSON");
+    let core = serde_json::json!({ "name": "sbom", "files": "made own", "told": "this" });
+    assert_eq!(said["SPDX"], core);
+    let extras = said["AdditionalSPDXs"].as_array().expect("more");
+    let extra = |name: &str| {
+        let found = extras.iter().find(|extra| extra["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name}: {text}"))["files"].to_string()
+    };
+    assert!(extra("sbom-first").contains("made"), "{text}");
+    assert!(extra("sbom-context").contains("Dockerfile"), "{text}");
+    assert!(provenance(&engine, &name)["SLSA"].is_object());
+
+    let out = folder.join("out");
+    let output = format!("type=local,attestation-prefix=x-,dest={}", text_of(&out));
+    let done = engine.silo(&["build", &sbom, "--output", &output, text_of(&folder)]);
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let file = fs::read(out.join("x-sbom.spdx.json")).expect("a statement");
+    let said: Value = serde_json::from_slice(&file).expect("JSON");
+    assert_eq!(said["predicate"], core);
+    assert_eq!(said["subject"][0]["name"], "own");
+
+    // What cannot be scanned is not built.
+    let missing = format!("--sbom=generator={}", registry.name("none"));
+    let refused = build(&engine, &folder, &[&missing]);
+    assert_ne!(refused.code, 0);
+    assert!(refused.stderr.contains("none:latest: not found"), "{}", refused.stderr);
 }
