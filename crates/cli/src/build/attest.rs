@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::share::fields;
 use crate::failure::{Failure, Outcome};
+use crate::options::values::csv_fields;
 
 /// A boolean as Go's `strconv.ParseBool` reads it.
 fn switch(text: &str) -> Option<bool> {
@@ -31,14 +31,19 @@ pub(super) fn attributes(
         let bad =
             |what: String| Failure::new(format!("ERROR: invalid attestation {text:?}: {what}"));
         let (mut kind, mut disabled, mut rest) = (String::new(), false, Vec::new());
-        for (name, value) in fields(&text).map_err(bad)? {
-            match name.as_str() {
-                "type" => kind = value,
+        for field in csv_fields(&text).map_err(bad)? {
+            let Some((name, value)) = field.split_once('=') else {
+                // buildx wording
+                return Err(bad(format!("invalid value {field}")));
+            };
+            match name.trim().to_lowercase().as_str() {
+                "type" => value.clone_into(&mut kind),
                 "disabled" => {
-                    disabled = switch(&value)
-                        .ok_or_else(|| bad(format!("invalid value disabled={value}")))?;
+                    disabled =
+                        switch(value).ok_or_else(|| bad(format!("invalid value {field}")))?;
                 }
-                _ => rest.push(super::request::quoted(&format!("{name}={value}"))),
+                // Scanners' parameters have a case.
+                _ => rest.push(super::request::quoted(&field)),
             }
         }
         if kind.is_empty() {
