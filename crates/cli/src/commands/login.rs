@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, Read as _, Write as _};
 
 use silo_client::ClientError;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli_input::password;
 use crate::command::Invocation;
@@ -194,13 +195,14 @@ async fn ask(
     mut password: String,
     known: &str,
 ) -> Outcome<Credentials> {
+    let mut ended = Ended::watch()?;
     if username.is_empty() {
         if server == DOCKER_HUB {
             cli.print(HUB)?;
         }
         let question =
             if known.is_empty() { "Username: ".into() } else { format!("Username ({known}): ") };
-        line(cli, &question).await?.trim().clone_into(&mut username);
+        line(cli, &mut ended, &question).await?.trim().clone_into(&mut username);
         if username.is_empty() {
             known.clone_into(&mut username);
         }
@@ -210,7 +212,7 @@ async fn ask(
     }
     if password.trim().is_empty() {
         terminal::hide_input();
-        let typed = line(cli, "Password: ").await;
+        let typed = line(cli, &mut ended, "Password: ").await;
         terminal::restore();
         cli.print("\n")?;
         password = typed?;
@@ -221,19 +223,40 @@ async fn ask(
     Ok(Credentials { username, password, ..Credentials::default() })
 }
 
+/// The signals that end the command. They are watched before anything is asked, or shown no more:
+/// one that came in between would leave the terminal as it is.
+struct Ended {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ended {
+    fn watch() -> Outcome<Self> {
+        let watch = |kind| signal(kind).map_err(|error| Failure::io("signal", &error));
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// What somebody types. Ctrl-C ends the command with the terminal as it was.
-async fn line(cli: &Cli, question: &str) -> Outcome<String> {
+async fn line(cli: &Cli, ended: &mut Ended, question: &str) -> Outcome<String> {
     cli.print(question)?;
     let typed = tokio::task::spawn_blocking(|| {
         let mut text = String::new();
         std::io::stdin().lock().take(MAX_LINE).read_line(&mut text).map(|_| text)
     });
-    let mut ended = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(|error| Failure::io("signal", &error))?;
     let text = tokio::select! {
         typed = typed => typed.map_err(|error| Failure::new(error.to_string()))?,
-        _ = tokio::signal::ctrl_c() => return Err(interrupted()),
-        _ = ended.recv() => return Err(interrupted()),
+        () = ended.wait() => return Err(interrupted()),
     };
     let text = text.map_err(|error| Failure::io("stdin", &error))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
