@@ -166,7 +166,7 @@ pub(crate) async fn build(request: Request) -> Answer {
     }
 
     let (sender, mut receiver) = mpsc::unbounded_channel();
-    let names = options.tags.clone();
+    let (conn, names) = (Arc::clone(&request.conn), options.tags.clone());
     let classic = Arc::new(Classic::new(sender.clone(), quiet));
     let queue = classic.queue();
     let progress: Arc<dyn Progress> = Arc::clone(&classic) as Arc<dyn Progress>;
@@ -175,6 +175,8 @@ pub(crate) async fn build(request: Request) -> Answer {
             outcome = builder.build(options, progress) => outcome,
             // Nobody listens any more.
             () = sender.closed() => return,
+            // A step may be silent: nothing is written then that would show it.
+            () = conn.gone() => return,
         };
         match outcome {
             Ok(outcome) => classic.succeeded(&outcome, &names),

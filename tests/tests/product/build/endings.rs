@@ -1,6 +1,7 @@
 //! Builds that fail, are cancelled, or lose their client or the daemon: nothing is left of them but
 //! the steps that they had finished.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use rustix::process::{Pid, Signal, kill_process};
-use silo_tests::{Engine, WindowsEngine};
+use silo_tests::{Engine, FileServer, Page, WindowsEngine};
 
 use super::{build, built, context, shell};
 use crate::crash::{Random, entries, processes};
@@ -184,7 +185,17 @@ fn connections_are_cut() {
         stream.write_all(b"0\r\n\r\n").expect("its end");
         stream
     };
-    for mut stream in [send(archive.len()), in_chunks()] {
+    // Without a body, of which the end would say nothing.
+    let pages = [("/Dockerfile".to_owned(), Page::File(ENDLESS.into()))];
+    let server = FileServer::start(BTreeMap::from(pages));
+    let from_elsewhere = || {
+        let mut stream = UnixStream::connect(engine.socket()).expect("connect to the engine");
+        let url = format!("http%3A%2F%2F127.0.0.1%3A{}%2FDockerfile", server.port());
+        let head = format!("POST /build?nocache=1&remote={url} HTTP/1.1\r\nHost: engine\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("a head");
+        stream
+    };
+    for mut stream in [send(archive.len()), in_chunks(), from_elsewhere()] {
         let mut said = Vec::new();
         while !String::from_utf8_lossy(&said).contains("begun\\n\"}") {
             let mut part = [0; 4096];
