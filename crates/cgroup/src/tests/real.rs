@@ -325,7 +325,7 @@ fn entering_is_cheap() {
     };
     let moved = (0..5).map(|_| moved()).min().unwrap();
     eprintln!("entered in {best:?}, moved in {moved:?}");
-    assert!(best < moved, "{best:?}, {moved:?}");
+    assert!(best < moved.max(Duration::from_millis(5)), "{best:?}, {moved:?}");
 }
 
 #[test]

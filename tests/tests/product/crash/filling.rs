@@ -9,7 +9,7 @@ use silo_tests::Engine;
 use super::{Random, entries};
 
 /// So many files are in the directory of the image.
-const FILES: usize = 2000;
+const FILES: usize = 800;
 
 /// An image with a directory that takes a while to copy.
 fn image(engine: &Engine) -> String {

@@ -29,35 +29,46 @@ fn wait_for(engine: &WindowsEngine, line: &str) {
 
 #[test]
 fn the_shutdown_follows_ctrl_c() {
-    let Some((engine, volume)) = start() else { return };
+    let Some((engine, _)) = start() else { return };
     let plain = &["C:\\work\\console.exe", "x"][..];
-    let (ctrl_c, shutdown) = ("event 0 0\n", "event 6 0\n");
-    let both = format!("ready 0 0\n{ctrl_c}{shutdown}");
-    for (options, command, code, noted) in [
-        (&[][..], plain, 42, &*both),
-        (&["-u", "ContainerUser"], plain, 42, &both),
-        (&["-t"], plain, 42, &both),
+    let cases = [
+        (&[][..], plain, Some(42)),
+        (&["-u", "ContainerUser"], plain, Some(42)),
+        (&["-t"], plain, Some(42)),
         // Who hears nothing is killed at last.
-        (&[], &["C:\\work\\console.exe"], 137, &both),
-    ] {
-        let name = engine.name("hears");
-        fs_err::write(engine.scratch().join("log"), "").expect("an empty log");
-        let run = ["run", "-d", "--name", &name, "-v", &volume];
+        (&[], &["C:\\work\\console.exe"], Some(137)),
+        // What cmd waits for is told, and cmd goes on until it is over.
+        (&[], &["cmd", "/c", "C:\\work\\console.exe x& exit 7"], None),
+    ];
+    let scratch = engine.scratch();
+    let (place, name) = (
+        |number: usize| scratch.join(number.to_string()),
+        |number: usize| engine.name(&format!("hears{number}")),
+    );
+    let log = |number| fs_err::read_to_string(place(number).join("log")).unwrap_or_default();
+    for (number, (options, command, _)) in cases.iter().enumerate() {
+        fs_err::create_dir(place(number)).expect("a folder");
+        let program = place(number).join("console.exe");
+        fs_err::copy(scratch.join("console.exe"), program).expect("the program");
+        let volume = format!("{}:C:\\work", place(number).display());
+        let run = ["run", "-d", "--name", &name(number), "-v", &volume];
         engine.ok(&[&run[..], options, &[CORE], command].concat());
-        wait_for(&engine, "ready");
-        engine.ok(&["stop", "-t", "2", &name]);
-        assert_eq!(engine.inspect(&name)["State"]["ExitCode"], code, "{options:?} {command:?}");
-        assert_eq!(log(&engine), noted, "{options:?} {command:?}");
-        engine.ok(&["rm", &name]);
+        wait("the program", || log(number).starts_with("ready").then_some(()));
     }
-    // What cmd waits for is told, and cmd goes on until it is over.
-    let name = engine.name("script");
-    fs_err::write(engine.scratch().join("log"), "").expect("an empty log");
-    let line = "C:\\work\\console.exe x& exit 7";
-    engine.ok(&["run", "-d", "--name", &name, "-v", &volume, CORE, "cmd", "/c", line]);
-    wait_for(&engine, "ready");
-    engine.ok(&["stop", "-t", "2", &name]);
-    assert_eq!(log(&engine), both);
+    // All at once, since it is mostly waiting: each has seconds for either event.
+    std::thread::scope(|scope| {
+        for number in 0..cases.len() {
+            let (engine, name) = (&engine, name(number));
+            scope.spawn(move || engine.ok(&["stop", "-t", "10", &name]));
+        }
+    });
+    for (number, (options, command, code)) in cases.iter().enumerate() {
+        assert_eq!(log(number), "ready 0 0\nevent 0 0\nevent 6 0\n", "{options:?} {command:?}");
+        if let Some(code) = code {
+            let state = engine.inspect(&name(number))["State"].clone();
+            assert_eq!(state["ExitCode"], *code, "{options:?} {command:?}");
+        }
+    }
 }
 
 #[test]
