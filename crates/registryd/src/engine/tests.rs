@@ -242,7 +242,7 @@ fn indexes_go_out_with_what_is_here() {
         ["amd64", "arm64", "s390x"].iter().map(|name| engine.image(name, name)).collect();
     let ids: Vec<_> = all.iter().map(|image| image.id).collect();
     let lease = engine.store.lease();
-    let index = engine.store.make_index(&ids, &lease).unwrap().descriptor.digest;
+    let index = engine.store.make_index(&ids, &|_, _| None, &lease).unwrap().descriptor.digest;
     engine.tag("multi:1", &all[0], Some(&index));
     let whole = engine.store.read_blob(&index, 1 << 20).unwrap();
     let named = |bytes: &[u8]| -> Vec<Sha256> {
