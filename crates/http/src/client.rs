@@ -13,11 +13,13 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use ipnet::IpNet;
 use tokio::sync::OnceCell;
 
 use crate::connect::Connector;
 use crate::download::Download;
 use crate::proxy::Table;
+use crate::resolve::Resolver;
 use crate::{Cause, Error, Identity, Proxies, tls};
 
 /// How many redirects [`Client::get`] follows, as Go does.
@@ -58,6 +60,9 @@ pub struct Options {
     pub trust_anyone: bool,
     /// Whether link-local addresses are refused: for hosts that a stranger has named.
     pub guarded: bool,
+    /// The only networks that are connected to, by whatever name, and without a proxy; empty for
+    /// all.
+    pub only: Vec<IpNet>,
     /// How long a connection may take to be made, TLS included.
     pub connect_timeout: Duration,
     /// How long the head of an answer may take.
@@ -75,6 +80,7 @@ impl Default for Options {
             identity: None,
             trust_anyone: false,
             guarded: false,
+            only: Vec::new(),
             connect_timeout: Duration::from_secs(30),
             head_timeout: Duration::from_mins(2),
             stall_timeout: Duration::from_mins(2),
@@ -138,7 +144,10 @@ impl Client {
                     tls,
                     proxies,
                     self.options.connect_timeout,
-                    self.options.guarded,
+                    Resolver {
+                        guarded: self.options.guarded,
+                        only: self.options.only.clone().into(),
+                    },
                 );
                 Ok(legacy::Client::builder(TokioExecutor::new())
                     .pool_idle_timeout(IDLE)

@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use crate::error::Cause;
 use crate::proxy::Table;
-use crate::resolve::{self, Resolver};
+use crate::resolve::Resolver;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
@@ -43,9 +43,9 @@ impl Connector {
         tls: ClientConfig,
         proxies: Arc<Table>,
         timeout: Duration,
-        guarded: bool,
+        resolver: Resolver,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver { guarded });
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEPALIVE));
@@ -53,13 +53,13 @@ impl Connector {
         tcp.set_connect_timeout(Some(timeout));
         let tls = Arc::new(tls);
         let names = || Arc::new(hyper_rustls::DefaultServerNameResolver::default());
-        let mut proxy_tcp = HttpConnector::new_with_resolver(Resolver { guarded: false });
+        let mut proxy_tcp = HttpConnector::new_with_resolver(Resolver::default());
         proxy_tcp.enforce_http(false);
         proxy_tcp.set_nodelay(true);
         proxy_tcp.set_keepalive(Some(KEEPALIVE));
         proxy_tcp.set_connect_timeout(Some(timeout));
         let to_proxy = HttpsConnector::new(proxy_tcp, Arc::clone(&tls), false, names());
-        let route = Route { tcp, to_proxy, proxies, guarded };
+        let route = Route { tcp, to_proxy, proxies, resolver };
         Self { inner: HttpsConnector::new(route, tls, false, names()), timeout }
     }
 }
@@ -85,7 +85,7 @@ struct Route {
     tcp: HttpConnector<Resolver>,
     to_proxy: HttpsConnector<HttpConnector<Resolver>>,
     proxies: Arc<Table>,
-    guarded: bool,
+    resolver: Resolver,
 }
 
 impl Service<Uri> for Route {
@@ -99,12 +99,11 @@ impl Service<Uri> for Route {
 
     fn call(&mut self, url: Uri) -> Self::Future {
         let for_tls = url.scheme_str() == Some("https");
-        if self.guarded
-            && let Some(refused) = resolve::refusal(&url)
-        {
+        let proxy = self.proxies.find(&url);
+        if let Some(refused) = self.resolver.refusal(&url, proxy.is_some()) {
             return Box::pin(async move { Err(refused.into()) });
         }
-        let Some(proxy) = self.proxies.find(&url) else {
+        let Some(proxy) = proxy else {
             let connecting = self.tcp.call(url);
             return Box::pin(async move {
                 let inner = MaybeHttpsStream::Http(connecting.await?);

@@ -75,6 +75,9 @@ pub enum Cause {
     /// The host has no address.
     #[error("dial tcp: {0}")]
     NoSuchHost(String),
+    /// The host has no address of the networks that are connected to.
+    #[error("dial tcp: {0}")]
+    Outside(String),
     /// No connection could be made.
     #[error("dial tcp {address}: {reason}")]
     Connect {
@@ -130,6 +133,7 @@ impl Error {
                 | Cause::UnexpectedEof
                 | Cause::Other(_) => true,
                 Cause::NoSuchHost(_)
+                | Cause::Outside(_)
                 | Cause::Tls(_)
                 | Cause::UnknownAuthority
                 | Cause::BadCertificate(_)
@@ -183,7 +187,9 @@ impl Cause {
         for cause in &causes {
             if let Some(lookup) = cause.downcast_ref::<LookupError>() {
                 let text = lookup.to_string();
-                return if lookup.absent {
+                return if lookup.outside {
+                    Self::Outside(text)
+                } else if lookup.absent {
                     Self::NoSuchHost(text)
                 } else {
                     Self::Connect { address: authority(url), reason: text }

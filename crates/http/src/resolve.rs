@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hickory_resolver::TokioResolver;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::dns::Name;
+use ipnet::IpNet;
 use tower_service::Service;
 
 /// A name could not be resolved.
@@ -18,16 +20,45 @@ pub(crate) struct LookupError {
     reason: String,
     /// The name servers answered that there is no such host, or could not be asked at all.
     pub(crate) absent: bool,
+    /// It has addresses, but none to which connections are made.
+    pub(crate) outside: bool,
 }
 
 /// Why some addresses are refused.
 const REFUSED: &str = "link-local addresses are for this host alone";
 
+const OUTSIDE: &str = "no address of the networks in question";
+
 /// Asks `/etc/hosts` and the host's name servers.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Resolver {
     /// Link-local addresses are refused.
     pub(crate) guarded: bool,
+    /// Others than those of these networks are refused, if there are any.
+    pub(crate) only: Arc<[IpNet]>,
+}
+
+impl Resolver {
+    fn may(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.only.is_empty() || self.only.iter().any(|network| network.contains(&address))
+    }
+
+    /// Why a URL is refused that has an address in it, or that a proxy would ask for.
+    pub(crate) fn refusal(&self, url: &Uri, proxied: bool) -> Option<LookupError> {
+        let address = literal(url);
+        if self.guarded && address.is_some_and(is_link_local) {
+            return Some(refused(url, REFUSED));
+        }
+        let outside =
+            address.map_or(proxied && !self.only.is_empty(), |address| !self.may(address));
+        outside.then(|| LookupError { outside: true, ..refused(url, OUTSIDE) })
+    }
+}
+
+fn refused(url: &Uri, reason: &str) -> LookupError {
+    let host = url.host().unwrap_or_default().to_owned();
+    LookupError { host, reason: reason.to_owned(), absent: true, outside: false }
 }
 
 /// Whether an address is of the link, where clouds tell a host its secrets.
@@ -47,12 +78,6 @@ pub(crate) fn literal(url: &Uri) -> Option<IpAddr> {
     url.host()?.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// Why a URL with an address in it is refused.
-pub(crate) fn refusal(url: &Uri) -> Option<LookupError> {
-    let address = literal(url).filter(|address| is_link_local(*address))?;
-    Some(LookupError { host: address.to_string(), reason: REFUSED.to_owned(), absent: true })
-}
-
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
     type Error = LookupError;
@@ -63,15 +88,20 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        Box::pin(lookup(name.as_str().to_owned(), self.guarded))
+        Box::pin(lookup(name.as_str().to_owned(), self.clone()))
     }
 }
 
 async fn lookup(
     host: String,
-    guarded: bool,
+    allowed: Resolver,
 ) -> Result<std::vec::IntoIter<SocketAddr>, LookupError> {
-    let failed = |reason: String, absent: bool| LookupError { host: host.clone(), reason, absent };
+    let failed = |reason: String, absent: bool| LookupError {
+        host: host.clone(),
+        reason,
+        absent,
+        outside: false,
+    };
     let resolver = TokioResolver::builder_tokio()
         .and_then(hickory_resolver::ResolverBuilder::build)
         .map_err(|error| failed(error.to_string(), false))?;
@@ -79,13 +109,18 @@ async fn lookup(
         Ok(found) => {
             let addresses: Vec<SocketAddr> = found
                 .iter()
-                .filter(|address| !guarded || !is_link_local(*address))
+                .filter(|address| !allowed.guarded || !is_link_local(*address))
                 .map(|address| SocketAddr::new(address, 0))
                 .collect();
             if addresses.is_empty() {
                 return Err(failed(REFUSED.to_owned(), true));
             }
-            Ok(addresses.into_iter())
+            let inside: Vec<SocketAddr> =
+                addresses.into_iter().filter(|address| allowed.may(address.ip())).collect();
+            if inside.is_empty() {
+                return Err(LookupError { outside: true, ..failed(OUTSIDE.to_owned(), true) });
+            }
+            Ok(inside.into_iter())
         }
         Err(error) if error.is_no_records_found() || error.is_nx_domain() => {
             Err(failed("no such host".to_owned(), true))
@@ -109,7 +144,32 @@ mod tests {
             ("http://[2001:db8::1]/", false),
             ("http://169.254.example/", false),
         ] {
-            assert_eq!(refusal(&url.parse().unwrap()).is_some(), refused, "{url}");
+            let guarded = Resolver { guarded: true, ..Resolver::default() };
+            assert_eq!(guarded.refusal(&url.parse().unwrap(), false).is_some(), refused, "{url}");
+            let free = Resolver::default();
+            assert!(free.refusal(&url.parse().unwrap(), true).is_none(), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn addresses_of_some_networks() {
+        let near = |networks: &[&str]| {
+            let only = networks.iter().map(|network| network.parse().unwrap()).collect();
+            Resolver { guarded: false, only }
+        };
+        for (url, proxied, refused) in [
+            ("http://10.1.2.3/", false, false),
+            ("http://[::ffff:10.1.2.3]/", false, false),
+            ("http://11.1.2.3/", false, true),
+            ("http://a.example/", false, false),
+            ("http://a.example/", true, true),
+        ] {
+            let found = near(&["10.0.0.0/8"]).refusal(&url.parse().unwrap(), proxied);
+            assert_eq!(found.is_some_and(|error| error.outside), refused, "{url}");
+        }
+        let all = near(&["127.0.0.0/8", "::1/128"]);
+        assert!(lookup("a.localhost".into(), all).await.unwrap().count() > 0);
+        let error = lookup("a.localhost".into(), near(&["10.0.0.0/8"])).await.unwrap_err();
+        assert!(error.outside);
     }
 }

@@ -67,7 +67,9 @@ pub struct Config {
     /// URLs that are asked before Docker Hub (dockerd's `registry-mirrors`).
     pub mirrors: Vec<String>,
     /// `host[:port]` or networks whose registries may have no certificate, or no TLS at all
-    /// (dockerd's `insecure-registries`). Loopback addresses always are among them.
+    /// (dockerd's `insecure-registries`). Loopback addresses always are among them. A name that
+    /// leads to such a network counts, if it is not enough to check its certificate; it is
+    /// connected to there only.
     pub insecure: Vec<String>,
     /// Directories with certificates, a directory a registry (dockerd's `/etc/docker/certs.d`).
     /// The first that has one for a registry counts.
@@ -144,6 +146,16 @@ impl Config {
                 entry.eq_ignore_ascii_case(authority)
             }
         })
+    }
+
+    /// The networks among those that [`Self::insecure`] has.
+    fn networks(&self) -> Vec<IpNet> {
+        self.insecure.iter().filter_map(|entry| entry.parse().ok()).collect()
+    }
+
+    /// Whether a registry has a name that may lead to one of these networks.
+    pub(crate) fn may_be_near(&self, authority: &str) -> bool {
+        host_of(authority).parse::<IpAddr>().is_err() && !self.networks().is_empty()
     }
 
     /// The files of a registry's directory with the times of their last changes.
@@ -234,8 +246,9 @@ fn read_certificates(directory: &Path, options: &mut Options) -> Result<bool, Er
 }
 
 /// Which client: host and port, whether any certificate is good, whether a stranger named the
-/// host, and the state of its directory of certificates, which may change at any time.
-type Key = (String, bool, bool, Vec<(PathBuf, Option<SystemTime>)>);
+/// host, whether only some networks are meant, and the state of its directory of certificates,
+/// which may change at any time.
+type Key = (String, bool, bool, bool, Vec<(PathBuf, Option<SystemTime>)>);
 
 /// All registries, with connections that are kept for a while.
 #[derive(Debug)]
@@ -279,7 +292,8 @@ impl Registries {
     /// The client for a server, which may have certificates of its own.
     pub(crate) fn client_for(&self, endpoint: &Endpoint) -> Result<Arc<Client>, Error> {
         if endpoint.authorities.is_empty() && endpoint.clients.is_empty() {
-            return self.client(&endpoint.authority, endpoint.trust_anyone);
+            let Endpoint { authority, trust_anyone, is_near, .. } = endpoint;
+            return self.client_as(authority, *trust_anyone, (false, *is_near));
         }
         let mut options = self.config.options(&endpoint.authority, endpoint.trust_anyone)?;
         for path in &endpoint.authorities {
@@ -291,11 +305,6 @@ impl Registries {
         Ok(Arc::new(Client::new(options)))
     }
 
-    /// The client for one host. Certificates are read when it is first needed.
-    pub(crate) fn client(&self, authority: &str, trust_anyone: bool) -> Result<Arc<Client>, Error> {
-        self.client_as(authority, trust_anyone, false)
-    }
-
     /// The client for a host that `endpoint` names. Hosts out there do not name addresses of this
     /// host's link, at which clouds tell secrets.
     pub(crate) fn client_of_stranger(
@@ -305,22 +314,24 @@ impl Registries {
         trust_anyone: bool,
     ) -> Result<Arc<Client>, Error> {
         let guarded = !authority.eq_ignore_ascii_case(&endpoint.authority);
-        self.client_as(authority, trust_anyone, guarded)
+        let is_near = !guarded && endpoint.is_near;
+        self.client_as(authority, trust_anyone, (guarded, is_near))
     }
 
     fn client_as(
         &self,
         authority: &str,
         trust_anyone: bool,
-        guarded: bool,
+        (guarded, is_near): (bool, bool),
     ) -> Result<Arc<Client>, Error> {
         let stamps = self.config.stamps(authority);
-        let key = (authority.to_ascii_lowercase(), trust_anyone, guarded, stamps);
+        let key = (authority.to_ascii_lowercase(), trust_anyone, guarded, is_near, stamps);
         let lock = || self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = lock().get(&key) {
             return Ok(Arc::clone(client));
         }
-        let options = Options { guarded, ..self.config.options(authority, trust_anyone)? };
+        let only = if is_near { self.config.networks() } else { Vec::new() };
+        let options = Options { guarded, only, ..self.config.options(authority, trust_anyone)? };
         let client = Arc::new(Client::new(options));
         let mut clients = lock();
         if clients.len() >= MAX_CLIENTS {

@@ -23,6 +23,8 @@ pub(crate) struct Endpoint {
     pub(crate) is_mirror: bool,
     /// Any certificate is good.
     pub(crate) trust_anyone: bool,
+    /// It is asked only if its name leads to a network whose registries may have no certificate.
+    pub(crate) is_near: bool,
     /// What the path of the API begins with.
     pub(crate) api: &'static str,
     /// Files of certificate authorities for this server alone.
@@ -41,6 +43,7 @@ impl Endpoint {
             authority: authority.to_owned(),
             is_mirror: false,
             trust_anyone,
+            is_near: false,
             api: "v2/",
             authorities: Vec::new(),
             clients: Vec::new(),
@@ -86,17 +89,21 @@ pub(crate) fn endpoints(
     Ok(servers(config, domain, "", false))
 }
 
-/// One server; one without a certificate is asked by TLS first.
+/// One server; one without a certificate is asked by TLS first. One whose name may lead to where
+/// that is allowed is asked with a certificate before.
 fn servers(config: &Config, authority: &str, prefix: &str, is_mirror: bool) -> Vec<Endpoint> {
-    let insecure = config.is_insecure(authority);
-    let schemes: &[&str] = if insecure { &["https", "http"] } else { &["https"] };
-    schemes
-        .iter()
-        .map(|scheme| {
-            let base = format!("{scheme}://{authority}{prefix}");
-            Endpoint { is_mirror, ..Endpoint::plain(base, authority, insecure) }
-        })
-        .collect()
+    let server = |scheme: &str, trust_anyone: bool, is_near: bool| {
+        let base = format!("{scheme}://{authority}{prefix}");
+        Endpoint { is_mirror, is_near, ..Endpoint::plain(base, authority, trust_anyone) }
+    };
+    if config.is_insecure(authority) {
+        return vec![server("https", true, false), server("http", true, false)];
+    }
+    let mut found = vec![server("https", false, false)];
+    if config.may_be_near(authority) {
+        found.extend([server("https", true, true), server("http", true, true)]);
+    }
+    found
 }
 
 fn mirror_endpoints(config: &Config, mirror: &str) -> Result<Vec<Endpoint>, Error> {
@@ -165,6 +172,23 @@ mod tests {
             endpoint.url("library/busybox/tags/list").unwrap().to_string(),
             "https://mirror.example/hub/v2/library/busybox/tags/list"
         );
+    }
+
+    #[test]
+    fn names_in_insecure_networks() {
+        let insecure = vec!["10.0.0.0/8".to_owned()];
+        let config = Config { insecure, ..Config::default() };
+        for (domain, expected) in [
+            ("reg.example", &[(true, false), (false, true), (false, true)][..]),
+            ("10.1.1.1:5000", &[(false, false), (false, false)]),
+            ("11.1.1.1:5000", &[(true, false)]),
+            ("docker.io", &[(true, false)]),
+        ] {
+            let found = endpoints(&config, domain, true).unwrap();
+            let found: Vec<(bool, bool)> =
+                found.iter().map(|endpoint| (endpoint.is_secure(), endpoint.is_near)).collect();
+            assert_eq!(found, expected, "{domain}");
+        }
     }
 
     #[test]

@@ -318,6 +318,12 @@ impl Error {
         Self::Advised { text: silo_types::error::chain(&self), advice, kind: self.kind() }
     }
 
+    /// Whether the server is not where one without certificate may be.
+    pub(crate) fn is_outside(&self) -> bool {
+        use silo_http::Cause;
+        matches!(self, Self::Http(silo_http::Error::Exchange { cause: Cause::Outside(_), .. }))
+    }
+
     /// Whether the server speaks TLS, but not to our liking or we not to its.
     pub(crate) fn is_of_tls(&self) -> bool {
         use silo_http::Cause;

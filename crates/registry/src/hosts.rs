@@ -183,6 +183,7 @@ impl Host {
         }
         Ok(Some(Endpoint {
             is_mirror: authority != registry && !is_docker_hub(&authority, registry),
+            is_near: false,
             base,
             authority,
             trust_anyone: self.skip_verify || scheme == "http",

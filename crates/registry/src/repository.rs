@@ -110,7 +110,10 @@ impl Registries {
                     answer.expect(&[200]).await?;
                     return Ok(session.refresh_token().await);
                 }
-                Err(error) if error.is_of_tls() => return Err(error.advised(&domain)),
+                Err(error) if error.is_outside() => {}
+                Err(error) if error.is_of_tls() && session.endpoint.trust_anyone => {
+                    return Err(error.advised(&domain));
+                }
                 Err(error) if error.is_unanswered() => last = error,
                 Err(error) => return Err(error),
             }
@@ -213,7 +216,7 @@ impl Repository {
             }
             // While there is another server to ask, nobody waits for this one, nor for one that
             // has never answered: people want to know at once that they mistyped its name.
-            let is_last = index + 1 == self.sessions.len();
+            let is_last = self.sessions[index + 1..].iter().all(|other| other.endpoint.is_near);
             let mut attempts = self.registries.config().retry.begin();
             let result = loop {
                 match self.exchange(session, inquiry).await {
@@ -241,7 +244,9 @@ impl Repository {
                     if error.is_of_tls() {
                         has_tls = Some(&session.endpoint.authority);
                     }
-                    last = error;
+                    if !error.is_outside() {
+                        last = error;
+                    }
                 }
             }
         }

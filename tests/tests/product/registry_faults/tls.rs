@@ -97,6 +97,26 @@ fn certificates_are_checked() {
 }
 
 #[test]
+fn names_in_insecure_networks_need_no_certificate() {
+    // Another network than that of the names.
+    let Some((engine, _)) = engine(&["--insecure-registry=10.99.0.0/16"]) else { return };
+    let pair = Authority::new().sign(&["x.example"], false, &engine.scratch().join("pair"));
+    let Some(by_tls) = registry(&pair, "") else { return };
+    let Some(plain) = Registry::start_or_skip() else { return };
+    let names = [&by_tls, &plain].map(|server| format!("reg.localhost:{}", port(server)));
+    refused(&engine, &names[0], &["x509: certificate signed by unknown authority"]);
+    refused(&engine, &names[1], &["http: server gave HTTP response to HTTPS client"]);
+    let options = ["--insecure-registry=127.0.0.0/8", "--insecure-registry=::1/128"];
+    let Some((engine, _)) = self::engine(&options) else { return };
+    for name in &names {
+        push(&engine, name).expect("a push without a check");
+        engine.ok(&["rmi", &format!("{name}/app:1")]);
+        engine.ok(&["pull", "-q", &format!("{name}/app:1")]);
+        engine.ok(&["login", "-u", "me", "-p", "secret", name]);
+    }
+}
+
+#[test]
 fn clients_show_who_they_are() {
     let Some((engine, trusted)) = engine(&[]) else { return };
     let here = engine.scratch();
