@@ -24,7 +24,8 @@ use silo_oci::reference::Reference;
 use silo_types::Digest;
 
 use super::archive::{Archive, Place};
-use super::layout::{self, EntryName, blob_name};
+use super::layout::{self, blob_name};
+use super::naming::{self, EntryName};
 use super::{Content, CopyError};
 use crate::{Error, platform, types};
 
@@ -54,7 +55,7 @@ pub(super) fn adopt(archive: &mut Archive) -> Result<(), CopyError> {
     if items.len() > MAX_MANIFESTS {
         return Err(CopyError::TooMany);
     }
-    let mut index = layout::new_index();
+    let mut index = naming::new_index();
     let mut known = HashMap::new();
     let (mut documents, mut names) = (0, 0);
     for item in items {
@@ -70,12 +71,12 @@ pub(super) fn adopt(archive: &mut Archive) -> Result<(), CopyError> {
         archive.add(&blob_name(&descriptor.digest), Place::Made(manifest.into()));
         let names = item.repo_tags.unwrap_or_default();
         if names.is_empty() {
-            layout::put_entry(&mut index, &descriptor, None);
+            naming::put_entry(&mut index, &descriptor, None);
         }
         for name in names {
             let reference = Reference::parse_normalized(&name)
                 .map_err(|error| wrong(format!("{MANIFEST}: {name:?}: {error}")))?;
-            layout::put_entry(&mut index, &descriptor, EntryName::of(&reference).as_ref());
+            naming::put_entry(&mut index, &descriptor, EntryName::of(&reference).as_ref());
         }
     }
     archive.add(layout::INDEX, Place::Made(index.to_string().into()));

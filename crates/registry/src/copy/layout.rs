@@ -4,19 +4,16 @@ use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use fs_err::File;
-use serde_json::{Value, json};
+use serde_json::Value;
 use silo_oci::image::{Descriptor, Document, Index, MAX_DOCUMENT, digest, media};
 use silo_oci::reference::Reference;
 use silo_types::Digest;
 
 use super::archive::Archive;
 use super::location::Selector;
+use super::naming::{EntryName, IMAGE_NAME, REF_NAME, new_index};
 use super::{Content, CopyError, docker};
 
-/// The annotation with an image's name.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The same, whole, in archives of Docker's and containerd's.
-const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The file that tells a layout.
 pub(super) const LAYOUT: &str = "oci-layout";
 /// What is in it.
@@ -58,26 +55,6 @@ pub(super) fn small(
     Err(CopyError::Layout { path: path.to_owned(), reason })
 }
 
-/// What an entry of an index is called.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EntryName {
-    tag: String,
-    whole: Option<String>,
-}
-
-impl EntryName {
-    /// A name that says nothing of a repository.
-    pub(super) fn plain(tag: &str) -> Self {
-        Self { tag: tag.to_owned(), whole: None }
-    }
-
-    /// A tag of a repository.
-    pub(super) fn of(reference: &Reference) -> Option<Self> {
-        let tag = reference.tag()?.to_owned();
-        Some(Self { whole: Some(format!("{}:{tag}", reference.name())), tag })
-    }
-}
-
 /// Those of this name: the one that they have in the layout or, where there is none, a whole one.
 fn named<'a>(entries: &'a [Descriptor], name: &str) -> Vec<&'a Descriptor> {
     let by = |key: &str, value: &str| -> Vec<&'a Descriptor> {
@@ -90,7 +67,7 @@ fn named<'a>(entries: &'a [Descriptor], name: &str) -> Vec<&'a Descriptor> {
         return found;
     }
     let whole = Reference::parse_normalized(name).ok().and_then(|found| EntryName::of(&found));
-    whole.and_then(|found| found.whole).map_or(Vec::new(), |whole| by(IMAGE_NAME, &whole))
+    whole.and_then(EntryName::into_whole).map_or(Vec::new(), |whole| by(IMAGE_NAME, &whole))
 }
 
 /// The only image among entries, which may have several names.
@@ -302,41 +279,6 @@ pub(super) fn read_index(path: &Path) -> Result<Value, CopyError> {
     if value["manifests"].is_array() { Ok(value) } else { Err(wrong("it has no manifests".into())) }
 }
 
-/// An index of nothing.
-pub(super) fn new_index() -> Value {
-    json!({ "schemaVersion": 2, "mediaType": media::OCI_INDEX, "manifests": [] })
-}
-
-/// Adds an image to an index, in the place of the one of that name.
-pub(super) fn put_entry(index: &mut Value, descriptor: &Descriptor, name: Option<&EntryName>) {
-    let Some(entries) = index["manifests"].as_array_mut() else { return };
-    let digest = descriptor.digest.to_string();
-    let is_same = |entry: &Value| entry["digest"] == digest.as_str();
-    // One without a name needs to be there once, whatever name it has.
-    if name.is_none() && entries.iter().any(is_same) {
-        return;
-    }
-    entries.retain(|entry| match entry["annotations"][REF_NAME].as_str() {
-        None => !is_same(entry),
-        old => {
-            let whole = entry["annotations"][IMAGE_NAME].as_str();
-            name.is_none_or(|name| {
-                old != Some(name.tag.as_str())
-                    || (name.whole.is_some() && whole != name.whole.as_deref())
-            })
-        }
-    });
-    let mut descriptor = descriptor.clone();
-    let annotations = &mut descriptor.annotations;
-    annotations.retain(|key, _| key != REF_NAME && key != IMAGE_NAME);
-    if let Some(name) = name {
-        annotations.insert(REF_NAME.to_owned(), name.tag.clone());
-        annotations.extend(name.whole.iter().map(|whole| (IMAGE_NAME.to_owned(), whole.clone())));
-    }
-    descriptor.urls.clear();
-    entries.push(serde_json::to_value(&descriptor).unwrap_or_default());
-}
-
 /// Makes the directories of a layout.
 pub(super) fn create(path: &Path) -> Result<(), CopyError> {
     let blobs = path.join("blobs/sha256");
@@ -368,32 +310,4 @@ pub(super) fn write(path: &Path, name: &str, bytes: &[u8]) -> Result<(), CopyErr
 /// Writes an index.
 pub(super) fn write_index(path: &Path, index: &Value) -> Result<(), CopyError> {
     write(path, INDEX, index.to_string().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn entries_of_an_index() {
-        let mut index = new_index();
-        index["x"] = json!(1);
-        let one = Descriptor::new(media::OCI_MANIFEST, digest(b"1"), 1);
-        let two = Descriptor::new(media::OCI_MANIFEST, digest(b"2"), 1);
-        put_entry(&mut index, &one, None);
-        put_entry(&mut index, &one, Some(&EntryName::plain("a")));
-        put_entry(&mut index, &one, None);
-        let entries = index["manifests"].as_array().unwrap();
-        assert_eq!(entries.len(), 1);
-        assert_eq!(entries[0]["annotations"][REF_NAME], "a", "it keeps its name");
-        put_entry(&mut index, &one, Some(&EntryName::plain("a")));
-        put_entry(&mut index, &two, Some(&EntryName::plain("b")));
-        put_entry(&mut index, &two, Some(&EntryName::plain("a")));
-        let entries = index["manifests"].as_array().unwrap();
-        let names: Vec<&str> =
-            entries.iter().filter_map(|entry| entry["annotations"][REF_NAME].as_str()).collect();
-        assert_eq!(names, ["b", "a"]);
-        assert!(entries.iter().all(|entry| entry["digest"] == two.digest.to_string()));
-        assert_eq!(index["x"], 1);
-    }
 }

@@ -10,7 +10,7 @@ use silo_types::Digest;
 use super::archive::Outgoing;
 use super::check::Checked;
 use super::docker::{self, Items};
-use super::naming::Naming;
+use super::naming::{self, Naming};
 use super::{Content, CopyError, Name, layout};
 
 /// An archive of a layout that is being written.
@@ -27,7 +27,7 @@ pub(super) struct Tar {
 impl Tar {
     /// A layout's.
     pub(super) fn plain(outgoing: Outgoing, naming: Naming) -> Self {
-        let index = layout::new_index();
+        let index = naming::new_index();
         Self { outgoing, naming, index, have: HashSet::new(), items: None }
     }
 
