@@ -505,12 +505,14 @@ pub fn feed(command: &mut Command, input: &[u8]) -> Outcome {
 pub fn write_files(directory: &Path, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = directory.join(name);
-        if name.ends_with('/') {
-            fs_err::create_dir_all(&path).expect("a directory");
-            continue;
+        let is_directory = name.ends_with('/');
+        let above = if is_directory { &path } else { path.parent().expect("a parent") };
+        fs_err::create_dir_all(above).expect("a directory");
+        allow(above, 0o755);
+        if !is_directory {
+            fs_err::write(&path, text).expect("a file");
+            allow(&path, 0o644);
         }
-        fs_err::create_dir_all(path.parent().expect("a parent")).expect("a directory");
-        fs_err::write(&path, text).expect("a file");
     }
 }
 
@@ -529,11 +531,19 @@ pub fn process(command: &[&str]) -> Option<rustix::fd::OwnedFd> {
     None
 }
 
+/// Gives a file a mode, whatever the mask of whoever runs the tests is.
+fn allow(path: &Path, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs_err::set_permissions(path, mode).expect("a mode");
+}
+
 /// A root file system with every applet of busybox.
 pub fn busybox_tree(tree: &Path) {
     for folder in ["bin", "etc", "tmp", "root", "var", "home"] {
         fs_err::create_dir_all(tree.join(folder)).expect("a folder");
+        allow(&tree.join(folder), 0o755);
     }
+    allow(tree, 0o755);
     fs_err::copy("/bin/busybox", tree.join("bin/busybox")).expect("busybox-static is installed");
     let list = Command::new("/bin/busybox").arg("--list").output().expect("run busybox");
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
@@ -542,7 +552,10 @@ pub fn busybox_tree(tree: &Path) {
             std::os::unix::fs::symlink("busybox", link).expect("a link");
         }
     }
-    let write = |file: &str, text: &str| fs_err::write(tree.join(file), text).expect("a file");
+    let write = |file: &str, text: &str| {
+        fs_err::write(tree.join(file), text).expect("a file");
+        allow(&tree.join(file), 0o644);
+    };
     write(
         "etc/passwd",
         "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\nuser:x:1000:1000::/home:/bin/sh\n",
