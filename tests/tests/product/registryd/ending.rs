@@ -216,7 +216,7 @@ fn what_was_pushed_is_there_though_others_collect_and_are_killed() {
                 let registry = &registry;
                 scope.spawn(move || {
                     let name = format!("p{pusher}");
-                    for round in 0..25_u8 {
+                    for round in 0..10_u8 {
                         // The others push the same, and what this one has just given up.
                         push_until_taken(registry, &name, &[&b"layer"[..], &[round % 4]].concat());
                     }
