@@ -172,6 +172,9 @@ pub fn parse(text: &[u8]) -> Result<Tree, ParseError> {
             let heredocs = heredoc::in_line(&logical).map_err(|error| at(error, lines.number))?;
             for mut heredoc in heredocs {
                 if !read_heredoc(&mut lines, &mut heredoc) {
+                    if lines.too_long {
+                        return Err(too_long(&lines));
+                    }
                     let error = ParseError::about("unterminated heredoc", "<<");
                     return Err(at(error, lines.number));
                 }
@@ -187,11 +190,18 @@ pub fn parse(text: &[u8]) -> Result<Tree, ParseError> {
         return Err(ParseError::new("file with no instructions").at(end));
     }
     if lines.too_long {
-        let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
-        return Err(ParseError::new(message).at(end));
+        return Err(too_long(&lines));
     }
     tree.directives = directives;
     Ok(tree)
+}
+
+/// The next line is longer than any may be.
+fn too_long(lines: &Lines<'_>) -> ParseError {
+    let line = lines.number + 1;
+    // buildkit wording
+    let message = format!("dockerfile line greater than max allowed size of {MAX_LINE}");
+    ParseError::new(message).at(Span::new(line, line))
 }
 
 /// Reads lines up to the one that ends the here-document; false, when there is none.

@@ -97,6 +97,11 @@ fn long_lines() {
     let over = format!("FROM a\nRUN {}\nUSER a", "x".repeat(MAX_LINE - 3));
     let error = parse(over.as_bytes()).unwrap_err();
     assert_eq!(error.message, "dockerfile line greater than max allowed size of 65535");
+    assert_eq!(error.span, Some(Span::new(2, 2)));
+    let within = format!("FROM a\nCOPY <<E /f\n{}\nE\n", "x".repeat(MAX_LINE + 1));
+    let error = parse(within.as_bytes()).unwrap_err();
+    assert_eq!(error.message, "dockerfile line greater than max allowed size of 65535");
+    assert_eq!(error.span, Some(Span::new(3, 3)));
 }
 
 #[test]
