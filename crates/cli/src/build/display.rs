@@ -1,6 +1,7 @@
 //! Which way a build is shown, and the way there.
 
 use std::io::Write;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use silo_buildkit::client::Update;
@@ -58,25 +59,26 @@ pub(crate) struct Display {
     trace: Trace,
     plain: Plain,
     tty: Tty,
+    begun: Instant,
 }
 
 impl Display {
     pub(crate) fn new(style: Style) -> Self {
         let colours = std::env::var_os("NO_COLOR").is_none();
         let tty = Tty::new(Timestamp::now(), colours);
-        Self { style, trace: Trace::default(), plain: Plain::default(), tty }
+        Self { style, trace: Trace::default(), plain: Plain::default(), tty, begun: Instant::now() }
     }
 
     /// Whether it changes with time alone.
     pub(crate) fn is_live(&self) -> bool {
-        self.style == Style::Tty
+        matches!(self.style, Style::Tty | Style::Plain)
     }
 
     /// Takes news.
     pub(crate) fn update(&mut self, update: Update) {
         match self.style {
             Style::Plain => {
-                let text = self.plain.update(&mut self.trace, update);
+                let text = self.plain.update(&mut self.trace, update, self.begun.elapsed());
                 write(&text);
             }
             Style::RawJson => {
@@ -89,8 +91,11 @@ impl Display {
         }
     }
 
-    /// Draws the terminal anew.
+    /// Shows what time changes.
     pub(crate) fn tick(&mut self) {
+        if self.style == Style::Plain {
+            write(&self.plain.tick(&self.trace, self.begun.elapsed()));
+        }
         self.draw(Stage::Running);
     }
 
@@ -108,6 +113,9 @@ impl Display {
 
     /// Shows the end, and what there is to say of it.
     pub(crate) fn end(&mut self, excerpt: Option<&str>) {
+        if self.style == Style::Plain {
+            write(&self.plain.end(&self.trace));
+        }
         self.draw(if excerpt.is_some() { Stage::Failed } else { Stage::Done });
         let mut text = String::new();
         if self.style != Style::RawJson {

@@ -100,6 +100,15 @@ async fn connection(
 pub(crate) async fn build(invocation: Invocation) -> Outcome {
     let (flags, words) = invocation.parse::<BuildFlags>()?;
     let style = Style::choose(&flags.progress, flags.quiet)?;
+    if !flags.iidfile.is_empty() {
+        // Nobody is to take what an earlier build left for the result of one that fails.
+        match fs_err::remove_file(&flags.iidfile) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(format!("ERROR: removing image ID file: {error}")));
+            }
+            _ => {}
+        }
+    }
     for name in &flags.tag {
         silo_oci::reference::Reference::parse_normalized(name).map_err(|error| {
             Failure::new(format!("ERROR: failed to build: invalid tag {name:?}: {error}"))
