@@ -351,6 +351,7 @@ impl Engine {
         command
             .env("DOCKER_HOST", format!("unix://{}", self.socket.display()))
             .env("DOCKER_CONFIG", self.directory.path().join("docker-config"))
+            .env_remove("SILO_HOST")
             .stdin(Stdio::null());
         command
     }
