@@ -1,6 +1,7 @@
 //! The builder: one for an engine, with its cache and the builds that run.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +47,17 @@ pub struct Builder {
     pub(crate) tasks: TaskTracker,
     /// When the cache was last collected.
     pub(crate) collected: Mutex<Option<Instant>>,
+    /// What else the cache is made of.
+    pub(crate) others: Mutex<Option<Arc<dyn Kept>>>,
+}
+
+/// What others keep for builds, which is a part of the cache.
+pub trait Kept: fmt::Debug + Send + Sync {
+    /// What there is. Blocks.
+    fn records(&self) -> Vec<CacheRecord>;
+
+    /// Removes what has this id; whether that was possible. Blocks.
+    fn remove(&self, id: &str) -> bool;
 }
 
 /// What the cache holds of one step, or a cache mount.
@@ -115,7 +127,13 @@ impl Builder {
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
             collected: Mutex::default(),
+            others: Mutex::default(),
         }))
+    }
+
+    /// Lets the bounds of the cache hold for what somebody else keeps, too.
+    pub fn keeps_too(&self, others: Arc<dyn Kept>) {
+        *self.others.lock().unwrap_or_else(PoisonError::into_inner) = Some(others);
     }
 
     /// The engine.

@@ -10,6 +10,7 @@ use silo_oci::reference::Reference;
 use silo_store::{Image, SaveImage};
 use silo_types::{Digest, Error};
 
+use crate::archive_form::ArchiveForm;
 use crate::attest::export::{AttachOptions, attach};
 use crate::builder::Builder;
 use crate::context::Tree;
@@ -43,25 +44,17 @@ impl Builder {
     }
 
     /// Writes an image as `docker save` does, which is an OCI layout too. Blocks.
-    pub fn export_docker(
+    pub fn export_archive(
         &self,
         outcome: &Outcome,
         names: &[String],
+        form: &ArchiveForm,
         output: impl Write,
     ) -> Result<(), Error> {
         let stored = self.stored(outcome)?;
+        let (forms, _files) = self.forms(std::iter::once(&stored.image), form)?;
         let image = SaveImage { id: stored.image.id, names: names.to_vec(), index: None };
-        self.engine.store().save(&[image], output).map_err(Error::from_kind)
-    }
-
-    /// Writes an image as an OCI layout in a tar. Blocks.
-    pub fn export_oci(
-        &self,
-        outcome: &Outcome,
-        names: &[String],
-        output: impl Write,
-    ) -> Result<(), Error> {
-        self.export_docker(outcome, names, output)
+        self.engine.store().save_as(&[image], &forms, output).map_err(Error::from_kind)
     }
 
     /// Writes images of several platforms, or one of which something is said, as an OCI layout in
@@ -70,15 +63,16 @@ impl Builder {
         &self,
         outcomes: &[Outcome],
         names: &[Reference],
-        options: AttachOptions,
+        (options, form): (AttachOptions, &ArchiveForm),
         output: impl Write,
     ) -> Result<Digest, Error> {
         let stored = outcomes.iter().map(|outcome| self.stored(outcome));
         let stored = stored.collect::<Result<Vec<_>, _>>()?;
+        let (forms, _files) = self.forms(stored.iter().map(|stored| &stored.image), form)?;
         let ids: Vec<Digest> = stored.iter().map(|stored| stored.image.id).collect();
         let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
         let attach = attach(outcomes, names, options);
-        let saved = self.engine.store().save_list(&ids, &texts, &attach, output);
+        let saved = self.engine.store().save_list(&ids, &texts, &attach, &forms, output);
         saved.map_err(Error::from_kind)
     }
 

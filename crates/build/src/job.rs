@@ -213,7 +213,8 @@ impl Job {
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     match Reference::parse_normalized(name) {
                         Ok(reference) if !self.request.cache_from_only => {
-                            self.import_from_registry(&reference).await
+                            let insecure = self.request.cache_insecure.contains(name);
+                            self.import_from_registry(&reference, insecure).await
                         }
                         _ => Err(crate::stage::missing(name, &error)),
                     }
@@ -236,9 +237,13 @@ impl Job {
         }
     }
 
-    async fn import_from_registry(self: &Arc<Self>, name: &Reference) -> Result<bool, BuildError> {
+    async fn import_from_registry(
+        self: &Arc<Self>,
+        name: &Reference,
+        insecure: bool,
+    ) -> Result<bool, BuildError> {
         let keys = &*self.request.registry_keys;
-        let import = self.builder.cache_in_registry(name, keys).await?;
+        let import = self.builder.cache_in_registry(name, keys, insecure).await?;
         let job = Arc::clone(self);
         blocking(move || Ok(job.imports.add(&import)?)).await
     }

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod adopt;
+mod archive_form;
 mod attest;
 mod builder;
 mod cache;
@@ -37,9 +38,10 @@ mod transfer;
 
 use std::pin::Pin;
 
+pub use archive_form::ArchiveForm;
 pub use attest::export::AttachOptions;
 pub use attest::{Attest, Provenance, Said, Sbom, Slsa};
-pub use builder::{Builder, CacheRecord, PruneOptions, Pruned};
+pub use builder::{Builder, CacheRecord, Kept, PruneOptions, Pruned};
 pub use context::{Context, ContextRef};
 pub use outcome::{BuildError, Outcome};
 pub use progress::{Event, Progress};

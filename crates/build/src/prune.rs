@@ -21,6 +21,8 @@ enum Held {
     Step(String),
     /// The directory of a cache mount.
     Mount(PathBuf),
+    /// What somebody else keeps.
+    Other,
 }
 
 fn time(nanoseconds: i64) -> Timestamp {
@@ -121,7 +123,11 @@ impl Builder {
     fn remove(&self, options: &PruneOptions) -> Result<(Pruned, bool), Error> {
         let wanted = Wanted::new(options)?;
         let mut pruned = Pruned::default();
-        let held = self.held()?;
+        let mut held = self.held()?;
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = others.iter().flat_map(|others| others.records());
+        held.extend(kept.map(|record| (record, Held::Other)));
+        held.sort_by_key(|(record, _)| record.last_used);
         // What images have as well takes no room of its own.
         let counts = |record: &CacheRecord| options.all || !record.shared;
         let own = held.iter().filter(|(record, _)| counts(record));
@@ -143,6 +149,12 @@ impl Builder {
                     let Some(_held) = self.hold_idle(&record.id) else { continue };
                     pruned.bytes += record.size;
                     crate::scratch::remove(&path);
+                }
+                Held::Other => {
+                    if !others.as_ref().is_some_and(|others| others.remove(&record.id)) {
+                        continue;
+                    }
+                    pruned.bytes += record.size;
                 }
             }
             total = total.saturating_sub(record.size);

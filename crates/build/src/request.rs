@@ -42,6 +42,8 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// Images in the store whose steps may be taken as a cache.
     pub cache_from: Vec<String>,
+    /// Those of `cache_from` whose registries may be without TLS.
+    pub cache_insecure: Vec<String>,
     /// Caches of other engines whose steps may be taken.
     pub cache_imports: Vec<CacheImport>,
     /// Notes in the image how its layers are found as a cache.
@@ -142,6 +144,7 @@ impl BuildRequest {
             no_cache: false,
             no_cache_filter: Vec::new(),
             cache_from: Vec::new(),
+            cache_insecure: Vec::new(),
             cache_imports: Vec::new(),
             inline_cache: false,
             cache_from_only: false,

@@ -1,5 +1,6 @@
 //! One stage: its base, and its instructions in order.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -259,7 +260,7 @@ impl Job {
     ) -> Result<State, BuildError> {
         let engine = &self.builder.engine;
         let is_exact = self.request.base == WhichBase::Exact;
-        let entry = match engine.image_best(name, platform.or(preferred)) {
+        let entry = match engine.image_best(&looked_up(name), platform.or(preferred)) {
             Ok(entry) => {
                 let lacks = is_exact && entry.image.stand_in.is_some();
                 let fits = check_platform(name, platform, &entry.image.config).is_ok();
@@ -622,4 +623,16 @@ impl From<crate::copy::CopyError> for BuildError {
     fn from(error: crate::copy::CopyError) -> Self {
         Error::from_kind(error).into()
     }
+}
+/// Digits of an image's id that are taken for one.
+const ID_DIGITS: usize = 12;
+
+/// The text that an image is looked up by. A name such as `b` or `cafe` begins the id of some image
+/// by chance, which is not what a Dockerfile means by it.
+fn looked_up(name: &str) -> Cow<'_, str> {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if name.len() < ID_DIGITS && name.bytes().all(is_digit) {
+        return Cow::Owned(format!("{name}:latest"));
+    }
+    Cow::Borrowed(name)
 }

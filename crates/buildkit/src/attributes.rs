@@ -21,6 +21,8 @@ pub(crate) struct Attributes(pub(crate) HashMap<String, String>);
 pub(crate) struct CacheFrom {
     /// Images in the store.
     pub(crate) images: Vec<String>,
+    /// Those of the images whose registries may be without TLS.
+    pub(crate) insecure: Vec<String>,
     /// Directories of the client, with the manifests that are meant.
     pub(crate) directories: Vec<(String, Digest)>,
 }
@@ -39,8 +41,8 @@ pub(crate) struct CacheTo {
 pub(crate) enum CachePlace {
     /// A directory of the client.
     Directory(String),
-    /// A tag on a registry.
-    Registry(Reference),
+    /// A tag on a registry, which (`true`) may be without TLS.
+    Registry(Reference, bool),
 }
 
 /// What takes a cache.
@@ -85,7 +87,7 @@ impl CacheTo {
             other => return Err(unknown_cache("exporter", other)),
         };
         let (mut place, mut max, mut ignore_error) = ("", false, false);
-        let (mut oci_types, mut is_manifest) = (true, None);
+        let (mut oci_types, mut is_manifest, mut insecure) = (true, None, false);
         for (name, value) in attributes {
             match (name.as_str(), value.as_str()) {
                 (name, value) if name == where_to => place = value,
@@ -97,6 +99,9 @@ impl CacheTo {
                 ("ignore-error", text) => ignore_error = boolean(name, text)?,
                 ("oci-mediatypes", text) => oci_types = boolean(name, text)?,
                 ("image-manifest", text) => is_manifest = Some(boolean(name, text)?),
+                ("registry.insecure", text) if kind == "registry" => {
+                    insecure = boolean(name, text)?;
+                }
                 ("compression" | "compression-level" | "force-compression", _) => {}
                 // The client's own.
                 ("tag" | "reset", _) if kind == "local" => {}
@@ -125,7 +130,7 @@ impl CacheTo {
                 let name = parsed.filter(|name| name.digest().is_none()).ok_or_else(|| {
                     Error::invalid(format!("invalid reference {place:?} of a registry cache"))
                 })?;
-                CachePlace::Registry(name)
+                CachePlace::Registry(name, insecure)
             }
             _ => CachePlace::Directory(place.to_owned()),
         };
@@ -338,7 +343,14 @@ impl Attributes {
                     })
                 };
                 match entry.r#type.as_str() {
-                    "registry" => from.images.push(take("ref")?),
+                    "registry" => {
+                        let name = take("ref")?;
+                        let insecure = entry.attrs.get("registry.insecure");
+                        if boolean("registry.insecure", insecure.map_or("", |text| text))? {
+                            from.insecure.push(name.clone());
+                        }
+                        from.images.push(name);
+                    }
                     "local" => {
                         let (directory, digest) = (take("src")?, take("digest")?);
                         let manifest = digest.parse().map_err(|_| {
@@ -511,8 +523,12 @@ mod tests {
         };
         let own = CacheExport { place, max: true, ignore_error: false, form: usual };
         assert_eq!(local.exports, [own]);
-        let registry = add("registry", &[("ref", "r:5000/x:c"), ("ignore-error", "1")]).unwrap();
-        let place = CachePlace::Registry(Reference::parse_normalized("r:5000/x:c").unwrap());
+        let registry = add(
+            "registry",
+            &[("ref", "r:5000/x:c"), ("ignore-error", "1"), ("registry.insecure", "true")],
+        )
+        .unwrap();
+        let place = CachePlace::Registry(Reference::parse_normalized("r:5000/x:c").unwrap(), true);
         let own = CacheExport { place, max: false, ignore_error: true, form: usual };
         assert_eq!(registry.exports, [own]);
         let plain = [
@@ -546,7 +562,12 @@ mod tests {
             let error = add(kind, pairs).unwrap_err();
             assert!(error.message().contains(message), "{kind} {pairs:?}: {error}");
         }
+        let plain =
+            r#"[{"Type":"registry","Attrs":{"ref":"r:5000/x","registry.insecure":"true"}}]"#;
+        let from = attributes(&[("cache-imports", plain)]).cache_from().unwrap();
+        assert_eq!((from.insecure, from.images.len()), (vec!["r:5000/x".to_owned()], 1));
         for imports in [
+            r#"[{"Type":"registry","Attrs":{"ref":"x","registry.insecure":"perhaps"}}]"#,
             r#"[{"Type":"s3"}]"#,
             r#"[{"Type":"local","Attrs":{"src":"/c"}}]"#,
             r#"[{"Type":"local","Attrs":{"src":"/c","digest":"x"}}]"#,

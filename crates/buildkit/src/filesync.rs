@@ -6,6 +6,7 @@
 //! the receiver ends it (`FIN`), which the sender answers. `ERR` carries words from either side.
 
 mod mode;
+mod overlap;
 mod receive;
 mod select;
 mod send;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use silo_types::ErrorKind;
 
+pub(crate) use overlap::overlap;
 pub(crate) use receive::receive_into;
 pub(crate) use receive::{ClientFiles, Meter};
 pub(crate) use select::Select;

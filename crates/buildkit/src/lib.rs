@@ -84,6 +84,7 @@ impl BuildKit {
     /// Services of `builder`, which keep what clients send below `root`, the engine's data root.
     pub fn open(builder: Arc<Builder>, root: &Path) -> Result<Self, Error> {
         let slots = Arc::new(Slots::open(root.join("build/contexts"))?);
+        builder.keeps_too(slots.clone());
         let service = Service {
             sessions: Arc::default(),
             jobs: Arc::default(),

@@ -8,10 +8,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
+use silo_archive::compress::Compression;
 use silo_build::context::{ContextRef, Tree};
 use silo_build::progress::{Event, Progress as _, Status, Vertex};
 use silo_build::{
-    BuildError, BuildRequest, Builder, CacheImport, DockerfileSource, Outcome, PruneOptions, Pruned,
+    ArchiveForm, BuildError, BuildRequest, Builder, CacheImport, DockerfileSource, Outcome,
+    PruneOptions, Pruned,
 };
 use silo_oci::image::Descriptor;
 use silo_oci::platform::Platform;
@@ -21,9 +23,9 @@ use silo_types::{Digest, Error, ErrorKind};
 use crate::attributes::{Attributes, CacheExport, CachePlace, CacheTo, Place, not_yet};
 use crate::content::ClientContent;
 use crate::credentials::ClientCredentials;
-use crate::filesync::{ClientFiles, Slots, SyncError, send_bytes, send_tree, send_trees};
+use crate::filesync::{ClientFiles, Slots, SyncError, overlap, send_bytes, send_tree, send_trees};
 use crate::job::Job;
-use crate::push::{ImageExport, attach_options, switch};
+use crate::push::{ImageExport, attach_options, packing, switch};
 use crate::session::Session;
 use crate::upload::Upload;
 
@@ -133,6 +135,7 @@ impl Solver {
         (request.no_cache, request.no_cache_filter) = attributes.no_cache();
         let from = attributes.cache_from()?;
         request.cache_from = from.images;
+        request.cache_insecure = from.insecure;
         for (directory, manifest) in from.directories {
             let name = format!("local:{directory}");
             let source = Arc::new(ClientContent::new(Arc::clone(session), &name)?);
@@ -164,14 +167,7 @@ impl Solver {
 
     /// Removes from the cache what nobody uses, contexts included.
     pub(crate) async fn prune(&self, options: PruneOptions) -> Result<Pruned, Error> {
-        let slots = Arc::clone(&self.slots);
-        let also = options.clone();
-        let contexts = tokio::task::spawn_blocking(move || slots.prune(&also)).await;
-        let contexts = contexts.map_err(|error| Error::internal(error.to_string()))?;
-        let mut pruned = self.builder.prune(options).await?;
-        pruned.bytes += contexts.bytes;
-        pruned.records.extend(contexts.records);
-        Ok(pruned)
+        self.builder.prune(options).await
     }
 
     /// Builds and hands the result out.
@@ -204,13 +200,9 @@ impl Solver {
                 "docker" | "oci" if export.attributes.get("tar") == "false" => {
                     return Err(not_yet("an image layout as a directory").into());
                 }
-                "tar" | "local"
-                    if is_list && export.attributes.get("platform-split") == "false" =>
-                {
-                    let text = "the files of several platforms in one directory";
-                    return Err(not_yet(text).into());
-                }
-                "docker" | "oci" | "tar" | "local" => {}
+                "docker" | "oci" => drop(archive_form(export)?),
+                "tar" => {}
+                "local" => drop(is_split(export, is_list)?),
                 other => {
                     // BuildKit's wording.
                     let message = format!("exporter {other:?} could not be found");
@@ -305,15 +297,16 @@ impl Solver {
     ) -> Result<Option<Descriptor>, Error> {
         let title = match &cache.place {
             CachePlace::Directory(_) => "exporting cache to client directory",
-            CachePlace::Registry(_) => "exporting cache to registry",
+            CachePlace::Registry(..) => "exporting cache to registry",
         };
         let step = Step::begin(job, 1000 + number, title, "writing cache");
         let (builder, outcomes) = (Arc::clone(&self.builder), outcomes.to_vec());
         let (max, form) = (cache.max, cache.form);
         let written = match &cache.place {
-            CachePlace::Registry(name) => {
+            CachePlace::Registry(name, insecure) => {
                 let keys = ClientCredentials::new(Arc::clone(session));
-                builder.export_cache_to_registry(outcomes, (max, form), name, &keys).await
+                let to = (name, *insecure);
+                builder.export_cache_to_registry(outcomes, (max, form), to, &keys).await
             }
             CachePlace::Directory(path) => {
                 match ClientContent::new(Arc::clone(session), &format!("local:{path}")) {
@@ -387,8 +380,9 @@ impl Solver {
         let sent = match (export.kind.as_str(), outcomes) {
             ("docker" | "oci", outcomes) if is_index => {
                 let (outcomes, digest) = (outcomes.to_vec(), Arc::clone(&digest));
+                let form = archive_form(export)?;
                 let make = move |to: &mut dyn std::io::Write| {
-                    let list = builder.export_list(&outcomes, &names, options, to)?;
+                    let list = builder.export_list(&outcomes, &names, (options, &form), to)?;
                     *digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(list);
                     Ok(())
                 };
@@ -400,7 +394,7 @@ impl Solver {
                     move |to: &mut dyn std::io::Write| builder.export_tars(&outcomes, &prefix, to);
                 send_bytes(session, number, make).await
             }
-            ("local", outcomes) if is_list => {
+            ("local", outcomes) => {
                 let mut trees = Vec::new();
                 let mut roots = BTreeMap::new();
                 for (name, image) in by_platform(outcomes) {
@@ -408,18 +402,17 @@ impl Solver {
                     roots.insert(name, root_of(&tree)?);
                     trees.push(tree);
                 }
-                send_trees(session, number, roots).await
+                if is_split(export, is_list)? {
+                    send_trees(session, number, roots).await
+                } else {
+                    send_together(session, number, roots).await
+                }
             }
-            ("docker", [image]) => {
-                let image = image.clone();
-                let make =
-                    move |to: &mut dyn std::io::Write| builder.export_docker(&image, &texts, to);
-                send_bytes(session, number, make).await
-            }
-            ("oci", [image]) => {
-                let image = image.clone();
-                let make =
-                    move |to: &mut dyn std::io::Write| builder.export_oci(&image, &texts, to);
+            ("docker" | "oci", [image]) => {
+                let (image, form) = (image.clone(), archive_form(export)?);
+                let make = move |to: &mut dyn std::io::Write| {
+                    builder.export_archive(&image, &texts, &form, to)
+                };
                 send_bytes(session, number, make).await
             }
             ("tar", [image]) => {
@@ -427,10 +420,6 @@ impl Solver {
                 let make =
                     move |to: &mut dyn std::io::Write| builder.export_tar(&image, &prefix, to);
                 send_bytes(session, number, make).await
-            }
-            (_, [image]) => {
-                let tree = files(builder, image.clone(), &prefix).await?;
-                send_tree(session, number, root_of(&tree)?).await
             }
             _ => Err(SyncError::Protocol("a result of several images")),
         };
@@ -449,6 +438,54 @@ fn by_platform(outcomes: &[Outcome]) -> BTreeMap<String, Outcome> {
         platform.to_string().replace('/', "_")
     };
     outcomes.iter().map(|outcome| (name(outcome), outcome.clone())).collect()
+}
+
+/// Whether an exporter of files gives each platform a directory.
+fn is_split(export: &Export, is_list: bool) -> Result<bool, Error> {
+    Ok(switch(&export.attributes, "platform-split")?.unwrap_or(is_list))
+}
+
+/// The form of an archive of images, where one is asked for.
+fn archive_form(export: &Export) -> Result<ArchiveForm, Error> {
+    let attributes = &export.attributes;
+    let oci_types = switch(attributes, "oci-mediatypes")?;
+    let named = ["compression", "compression-level", "force-compression"];
+    let is_packed = named.iter().any(|name| attributes.0.contains_key(*name));
+    let packing = if is_packed { Some(packing(attributes, Compression::Gzip)?) } else { None };
+    Ok(ArchiveForm { packing, oci_types })
+}
+
+/// Sends trees, none of which has a file of another, to one directory.
+async fn send_together(
+    session: &Session,
+    number: usize,
+    roots: BTreeMap<String, OwnedFd>,
+) -> Result<(), SyncError> {
+    let roots = if roots.len() > 1 {
+        let looked = tokio::task::spawn_blocking(move || {
+            let both = overlap(&roots)?;
+            Ok::<_, std::io::Error>((roots, both))
+        });
+        let failed = |error: &dyn std::error::Error| SyncError::Client(error.to_string());
+        let (roots, both) =
+            looked.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+        if let Some((path, one, other)) = both {
+            // buildkit wording
+            let (path, one, other) =
+                (path.display(), one.replace('_', "/"), other.replace('_', "/"));
+            let text = format!(
+                "cannot overwrite {path} from {one} with {other} when split option is disabled"
+            );
+            return Err(SyncError::Client(text));
+        }
+        roots
+    } else {
+        roots
+    };
+    for root in roots.into_values() {
+        send_tree(session, number, root).await?;
+    }
+    Ok(())
 }
 
 /// The files of a result, and what is said of them in files that begin with a prefix.

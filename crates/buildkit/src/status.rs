@@ -72,10 +72,50 @@ pub(crate) fn response(event: Event) -> Option<StatusResponse> {
 fn source_info(location: &Location) -> SourceInfo {
     SourceInfo {
         filename: location.file.clone(),
-        data: location.source.to_vec().into(),
+        data: near(&location.source, location.start_line, location.end_line).into(),
         definition: None,
         language: "Dockerfile".to_owned(),
     }
+}
+
+/// Lines of a source that go along with a place in it.
+const NEAR: u32 = 8;
+/// Bytes of one of these lines, and of all together.
+const MAX_LINE: usize = 2000;
+const MAX_NEAR: usize = 32 * 1024;
+/// Bytes of a message.
+const MAX_MESSAGE: usize = 16 * 1024;
+
+/// A source of which only the lines near a place are left, in their places: errors go in headers,
+/// which are not to be large. Where even that is much, the whole is empty.
+fn near(source: &[u8], start: u32, end: u32) -> Vec<u8> {
+    if source.len() <= MAX_LINE {
+        return source.to_vec();
+    }
+    let (first, last) = (start.saturating_sub(NEAR), end.saturating_add(NEAR));
+    let mut out = Vec::new();
+    for (number, line) in (1_u32..).zip(source.split(|byte| *byte == b'\n')) {
+        if number > last {
+            break;
+        }
+        if number >= first {
+            out.extend_from_slice(&line[..line.len().min(MAX_LINE)]);
+        }
+        out.push(b'\n');
+        if out.len() > MAX_NEAR {
+            return Vec::new();
+        }
+    }
+    out
+}
+
+/// A message that fits into a header.
+fn short(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push_str(" ...");
+    }
+    message
 }
 
 fn range(location: &Location) -> Range {
@@ -99,7 +139,7 @@ fn code(kind: ErrorKind) -> Code {
 
 /// An error as a call's status.
 pub(crate) fn error(error: &Error) -> tonic::Status {
-    tonic::Status::new(code(error.kind()), error.chain())
+    tonic::Status::new(code(error.kind()), short(error.chain()))
 }
 
 /// A failed build as a call's status: the details name the lines that it is about.
@@ -114,11 +154,33 @@ pub(crate) fn build_error(error: &BuildError) -> rpc::Status {
         });
     }
     // Most clients print the code's name unless it is this one.
-    rpc::Status { code: Code::Unknown.into(), message: error.message.clone(), details }
+    rpc::Status { code: Code::Unknown.into(), message: short(error.message.clone()), details }
 }
 
 /// A status with its details, as it answers a call.
 pub(crate) fn with_details(status: &rpc::Status) -> tonic::Status {
     let details = status.encode_to_vec();
     tonic::Status::with_details(Code::from(status.code), status.message.clone(), details.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_along_is_small() {
+        let small = b"FROM a\nRUN b\n";
+        assert_eq!(near(small, 2, 2), small);
+        let long = "x".repeat(3000);
+        let text =
+            format!("{}{long}\nRUN b\nRUN c\n{}", "RUN a\n".repeat(1000), "RUN d\n".repeat(1000));
+        let left = String::from_utf8(near(text.as_bytes(), 1002, 1002)).unwrap();
+        let lines: Vec<&str> = left.split('\n').collect();
+        assert_eq!((lines[0], lines[992], lines[993]), ("", "", "RUN a"));
+        assert_eq!((lines[1000].len(), lines[1001], lines[1002]), (MAX_LINE, "RUN b", "RUN c"));
+        assert_eq!(lines.len(), 1002 + 8 + 1);
+        assert!(near("\n".repeat(50_000).as_bytes(), 49_000, 49_000).is_empty());
+        assert!(near(format!("{long}\n").repeat(90).as_bytes(), 2, 80).is_empty());
+        assert_eq!(short("é".repeat(10_000)).len(), MAX_MESSAGE + 4);
+    }
 }

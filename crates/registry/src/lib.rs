@@ -112,4 +112,4 @@ pub use push::{Known, Place, PushOptions, Pushed, push};
 pub use push_index::{missing, push_index};
 pub use repository::{Action, Repository};
 pub use token::MAX_TOKEN;
-pub use types::{layer_type, same_type};
+pub use types::{change as change_types, layer_type, same_type};

@@ -31,7 +31,7 @@ pub fn layer_type(compression: Compression) -> &'static str {
 }
 
 /// Gives a manifest, and what it names, OCI's types or Docker's. Types that are neither stay.
-pub(crate) fn change(manifest: &mut Manifest, oci: bool) -> Result<(), Error> {
+pub fn change(manifest: &mut Manifest, oci: bool) -> Result<(), Error> {
     let own = if oci { media::OCI_MANIFEST } else { media::DOCKER_MANIFEST };
     own.clone_into(&mut manifest.media_type);
     for blob in std::iter::once(&mut manifest.config).chain(&mut manifest.layers) {

@@ -98,6 +98,7 @@ pub use error::Error;
 pub use index::Attach;
 pub use lease::Lease;
 pub use receive::{Received, Receiving};
+pub use save::SaveForms;
 pub use share::{CONTENT_BLOBS, REGISTRY_BLOBS, share};
 pub use store::Store;
 pub use types::{

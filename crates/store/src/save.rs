@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use silo_archive::{Entry, EntryKind, Writer};
@@ -10,7 +11,7 @@ use silo_oci::image::{Descriptor, MAX_DOCUMENT, Manifest, media, to_bytes};
 use silo_oci::platform::Platform;
 use silo_types::Digest;
 
-use crate::index::{Attach, attached, list, plain_descriptor};
+use crate::index::{Attach, attached, list};
 use crate::{Error, Image, IndexEntry, SaveImage, Store};
 
 /// An image of `manifest.json`.
@@ -30,6 +31,17 @@ enum Source {
     Layer(Digest),
     /// Here.
     Bytes(Vec<u8>),
+    /// Somebody's file.
+    File(PathBuf),
+}
+
+/// Images that go out in another form than the store has them.
+#[derive(Debug, Clone, Default)]
+pub struct SaveForms {
+    /// Manifests by the ids of their images.
+    pub manifests: BTreeMap<Digest, Vec<u8>>,
+    /// Blobs that these name and the store has not.
+    pub files: BTreeMap<Digest, PathBuf>,
 }
 
 /// The blobs of an archive, with their sizes.
@@ -43,6 +55,16 @@ impl Store {
     /// store was opened or when they came, compressed layers only when they came, and who
     /// loads the archive checks them all.
     pub fn save(&self, images: &[SaveImage], output: impl Write) -> Result<(), Error> {
+        self.save_as(images, &SaveForms::default(), output)
+    }
+
+    /// As [`Self::save`], some images in another form.
+    pub fn save_as(
+        &self,
+        images: &[SaveImage],
+        forms: &SaveForms,
+        output: impl Write,
+    ) -> Result<(), Error> {
         let lease = self.lease();
         let mut blobs = Blobs::new();
         let mut items = Vec::new();
@@ -58,9 +80,10 @@ impl Store {
             let (descriptor, layers) = match &wanted.index {
                 Some(index) => self.collect_index(index, &image, &lease, &mut blobs)?,
                 None => {
-                    let mut plain = image.manifest.clone();
+                    let (mut plain, layers) =
+                        self.collect_blobs(&image, forms, &lease, &mut blobs)?;
                     plain.annotations.clear();
-                    (plain, self.collect_blobs(&image, &lease, &mut blobs)?)
+                    (plain, layers)
                 }
             };
             for name in &names {
@@ -109,6 +132,7 @@ impl Store {
         ids: &[Digest],
         names: &[String],
         attach: &Attach<'_>,
+        forms: &SaveForms,
         output: impl Write,
     ) -> Result<Digest, Error> {
         let lease = self.lease();
@@ -121,8 +145,12 @@ impl Store {
             for held in image.chain.iter().chain([&image.id, &image.manifest.digest]) {
                 lease.hold(*held);
             }
-            let layers = self.collect_blobs(&image, &lease, &mut blobs)?;
-            manifests.push(plain_descriptor(&image));
+            let (manifest, layers) = self.collect_blobs(&image, forms, &lease, &mut blobs)?;
+            manifests.push(Descriptor {
+                annotations: BTreeMap::new(),
+                platform: Some(image.config.platform()),
+                ..manifest
+            });
             images.push((image, layers));
         }
         let platforms: Vec<Platform> =
@@ -189,6 +217,7 @@ impl Store {
         let mut entries = Vec::new();
         let mut layers = None;
         let mut as_it_came = true;
+        let as_is = SaveForms::default();
         for entry in &index.entries {
             let Ok(image) = self.image_of_entry(entry) else {
                 entries.push(entry.descriptor.clone());
@@ -198,7 +227,7 @@ impl Store {
                 lease.hold(*held);
             }
             as_it_came &= image.manifest.digest == entry.descriptor.digest;
-            let found = self.collect_blobs(&image, lease, blobs)?;
+            let (_, found) = self.collect_blobs(&image, &as_is, lease, blobs)?;
             if image.id == one.id {
                 layers = Some(found);
             }
@@ -206,7 +235,7 @@ impl Store {
         }
         let layers = match layers {
             Some(layers) => layers,
-            None => self.collect_blobs(one, lease, blobs)?,
+            None => self.collect_blobs(one, &as_is, lease, blobs)?.1,
         };
         if !as_it_came {
             // What was said about a manifest is not said about the one in its place.
@@ -241,38 +270,54 @@ impl Store {
         Ok((descriptor, layers))
     }
 
-    /// Adds an image's blobs; gives those of its layers, lowest first.
+    /// Adds an image's blobs; gives its manifest, and those of its layers, lowest first.
     fn collect_blobs(
         &self,
         image: &Image,
+        forms: &SaveForms,
         lease: &crate::Lease,
         blobs: &mut Blobs,
-    ) -> Result<Vec<Digest>, Error> {
-        let bytes = self.read_blob(&image.manifest.digest, MAX_DOCUMENT as u64)?;
+    ) -> Result<(Descriptor, Vec<Digest>), Error> {
+        let own = forms.manifests.get(&image.id);
+        let bytes = match own {
+            Some(bytes) => bytes.clone(),
+            None => self.read_blob(&image.manifest.digest, MAX_DOCUMENT as u64)?,
+        };
         let manifest = Manifest::parse(&bytes).map_err(|source| Error::Document {
             what: format!("manifest {}", image.manifest.digest),
             source,
         })?;
-        blobs.insert(image.manifest.digest, (bytes.len() as u64, Source::Blob));
+        let mut descriptor = image.manifest.clone();
+        let size = bytes.len() as u64;
+        let source = if own.is_some() {
+            manifest.media_type.clone_into(&mut descriptor.media_type);
+            (descriptor.digest, descriptor.size) = (silo_oci::image::digest(&bytes), size);
+            Source::Bytes(bytes)
+        } else {
+            Source::Blob
+        };
+        blobs.insert(descriptor.digest, (size, source));
         let config = self.read_blob(&image.id, MAX_DOCUMENT as u64)?;
         blobs.insert(image.id, (config.len() as u64, Source::Blob));
         let mut layers = Vec::new();
         is_here(image)?;
-        for (descriptor, chain) in manifest.layers.iter().zip(&image.chain) {
+        for (blob, chain) in manifest.layers.iter().zip(&image.chain) {
             let layer = self.layer(chain)?;
-            lease.hold(descriptor.digest);
-            let found = if descriptor.digest == layer.diff_id {
+            lease.hold(blob.digest);
+            let found = if blob.digest == layer.diff_id {
                 (layer.tar_size, Source::Layer(*chain))
+            } else if let Some(file) = forms.files.get(&blob.digest) {
+                (blob.size, Source::File(file.clone()))
             } else {
-                let file = self.open_blob(&descriptor.digest)?;
-                let path = self.blob_path(&descriptor.digest);
+                let file = self.open_blob(&blob.digest)?;
+                let path = self.blob_path(&blob.digest);
                 let metadata = file.metadata().map_err(Error::io("look at", path))?;
                 (metadata.len(), Source::Blob)
             };
-            blobs.insert(descriptor.digest, found);
-            layers.push(descriptor.digest);
+            blobs.insert(blob.digest, found);
+            layers.push(blob.digest);
         }
-        Ok(layers)
+        Ok((descriptor, layers))
     }
 
     fn write_blob<W: Write>(
@@ -289,6 +334,10 @@ impl Store {
             Source::Bytes(bytes) => writer.append(&entry, &mut &bytes[..]).map_err(written),
             Source::Blob => {
                 let mut file = self.open_blob(digest)?;
+                writer.append(&entry, &mut file).map_err(written)
+            }
+            Source::File(path) => {
+                let mut file = fs_err::File::open(path).map_err(Error::io("open", path.clone()))?;
                 writer.append(&entry, &mut file).map_err(written)
             }
             Source::Layer(chain) => {

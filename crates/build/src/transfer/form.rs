@@ -35,13 +35,13 @@ impl CacheForm {
     };
 
     /// Is a layer to be packed anew?
-    pub(super) fn packs(&self, blob: &Descriptor) -> bool {
+    pub(crate) fn packs(&self, blob: &Descriptor) -> bool {
         let own = Compression::of_media_type(&blob.media_type);
         own != self.packing.compression && (self.force || own == Compression::None)
     }
 
     /// Packs a layer into a file.
-    pub(super) fn pack(
+    pub(crate) fn pack(
         &self,
         store: &Store,
         chain: &Digest,

@@ -27,14 +27,15 @@ const LATEST: &str = "latest";
 
 impl Builder {
     /// Gives the cache of builds to a registry, as [`Self::export_cache`] does to a directory.
+    /// With `insecure`, the registry may be without TLS.
     pub async fn export_cache_to_registry(
         self: &Arc<Self>,
         outcomes: Vec<Outcome>,
         (max, form): (bool, CacheForm),
-        name: &Reference,
+        (name, insecure): (&Reference, bool),
         keys: &dyn RegistryKeys,
     ) -> Result<Option<Descriptor>, Error> {
-        let repository = self.repository(name, Action::Push, keys, false).await?;
+        let repository = self.repository(name, Action::Push, keys, insecure).await?;
         let tag = name.tag().unwrap_or(LATEST).to_owned();
         let scratch = self.scratch()?;
         let mut sink = RemoteSink { repository, tag, scratch, runtime: Handle::current() };
@@ -49,12 +50,13 @@ impl Builder {
         &self,
         name: &Reference,
         keys: &dyn RegistryKeys,
+        insecure: bool,
     ) -> Result<CacheImport, Error> {
         let name = match (name.tag(), name.digest()) {
             (None, None) => name.with_tag(LATEST).map_err(Error::from_kind)?,
             _ => name.clone(),
         };
-        let repository = self.repository(&name, Action::Pull, keys, false).await?;
+        let repository = self.repository(&name, Action::Pull, keys, insecure).await?;
         let found = repository.manifest(&name).await.map_err(Error::from_kind)?;
         let manifest = found.descriptor.digest;
         let mut documents = HashMap::from([(manifest, found.bytes.clone())]);

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW};
 use sha2::{Digest as _, Sha256};
+use silo_build::CacheRecord;
 use silo_build::context::Digests;
-use silo_build::{CacheRecord, PruneOptions, Pruned};
 use silo_types::Error;
 
 /// Directories that are kept.
@@ -128,14 +128,18 @@ impl Slots {
         self.kept().iter().map(|kept| self.record(kept)).collect()
     }
 
+    fn id(&self, kept: &Kept) -> String {
+        let path = kept.path.strip_prefix(&self.root).unwrap_or(&kept.path);
+        path.display().to_string().replace('/', "-")
+    }
+
     fn record(&self, kept: &Kept) -> CacheRecord {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let in_use = state.used.contains(&kept.path);
         drop(state);
         let used = Timestamp::try_from(kept.used).unwrap_or_default();
-        let id = kept.path.strip_prefix(&self.root).unwrap_or(&kept.path);
         CacheRecord {
-            id: id.display().to_string().replace('/', "-"),
+            id: self.id(kept),
             kind: "source.local".to_owned(),
             description: "local source for a build context".to_owned(),
             parents: Vec::new(),
@@ -147,24 +151,17 @@ impl Slots {
             usage_count: 1,
         }
     }
+}
 
-    /// Removes what nobody uses, as far as the options say so.
-    pub(crate) fn prune(&self, options: &PruneOptions) -> Pruned {
-        let mut pruned = Pruned::default();
-        let ours = |(name, value): &(String, String)| name == "type" && value == "source.local";
-        let bounds = [options.keep_storage, options.max_used_space, options.min_free_space];
-        if !options.filters.iter().all(ours) || bounds != [0; 3] {
-            return pruned;
-        }
-        for kept in self.kept() {
-            let recent = kept.used.elapsed().unwrap_or_default() < options.keep_duration;
-            let record = self.record(&kept);
-            if !recent && self.remove(&kept.path) {
-                pruned.bytes += record.size;
-                pruned.records.push(record);
-            }
-        }
-        pruned
+impl silo_build::Kept for Slots {
+    fn records(&self) -> Vec<CacheRecord> {
+        Self::records(self)
+    }
+
+    fn remove(&self, id: &str) -> bool {
+        let all = self.kept();
+        let named = all.iter().find(|kept| self.id(kept) == id);
+        named.is_some_and(|kept| Self::remove(self, &kept.path))
     }
 }
 

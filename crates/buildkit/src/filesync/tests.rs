@@ -372,16 +372,13 @@ fn contexts_go_with_the_cache_and_when_there_are_many() {
     let records = slots.records();
     assert!(records.len() <= 65, "{}", records.len());
     assert!(records.iter().any(|record| record.in_use));
-    let options = |filters: &[(&str, &str)]| silo_build::PruneOptions {
-        filters: filters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        ..silo_build::PruneOptions::default()
-    };
-    assert_eq!(slots.prune(&options(&[("type", "regular")])).records.len(), 0);
-    let pruned = slots.prune(&options(&[("type", "source.local")]));
-    assert_eq!(pruned.records.len(), records.len() - 1);
-    assert!(pruned.bytes >= 5000, "{}", pruned.bytes);
+    let remove = |id: &str| silo_build::Kept::remove(&*slots, id);
+    assert!(!remove("another"));
+    for record in &records {
+        assert_eq!(remove(&record.id), !record.in_use, "{record:?}");
+    }
     assert_eq!(slots.records().len(), 1, "what is used stays");
     drop(held);
-    assert_eq!(slots.prune(&options(&[])).records.len(), 1);
+    assert!(remove(&slots.records()[0].id));
     assert_eq!(fs_err::read_dir(directory.path().join("contexts")).unwrap().count(), 0);
 }

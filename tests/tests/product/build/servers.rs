@@ -122,6 +122,57 @@ fn repositories_and_their_parts() {
     }
 }
 
+/// Submodules in submodules, one of them at a relative place and behind the head of its branch.
+#[test]
+fn repositories_within_repositories() {
+    let engine = Engine::start();
+    if !engine.is_silo_or_skip("dockerd of this age fetches by other rules") {
+        return;
+    }
+    let scratch = engine.scratch();
+    let commit = |name: &str, file: &str, text: &str| {
+        let work = scratch.join(name);
+        fs::create_dir_all(&work).expect("a directory");
+        fs::write(work.join(file), text).expect("a file");
+        git(&work, &["init", "--quiet"]);
+        git(&work, &["add", "--all"]);
+        git(&work, &["commit", "--quiet", "-m", "more"]);
+        work
+    };
+    let add = |work: &Path, name: &str| {
+        git(work, &["submodule", "--quiet", "add", &format!("../{name}"), name]);
+        git(work, &["commit", "--quiet", "-m", "with another"]);
+    };
+    commit("deep", "d", "deep\n");
+    let middle = commit("middle", "m", "old\n");
+    add(&middle, "deep");
+    let top = commit("top", "Dockerfile", "FROM scratch\nCOPY . /\n");
+    add(&top, "middle");
+    commit("middle", "m", "new\n");
+    let mut all = BTreeMap::new();
+    for name in ["deep", "middle", "top"] {
+        let bare = scratch.join(format!("{name}.git"));
+        let target = bare.to_str().expect("text");
+        git(&scratch.join(name), &["clone", "--quiet", "--bare", ".", target]);
+        git(&bare, &["update-server-info"]);
+        pages(&bare, &format!("/{name}"), &mut all);
+        let refs = all[&format!("/{name}/info/refs")].clone();
+        all.insert(format!("/{name}/info/refs?service=git-upload-pack"), refs);
+    }
+    let server = FileServer::start(all);
+    let url = format!("git+http://127.0.0.1:{}/top", server.port());
+    let out = scratch.join("out");
+    let to = out.to_str().expect("text");
+    let without = engine.silo(&["build", "-o", to, &format!("{url}?submodules=false")]);
+    assert_eq!(without.code, 0, "{}", without.stderr);
+    assert!(!out.join("middle/m").exists());
+    let built = engine.silo(&["build", "-o", to, &url]);
+    assert_eq!(built.code, 0, "{}", built.stderr);
+    for (name, text) in [("middle/m", "old\n"), ("middle/deep/d", "deep\n")] {
+        assert_eq!(fs::read_to_string(out.join(name)).expect("a file"), text);
+    }
+}
+
 /// A repository whose files are links that lead out, and hooks and submodules that would run
 /// programs, on a server of plain files.
 #[test]

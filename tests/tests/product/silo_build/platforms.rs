@@ -130,6 +130,107 @@ fn a_list_of_images_is_built_and_built_upon() {
 }
 
 #[test]
+fn files_of_platforms_lie_together_or_apart() {
+    let Some(engine) = engine() else { return };
+    let both = "--platform=linux/amd64,linux/arm64";
+    let together = engine.scratch().join("together");
+    let one = format!("type=local,platform-split=false,dest={}", together.display());
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY file-$TARGETARCH /d/\n";
+    let files = [("Dockerfile", text), ("file-amd64", "amd\n"), ("file-arm64", "arm\n")];
+    let at = context(&engine, &files);
+    built(&engine, &[both, "-o", &one], &at);
+    for (name, content) in [("d/file-amd64", "amd\n"), ("d/file-arm64", "arm\n")] {
+        assert_eq!(fs::read_to_string(together.join(name)).expect("a file"), content);
+    }
+    let split = format!("type=local,platform-split=true,dest={}", together.display());
+    built(&engine, &["-o", &split, "--platform=linux/arm64"], &at);
+    assert!(together.join("linux_arm64/d/file-arm64").exists());
+    // With a file in common they cannot.
+    fs::write(at.join("Dockerfile"), BASE).expect("a file");
+    for (output, said) in [
+        (
+            one.as_str(),
+            "cannot overwrite file from linux/amd64 with linux/arm64 when split option is disabled",
+        ),
+        ("type=local,dest=x,platform-split=perhaps", "non-bool value specified for platform-split"),
+    ] {
+        let done = engine.silo(&["build", both, "-o", output, at.to_str().expect("text")]);
+        assert_eq!(done.code, 1, "{output}");
+        assert!(done.stderr.contains(said), "{output}\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn archives_have_the_form_that_is_asked_for() {
+    let Some(engine) = engine() else { return };
+    let text = "FROM busybox\nCOPY f /f\nCOPY f /g\n";
+    let at = context(&engine, &[("Dockerfile", text), ("f", "content\n")]);
+    let oci = "application/vnd.oci.image";
+    for (number, (kind, more, manifest, layer)) in [
+        ("oci", "", format!("{oci}.manifest.v1+json"), format!("{oci}.layer.v1.tar")),
+        (
+            "docker",
+            ",compression=gzip,compression-level=9",
+            format!("{oci}.manifest.v1+json"),
+            format!("{oci}.layer.v1.tar+gzip"),
+        ),
+        (
+            "oci",
+            ",compression=zstd,force-compression=true",
+            format!("{oci}.manifest.v1+json"),
+            format!("{oci}.layer.v1.tar+zstd"),
+        ),
+        (
+            "oci",
+            ",compression=gzip,oci-mediatypes=false",
+            "application/vnd.docker.distribution.manifest.v2+json".to_owned(),
+            "application/vnd.docker.image.rootfs.diff.tar.gzip".to_owned(),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let archive = engine.scratch().join(format!("{number}.tar"));
+        let name = engine.name(&format!("form{number}"));
+        let output = format!("type={kind},dest={},name={name}{more}", archive.display());
+        built(&engine, &["-o", &output], &at);
+        let layout = unpacked(&archive);
+        let index = json(&layout.join("index.json"));
+        assert_eq!(index["manifests"][0]["mediaType"], manifest.as_str(), "{more}");
+        let digest = index["manifests"][0]["digest"].as_str().expect("a digest");
+        let document = json(&layout.join("blobs").join(digest.replace(':', "/")));
+        let layers = document["layers"].as_array().expect("layers");
+        assert_eq!(layers.len(), 3);
+        for own in layers {
+            assert_eq!(own["mediaType"], layer.as_str(), "{more}");
+            let digest = own["digest"].as_str().expect("a digest").replace(':', "/");
+            let size = fs::metadata(layout.join("blobs").join(digest)).expect("a blob").len();
+            assert_eq!(own["size"], size);
+        }
+        engine.ok(&["load", "-i", archive.to_str().expect("text")]);
+        assert_eq!(engine.ok(&["run", "--rm", &name, "cat", "/g"]), "content");
+        engine.ok(&["rmi", "-f", &name]);
+    }
+    let list = engine.scratch().join("list.tar");
+    let output = format!("type=oci,dest={},compression=gzip", list.display());
+    let base = [("Dockerfile", BASE), ("file-amd64", "amd\n"), ("file-arm64", "arm\n")];
+    let base = context(&engine, &base);
+    built(&engine, &["--platform=linux/amd64,linux/arm64", "-o", &output], &base);
+    assert_eq!(platforms(&unpacked(&list)).len(), 2);
+    for (more, said) in [
+        ("compression=estargz", "estargz: not supported by this version"),
+        ("compression=lz4", "unsupported compression type lz4"),
+        ("compression=zstd,oci-mediatypes=false", "zstd, which Docker has no type of layers for"),
+        ("compression-level=x", "invalid compression-level value: x"),
+    ] {
+        let output = format!("type=oci,dest=/dev/null,{more}");
+        let done = engine.silo(&["build", "-o", &output, at.to_str().expect("text")]);
+        assert_eq!(done.code, 1, "{more}");
+        assert!(done.stderr.contains(said), "{more}: {}", done.stderr);
+    }
+}
+
+#[test]
 fn programs_for_other_processors_are_an_error_before_they_start() {
     let Some(engine) = engine() else { return };
     let host = engine.inspect("busybox")["Architecture"].as_str().expect("text").to_owned();
