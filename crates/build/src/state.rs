@@ -70,7 +70,7 @@ impl State {
         };
         state.default_path();
         if !state.is_windows() {
-            state.image.config.working_dir = "/".to_owned();
+            "/".clone_into(&mut state.image.config.working_dir);
         }
         state
     }

@@ -95,7 +95,8 @@ impl Control for Service {
         }
         let mut ended =
             Ended { service: self, record: (!internal).then_some(&mut record), running };
-        match self.carry_out(&ended.running, request).await {
+        // A build is large, and calls of others are not.
+        match Box::pin(self.carry_out(&ended.running, request)).await {
             Ok(exporter_response) => {
                 ended.answer(Ok(&exporter_response));
                 Ok(Response::new(SolveResponse { exporter_response }))
