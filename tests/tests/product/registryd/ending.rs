@@ -211,12 +211,12 @@ fn what_was_pushed_is_there_though_others_collect_and_are_killed() {
             }
             killed
         });
-        let pushers: Vec<_> = (0..3_u8)
+        let pushers: Vec<_> = (0..2_u8)
             .map(|pusher| {
                 let registry = &registry;
                 scope.spawn(move || {
                     let name = format!("p{pusher}");
-                    for round in 0..10_u8 {
+                    for round in 0..6_u8 {
                         // The others push the same, and what this one has just given up.
                         push_until_taken(registry, &name, &[&b"layer"[..], &[round % 4]].concat());
                     }
