@@ -220,7 +220,8 @@ fn uploads_begin_anew_at_registries_that_cannot_go_on() {
             engine.kill_daemon();
         }
         relay.cut();
-        assert_eq!(push.wait().expect("docker").success(), !is_killed);
+        let ended = push.wait().expect("docker");
+        assert!(is_killed || ended.success());
         if is_killed {
             engine.start_daemon();
             engine.ok(&["push", &name]);
