@@ -249,7 +249,7 @@ fn push_until_taken(registry: &Registry, name: &str, layer: &[u8]) {
                 break [digest.to_owned(), digests[0].clone(), digests[1].clone()];
             }
             (status, _) => {
-                assert_eq!((status, answer.code()), (404, "MANIFEST_BLOB_UNKNOWN".into()))
+                assert_eq!((status, answer.code()), (404, "MANIFEST_BLOB_UNKNOWN".into()));
             }
         }
     };

@@ -389,7 +389,7 @@ fn builds_on_exact_bases() {
     let context = engine.scratch().join("context");
     fs_err::create_dir_all(&context).expect("a folder");
     let path = context.display().to_string();
-    let build = |steps: &str, more: &[&str]| {
+    let upon = |steps: &str, more: &[&str]| {
         let dockerfile = format!("FROM {image}\nCOPY Dockerfile C:/made/\n{steps}\n");
         fs_err::write(context.join("Dockerfile"), dockerfile).expect("a file");
         engine.silo(&[&["build", "-t", &built, &path], more].concat())
@@ -397,7 +397,7 @@ fn builds_on_exact_bases() {
     // On Silo's base first: the layers come when they are asked for.
     engine.ok(&["pull", &image]);
     assert!(!source.has_seen(&app.base_digests()[0]));
-    let outcome = build("", &["--base=exact"]);
+    let outcome = upon("", &["--base=exact"]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(!outcome.stderr.contains("stands on"), "{}", outcome.stderr);
     let shown = inspect(&engine, &built);
@@ -410,15 +410,15 @@ fn builds_on_exact_bases() {
         assert_eq!(manifest["layers"][at]["digest"], **digest);
         assert_eq!(target.content().blobs.get(digest), Some(&app.base_blobs[at]));
     }
-    let outcome = build("RUN echo no", &["--base=exact"]);
+    let outcome = upon("RUN echo no", &["--base=exact"]);
     assert_eq!(outcome.code, 1);
     assert!(outcome.stderr.contains("has Microsoft's own base layers"), "{}", outcome.stderr);
     // It is there now, and is said also without the option, until the image comes anew.
-    let outcome = build("RUN echo no", &[]);
+    let outcome = upon("RUN echo no", &[]);
     assert!(outcome.stderr.contains("has Microsoft's own base layers"), "{}", outcome.stderr);
-    let outcome = build("RUN echo yes> made.txt", &["--pull"]);
+    let outcome = upon("RUN echo yes> made.txt", &["--pull"]);
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
-    let outcome = build("", &["--base=banana"]);
+    let outcome = upon("", &["--base=banana"]);
     assert!(outcome.stderr.contains("invalid value for base"), "{}", outcome.stderr);
 }
 
