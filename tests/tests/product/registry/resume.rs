@@ -60,7 +60,7 @@ impl Relay {
 
     /// Waits until that is so.
     fn wait(&self) {
-        self.stalled.recv_timeout(Duration::from_secs(60)).expect("it is not reached");
+        self.stalled.recv_timeout(Duration::from_mins(1)).expect("it is not reached");
     }
 
     /// Cuts off what waits; what comes then goes out.
@@ -141,7 +141,7 @@ fn engine_with_image(is_made: bool) -> Option<Engine> {
 /// Waits until some of an upload is in a file of the registry.
 fn wait_for_part(registry: &Registry) {
     let uploads = registry.directory.path().join("data/registry/uploads");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     let size = |entry: fs_err::DirEntry| {
         fs_err::metadata(entry.path().join("data")).map_or(0, |metadata| metadata.len())
     };
