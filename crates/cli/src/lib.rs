@@ -1,6 +1,6 @@
 //! The `silo` command line: Docker's verbs, flags, output and exit codes over the Engine API.
 //!
-//! A command is one entry of the table in [`commands`]: its names, its flags as data, and an
+//! A command is one entry of the table in `commands`: its names, its flags as data, and an
 //! async function. The table is static and nothing is built from it before the chosen command is
 //! known, since a command's start is part of every container's start. Help, completions and man
 //! pages are made from the same table.

@@ -218,7 +218,7 @@ impl<V> Empty for BTreeMap<String, V> {
     }
 }
 
-/// [`Empty::empty`] as the plain function that serde's `skip_serializing_if` wants.
+/// `Empty::empty` as the plain function that serde's `skip_serializing_if` wants.
 pub fn empty<T: Empty>(value: &T) -> bool {
     value.empty()
 }

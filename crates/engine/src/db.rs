@@ -4,8 +4,8 @@
 //! configuration, an image's record) are JSON text, written and read whole by their owners; what
 //! must be unique or looked up has a column.
 //!
-//! Writes that make, remove or name an object are synced to the disk ([`Sync::Full`]); changes of
-//! state are not ([`Sync::Normal`]), because what they say can be told again from the shims. A
+//! Writes that make, remove or name an object are synced to the disk (`Sync::Full`); changes of
+//! state are not (`Sync::Normal`), because what they say can be told again from the shims. A
 //! power cut may lose the latter but never tears the file.
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@
 //!
 //! A name may point to an index of images for several platforms. It then stands for the best of
 //! those that are here for this host, and for the others where a platform is asked for; see
-//! [`indexed`].
+//! `indexed`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -4,7 +4,7 @@
 //!
 //! * [`Registries::repository`] gives a [`Repository`]: one repository, on the servers that
 //!   [`Config`] names for it (mirrors first), with the [`Credentials`] of one request.
-//! * [`pull`] moves an image from a repository into the store, [`push`] the other way. Both tell
+//! * A [`Puller`] moves an image from a repository into the store, [`push`] the other way. Both tell
 //!   how they go as Docker does, by [`StreamMessage`](silo_docker::stream::StreamMessage)s.
 //! * [`copy()`] moves images between registries, layouts and archives, without the store.
 //! * Nothing here reads the environment, and nothing is written but to the store, or where

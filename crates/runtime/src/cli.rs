@@ -2,7 +2,7 @@
 //!
 //! The state of a container `id` is `<root>/<id>/`:
 //!
-//! - `state.json`: [`state::Record`], replaced as a whole;
+//! - `state.json`: `state::Record`, replaced as a whole;
 //! - `start`: a listening socket on which the container's process waits for its start; it is
 //!   removed when the start begins.
 

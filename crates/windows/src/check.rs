@@ -2,8 +2,8 @@
 //!
 //! Nothing is run. Executables' headers and imports are read (`silo_pe`), libraries are looked
 //! for where Windows would ([`survey`]), and each function is looked for in what Wine has
-//! ([`libraries`]): what Wine has is read from the base image in use and written down nowhere.
-//! What cannot be read from files is in one small table ([`known`]).
+//! (`libraries`): what Wine has is read from the base image in use and written down nowhere.
+//! What cannot be read from files is in one small table (`known`).
 //!
 //! # Grades
 //!

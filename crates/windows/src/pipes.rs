@@ -2,7 +2,7 @@
 //!
 //! The engine mounts each socket at [`FOLDER`] under the pipe's name, in which every byte but
 //! letters, digits, `-` and `_` is written as `%` and two hexadecimal digits. Process 1 starts
-//! Windows programs that wait for clients ([`PROGRAM`], which has the protocol at its head), and
+//! Windows programs that wait for clients (`PROGRAM`, which has the protocol at its head), and
 //! connects each client with the socket. Two always wait, so that clients that come at once are
 //! not turned away. Every program of the container may open the pipe, as both accounts: Wine
 //! asks no pipe whom it lets in.
