@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy;
@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::connect::Connector;
 use crate::download::Download;
+use crate::error::is_unsent;
 use crate::proxy::Table;
 use crate::resolve::Resolver;
 use crate::{Cause, Error, Identity, Proxies, tls};
@@ -28,6 +29,8 @@ pub const MAX_REDIRECTS: usize = 10;
 pub const MAX_ERROR_BODY: usize = 4096;
 /// How long a URL may be, in bytes.
 const MAX_URL: usize = 8192;
+/// How often a request is given to another connection when it did not go out on one.
+const UNSENT: usize = 3;
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -175,7 +178,20 @@ impl Client {
         {
             headers.insert(header::PROXY_AUTHORIZATION, credentials.clone());
         }
-        self.pool().await?.request(request).await.map_err(|error| {
+        let pool = self.pool().await?;
+        let again = head_of(&request);
+        let mut result = pool.request(request).await;
+        for _ in 0..UNSENT {
+            // A connection that ends before the request is on it, as with an alert of TLS, does not
+            // always say why; another one may.
+            match &again {
+                Some(again) if result.as_ref().is_err_and(|error| is_unsent(error)) => {
+                    result = pool.request(copy(again)).await;
+                }
+                _ => break,
+            }
+        }
+        result.map_err(|error| {
             let cause = Cause::of(&error, &url);
             Error::Exchange { method, url: url.to_string(), cause }
         })
@@ -220,6 +236,21 @@ impl Client {
         };
         Error::Status { url: url.to_string(), status, body }
     }
+}
+
+/// The head of a request that has no body.
+fn head_of(request: &Request<Body>) -> Option<Request<()>> {
+    request.body().is_end_stream().then(|| {
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.headers_mut() = request.headers().clone();
+        head
+    })
+}
+
+fn copy(head: &Request<()>) -> Request<Body> {
+    head.clone().map(|()| empty())
 }
 
 /// Where a redirect leads; `None` for any other answer.

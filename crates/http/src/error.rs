@@ -237,6 +237,14 @@ impl Cause {
     }
 }
 
+/// Whether a request did not go out, because its connection ended before.
+pub(crate) fn is_unsent(error: &(dyn StdError + 'static)) -> bool {
+    let hyper = |cause: &&(dyn StdError + 'static)| {
+        cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+    };
+    causes(error).iter().any(hyper)
+}
+
 /// Host and port of a URL.
 fn authority(url: &Uri) -> String {
     let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
