@@ -22,7 +22,7 @@ fn both_streams_tail_since_and_timestamps() {
     // The two streams race, so one of the last lines may be "out 5" instead of "err".
     assert_eq!(tail.stdout.lines().count() + tail.stderr.lines().count(), 2, "{tail:?}");
     assert!(tail.stdout.ends_with("unfinished"), "{tail:?}");
-    let stamped = engine.ok(&["logs", "-t", "--tail", "1", &name]);
+    let stamped = engine.ok(&["logs", "-t", "--tail", "2", &name]);
     assert!(stamped.contains("Z unfinished"), "{stamped}");
     assert_eq!(engine.ok(&["logs", "--since", "2099-01-01T00:00:00Z", &name]), "");
     assert_eq!(engine.ok(&["logs", "--until", "2001-01-01T00:00:00Z", &name]), "");
